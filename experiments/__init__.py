@@ -1,0 +1,1 @@
+"""Thin entry points: parse the flags, call lasps, print, exit."""

@@ -1,0 +1,98 @@
+"""What every script shares: how it starts, how it fails, and the flags that mean the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run `main` and leave with its exit code; a user's error becomes a message, Ctrl-C exit code 130."""
+    logger.remove()
+    logger.add(sys.stderr, format="<level>{level: <7}</level> {message}", level=os.environ.get("LASPS_LOG", "INFO"))
+    try:
+        code = main() or 0
+    except KeyboardInterrupt:
+        logger.warning("interrupted: finished epochs are kept, continue with --resume")
+        code = EXIT_INTERRUPTED
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        logger.error(f"{error}")
+        code = EXIT_USER_ERROR
+    sys.exit(code)
+
+
+def add_data_flags(parser: argparse.ArgumentParser, batch_size: int) -> None:
+    """The seed's --data-dir, --device and --batch-size, and --json."""
+    from lasps.config.settings import settings
+
+    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="the dataset's folder")
+    parser.add_argument("--device", default=None, help="cuda (the default, where there is one), cpu, cuda:1, ...")
+    parser.add_argument("--batch-size", type=positive_int, default=batch_size)
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--no-track", action="store_true", help="log nothing to MLflow")
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer above 0, got {text}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return value
+
+
+def resolve_device(requested: str | None) -> str:
+    """The device to run on: cuda by default, cpu with one warning where there is none.
+
+    Raises:
+        ValueError: a device was asked for by name and is not there.
+    """
+    import torch
+
+    if requested is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        logger.warning("no CUDA device here: running on the cpu (say --device cpu to silence this)")
+        return "cpu"
+    try:
+        torch.zeros(1, device=requested)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {requested}: expected a device of this machine, but torch says "
+                         f"'{str(error).splitlines()[0]}'. Use --device cpu.") from error
+    return requested
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write `content` as JSON in one step (temporary file, rename); NaN becomes null. None: nothing is written."""
+    from lasps.reproducibility import write_atomically
+
+    if path is not None:
+        write_atomically(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None, as JSON has no NaN."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""What is fixed before anything runs: hyperparameters, paths, class names, sectors."""

@@ -1,0 +1,70 @@
+"""Hyperparameters of the model and its three training phases.
+
+The seed's code indexes these as plain dicts, so they are plain dicts, nested, that refuse to be changed: a run's
+hyperparameters are those written here or given on the command line, never patched in between. Each number says where
+it comes from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that can be read, copied, compared and dumped to JSON, but not changed."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("configs are read-only: copy with dict(config) and change the copy")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    update = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+MODEL_CONFIG = FrozenDict(
+    num_sectors=20,  # KRX-like sectors, lasps/config/sectors.py
+    linear_transformer=FrozenDict(
+        input_dim=38,  # = len(DEFAULT_FEATURES), held by a test
+        hidden_dim=64,  # d 64, 2 layers: 4-7 times the speed of d 128, 4 layers; no worse on val
+        num_layers=2,
+        num_heads=4,
+        dropout=0.1,  # guess, not tuned
+        patch_days=5,  # a trading week per token
+    ),
+    chart_cnn=FrozenDict(
+        conv_channels=(16, 32, 64),
+        output_dim=64,
+    ),
+    fusion=FrozenDict(
+        shared_dim=128,  # the plan's 128 shared features
+        head_hidden=64,  # the plan's head: 128 -> 64 -> 3
+        head_dropout=0.1,  # guess, not tuned
+    ),
+)
+
+TRAINING_CONFIG = FrozenDict(
+    seed=7,
+    batch_size=128,
+    eval_batch_size=512,
+    focal_gamma=2.0,  # Lin et al. 2017, and the plan's criterion
+    weight_decay=0.01,  # AdamW's default
+    warmup_fraction=0.1,  # guess, not tuned
+    gradient_clip=1.0,  # Pascanu et al. 2013; the usual norm
+    autocast="auto",  # bf16 where the processor or GPU has it
+)
+
+THREE_PHASE_CONFIG = FrozenDict(
+    phase1_backbone=FrozenDict(epochs=8, lr=1.5e-3, patience=3),
+    phase2_sector_heads=FrozenDict(
+        epochs_per_sector=10,  # the plan
+        lr=5e-4,  # the plan
+        min_samples=100,  # the plan
+        batch_size=32,  # the plan
+        l2_sp=1.0,
+        weight_decay=0.0,
+        dropout=0.1,
+    ),
+    phase3_finetune=FrozenDict(epochs=5, lr=1e-5, patience=5),  # the plan: 5 epochs at 1e-5
+)

@@ -1,0 +1,31 @@
+"""Paths, class names and class weights. Every default path is relative to the repo root, never to the current folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CLASS_NAMES = ("SELL", "HOLD", "BUY")
+"""Label 0, 1, 2."""
+
+CLASS_COLORS = {"SELL": "#1f5fbf", "HOLD": "#8a8f98", "BUY": "#d1363a"}
+"""Korean convention: what rises is red, what falls is blue."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Project-wide settings; `CLASS_WEIGHTS` are the focal loss' alpha_t in label order."""
+
+    CLASS_WEIGHTS: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ROOT: Path = ROOT
+    DATA_DIR: Path = ROOT / "data" / "processed"
+    RAW_DIR: Path = ROOT / "data" / "raw"
+    CHECKPOINT_DIR: Path = ROOT / "checkpoints"
+    REPORT_DIR: Path = ROOT / "reports"
+    LOCK_FILE: Path = ROOT / "requirements.lock"
+    EXPERIMENT: str = "lasps"
+
+
+settings = Settings()
