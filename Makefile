@@ -1,0 +1,94 @@
+# lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
+.DEFAULT_GOAL := help
+.PHONY: help setup data data-if-empty check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+DATA_DIR ?= data/processed
+OUTPUT_DIR ?= checkpoints
+TRIALS ?= 100
+
+# A variable that is not given leaves the script's own default alone.
+flag = $(if $(2),$(1) "$(2)")
+COMMON = --data-dir "$(DATA_DIR)" $(call flag,--device,$(DEVICE)) $(call flag,--batch-size,$(BATCH_SIZE)) $(call flag,--json,$(JSON))
+TRAIN = $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(if $(RESUME),--resume)
+
+help: ## list the targets
+	@echo "lasps: make TARGET [VARIABLE=value ...]"; echo
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
+	@echo; echo "  DATA_DIR=$(DATA_DIR) OUTPUT_DIR=$(OUTPUT_DIR) DEVICE=cuda|cpu CHECKPOINT=FILE EPOCHS=10 LR=5e-4 SEED=7 RESUME=1 TRIALS=$(TRIALS) JSON=FILE"
+
+setup: $(STAMP) ## make .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %s: say make PYTHON=python3.12" % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(STAMP)
+
+data: $(STAMP) ## build the dataset: synthetic, or SOURCE=FILE LISTING=FILE PROTOCOL=krx-2020s, or SOURCE=krx START=2015-01-01
+ifeq ($(SOURCE),krx)
+	$(PY) experiments/download_krx.py $(call flag,--start,$(START)) $(call flag,--end,$(END))
+else
+	$(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--protocol,$(PROTOCOL)) $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)) $(call flag,--seed,$(SEED)) $(if $(FORCE),--force)
+endif
+
+data-if-empty: $(STAMP)
+	@if [ -z "$$(ls -A "$(DATA_DIR)" 2>/dev/null)" ]; then \
+	  $(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)); fi
+
+check-data: $(STAMP) ## the integrity report alone, on the terminal and as HTML: SOURCE=FILE LISTING=FILE
+	$(PY) experiments/check_data.py $(if $(SOURCE),--source "$(SOURCE)" $(call flag,--listing,$(LISTING)),--data-dir "$(DATA_DIR)")
+
+train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
+	$(PY) experiments/train.py $(TRAIN)
+	$(PY) experiments/summarize.py $(COMMON) --output-dir "$(OUTPUT_DIR)"
+
+train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR STUDY
+	@if [ -z "$(CHECKPOINT)" ] && [ ! -f "$(OUTPUT_DIR)/phase3_final.pt" ]; then \
+	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) --phase 1 && \
+	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) --phase 3; fi
+	$(PY) experiments/train_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" $(TRAIN) $(call flag,--epochs,$(EPOCHS)) $(call flag,--lr,$(LR)) $(call flag,--min-samples,$(MIN_SAMPLES)) $(call flag,--study,$(STUDY))
+
+validate: data-if-empty ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
+	$(PY) experiments/validate_model.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(COMMON) $(call flag,--split,$(SPLIT))
+
+compare: data-if-empty ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files
+	$(PY) experiments/compare.py $(or $(MODELS),"$(OUTPUT_DIR)/phase1_best.pt" "$(OUTPUT_DIR)/phase3_final.pt" "$(OUTPUT_DIR)/phase2_best.pt") --data-dir "$(DATA_DIR)" --baselines $(call flag,--json,$(JSON)) $(call flag,--html,$(HTML))
+
+predict: data-if-empty ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
+	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
+
+ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
+	$(PY) experiments/ui.py $(call flag,--port,$(PORT))
+
+sync: $(STAMP) ## send to the tracking server what could not be sent while training
+	$(PY) experiments/sync.py
+
+tune: data-if-empty ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL
+	$(PY) experiments/tune_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" --data-dir "$(DATA_DIR)" --trials $(TRIALS) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE)) $(call flag,--device,$(DEVICE))
+
+notebooks: $(STAMP) ## execute the notebooks into reports/
+	$(PY) experiments/run_notebooks.py
+
+test: lint ## lint, types and tests
+	$(PY) -m pytest -n 2
+
+lint: $(STAMP) ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
+	$(PY) experiments/benchmark.py $(or $(BENCH),all) $(call flag,--json,$(JSON))
+
+verify: $(STAMP) ## known answers: planted effects, false alarms, coverage, leaks (minutes)
+	$(PY) experiments/verify.py
+
+clean: ## remove caches; never data, checkpoints, runs or .venv
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	find lasps experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
