@@ -43,9 +43,7 @@ def _checked_weights(gamma: float, class_weights: ArrayLike | None, classes: int
     return weights
 
 
-def corrected_log_probabilities(
-    logits: ArrayLike, gamma: float, class_weights: ArrayLike | None = None
-) -> Array:
+def corrected_log_probabilities(logits: ArrayLike, gamma: float, class_weights: ArrayLike | None = None) -> Array:
     """Log probabilities (..., C) float64 of a model trained with a weighted focal loss; see the module.
 
     Works on logarithms throughout, so that q -> 0 and q -> 1 lose no digits. gamma = 0 with equal weights

@@ -79,9 +79,7 @@ def test_the_inverse_is_continuous_where_the_two_branches_meet():
 
 def test_shapes_with_more_leading_dimensions_are_kept():
     logits = np.random.default_rng(1).normal(size=(4, 5, 3))
-    np.testing.assert_allclose(
-        corrected_probabilities(logits, 2.0)[2, 3], corrected_probabilities(logits[2, 3], 2.0)
-    )
+    np.testing.assert_allclose(corrected_probabilities(logits, 2.0)[2, 3], corrected_probabilities(logits[2, 3], 2.0))
 
 
 @pytest.mark.parametrize(

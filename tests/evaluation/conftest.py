@@ -1,0 +1,37 @@
+"""Small made-up forecasts with days, sectors and returns."""
+
+import datetime as dt
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lasps.evaluation.predictions import prediction_table
+
+
+def make_forecast(n_days=40, n_stocks=60, skill=1.0, seed=0, market_seed=None, model="m", start="2024-01-02"):
+    """A table whose probabilities know `skill` times a hidden signal; the same market_seed, the same outcomes."""
+    market = np.random.default_rng(seed if market_seed is None else market_seed)
+    signal = market.normal(size=(n_days, n_stocks))
+    returns = 0.02 * signal + 0.05 * market.normal(size=(n_days, n_stocks)) + 0.02 * market.normal(size=(n_days, 1))
+    labels = np.where(returns >= 0.03, 2, np.where(returns <= -0.03, 0, 1))
+    noise = np.random.default_rng(seed + 1000).normal(size=signal.shape)
+    belief = skill * signal + 0.3 * noise
+    logits = np.stack([-0.4 * belief, np.full_like(belief, 0.1), 0.4 * belief], axis=-1).reshape(-1, 3)
+    first = dt.date.fromisoformat(start)
+    days = [first + dt.timedelta(days=i) for i in range(n_days)]
+    samples = pl.DataFrame({
+        "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
+        "date": [d for d in days for _ in range(n_stocks)],
+        "forward_return": returns.ravel(),
+        "forward_return_skip1": returns.ravel() + 0.01 * market.normal(size=returns.size),
+        "volatility_20": np.exp(market.normal(size=returns.size) * 0.3) * 0.03,
+    })  # fmt: skip
+    sectors = np.tile(np.arange(n_stocks) % 3, n_days)
+    return prediction_table(labels=labels.ravel(), sector_ids=sectors, logits=logits, samples=samples, model=model,
+                            split="test", seed=seed)  # fmt: skip
+
+
+@pytest.fixture
+def forecast_table():
+    return make_forecast()
