@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Validate a checkpoint: its loss, accuracy and class-wise accuracy, with the baselines they are judged by.
+
+    python experiments/validate_model.py --checkpoint checkpoints/phase2_best.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments._cli import add_data_flags, resolve_device, run_script, write_json
+from lasps.config.settings import settings
+
+
+def parse_args() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    add_data_flags(parser, batch_size=64)
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val")
+    parser.add_argument("--predictions", type=Path, default=None, metavar="FILE",
+                        help="where the prediction table goes; default: CHECKPOINT's folder/predictions/")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Validate, print, write the prediction table, log to the checkpoint's run."""
+    args = parse_args()
+    from loguru import logger
+
+    from lasps.evaluation.predictions import write_predictions
+    from lasps.pipeline.validation import log_validation, open_checkpoint, print_block, validate_checkpoint
+    from lasps.tracking import open_tracker
+
+    device = resolve_device(args.device)
+    validation = validate_checkpoint(open_checkpoint(args.checkpoint, device), args.data_dir, args.split, device,
+                                     args.batch_size)
+    print_block(validation)
+    default = settings.CHECKPOINT_DIR if args.checkpoint.parent == settings.CHECKPOINT_DIR else args.checkpoint.parent
+    path = args.predictions or default / "predictions" / f"{validation.checkpoint.name}.{args.split}.parquet"
+    write_predictions(validation.table, path)
+    logger.info(f"Saved: {path}")
+    write_json(args.json, validation.metrics)
+    log_validation(validation, open_tracker(enabled=not args.no_track))
+
+
+if __name__ == "__main__":
+    run_script(main)

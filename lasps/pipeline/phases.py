@@ -1,0 +1,297 @@
+"""Phases 1, 3 and 2, each from a checkpoint file to a checkpoint file, so that any of them can be run alone.
+
+    phase1_best.pt -> phase3_final.pt -> phase2_best.pt        (the plan's order: 1, 3, 2)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch.utils.data import DataLoader
+
+from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING_CONFIG
+from lasps.config.settings import settings
+from lasps.data.datasets.loading import StockSplit, load_split, read_description
+from lasps.data.datasets.stock_dataset import SectorSubset, stock_collate_fn
+from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.reproducibility import git_commit, seed_everything, sha256_of
+from lasps.tracking import NullTracker, Tracker
+from lasps.training.batches import BatchLoader
+from lasps.training.checkpoints import load_checkpoint, save_checkpoint
+from lasps.training.trainer import ThreePhaseTrainer
+
+OUTPUT_OF = {1: "phase1_best", 3: "phase3_final", 2: "phase2_best"}
+INPUT_OF = {3: "phase1_best", 2: "phase3_final"}
+
+
+@dataclass(frozen=True)
+class PhaseOptions:
+    """What a run of phases needs to know; the defaults are the configs'."""
+
+    data_dir: Path
+    output_dir: Path
+    device: str = "cpu"
+    batch_size: int = TRAINING_CONFIG["batch_size"]
+    seed: int = TRAINING_CONFIG["seed"]
+    resume: bool = False
+    cache: bool = True
+    checkpoint: Path | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Hyperparameters of the phase given on the command line, by their name in THREE_PHASE_CONFIG."""
+
+
+def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker | None = None) -> dict[str, Path]:
+    """Run the phases in the order given, each as a nested run of one pipeline run.
+
+    Returns:
+        The checkpoint written by each phase, by its name (`phase1_best`, ...).
+
+    Raises:
+        ValueError, FileNotFoundError: bad data or checkpoint; nothing that existed was touched.
+    """
+    train, val = load_split(options.data_dir, "train"), load_split(options.data_dir, "val")
+    written: dict[str, Path] = {}
+    tracker = tracker or NullTracker()
+    name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
+    with tracker.run(name, tags=run_tags(options, train), params={"phases": list(phases)},
+                     resume_id=resumable_run(options, name)) as parent:
+        remember_run(options, name, parent.run_id)
+        for position, phase in enumerate(phases):
+            first = position == 0
+            written[OUTPUT_OF[phase]] = run_phase(phase, options if first else follow_up(options), train, val, parent)
+    return written
+
+
+def follow_up(options: PhaseOptions) -> PhaseOptions:
+    """The options of a later phase of the same pipeline: --checkpoint named the input of the first one only."""
+    return PhaseOptions(**{**options.__dict__, "checkpoint": None})
+
+
+def run_phase(phase: int, options: PhaseOptions, train: StockSplit, val: StockSplit, parent: Tracker) -> Path:
+    """One phase: input checkpoint -> training -> `OUTPUT_OF[phase]`.pt and .json in the output folder."""
+    output = options.output_dir / f"{OUTPUT_OF[phase]}.pt"
+    config = phase_config(phase, options)
+    source = input_checkpoint(phase, options)
+    key = phase_key(phase, config, options, train, val, source)
+    if options.resume and finished_before(output, key):
+        logger.info(f"Phase {phase}: {output.name} is this run's own, kept")
+        return output
+    model = starting_model(source, train)
+    seed_everything(options.seed)
+    name = f"{OUTPUT_OF[phase]}"
+    with parent.run(name, nested=True, tags=run_tags(options, train), params=flat_params(phase, config, options),
+                    resume_id=resumable_run(options, name)) as tracker:
+        remember_run(options, name, tracker.run_id)
+        trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
+                                    resume_dir=options.output_dir / ".resume", resume=options.resume)
+        history = TRAIN[phase](trainer, train, val, config, options)
+        meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
+        save_checkpoint(output, trainer.state_dict(), meta)
+        tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"])
+    logger.info(f"Saved: {output}")
+    return output
+
+
+# ------------------------------------------------------------------------------------------------ the three phases
+
+
+def train_backbone(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, config: dict[str, Any],
+                   options: PhaseOptions) -> dict[str, Any]:
+    """Phase 1: backbone and common head, all sectors together."""
+    logger.info(f"Phase 1: Backbone and common head ({config['epochs']} epochs)")
+    return trainer.train_phase1(*epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"],
+                                patience=config["patience"])
+
+
+def finetune(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, config: dict[str, Any],
+             options: PhaseOptions) -> dict[str, Any]:
+    """Phase 3: everything end to end, each sample through its sector's head."""
+    logger.info(f"Phase 3: End to end ({config['epochs']} epochs)")
+    return trainer.train_phase3(*epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"],
+                                patience=config["patience"])
+
+
+def train_sector_heads(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, config: dict[str, Any],
+                       options: PhaseOptions) -> dict[str, Any]:
+    """Phase 2: sector heads on the frozen backbone."""
+    logger.info("Phase 2: Building sector-specific DataLoaders")
+    train_loaders = sector_loaders(train, trainer.model.num_sectors, config["min_samples"], config["batch_size"])
+    val_loaders = sector_loaders(val, trainer.model.num_sectors, 1, config["batch_size"], log=False)
+    return trainer.train_phase2(train_loaders, epochs_per_sector=config["epochs_per_sector"], lr=config["lr"],
+                                val_loaders={s: loader for s, loader in val_loaders.items() if s in train_loaders},
+                                l2_sp=config["l2_sp"], weight_decay=config["weight_decay"], cache=options.cache)
+
+
+TRAIN = {1: train_backbone, 3: finetune, 2: train_sector_heads}
+
+
+def epoch_loaders(train: StockSplit, val: StockSplit, options: PhaseOptions) -> tuple[BatchLoader, BatchLoader]:
+    """Shuffled batches of train, ordered batches of val."""
+    return (BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed),
+            BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False))
+
+
+def sector_loaders(dataset: StockSplit, num_sectors: int, min_samples: int, batch_size: int,
+                   log: bool = True) -> dict[int, DataLoader]:
+    """One DataLoader per sector with at least `min_samples` samples; the others are named in a warning."""
+    loaders = {}
+    for sector_id in range(num_sectors):
+        subset: SectorSubset = dataset.get_sector_subset(sector_id)
+        if len(subset) < min_samples:
+            if log:
+                logger.warning(f"Sector {sector_id}: {len(subset)} samples (skipping)")
+            continue
+        loaders[sector_id] = DataLoader(subset, batch_size=batch_size, shuffle=log, num_workers=0,
+                                        collate_fn=stock_collate_fn)
+        if log:
+            logger.info(f"Sector {sector_id}: {len(subset)} samples")
+    if not loaders:
+        raise ValueError(f"Phase 2: expected at least one sector with min_samples={min_samples} samples, got none: the "
+                         f"largest has {int(np.bincount(dataset.sector_ids).max())}. Lower --min-samples.")
+    return loaders
+
+
+# ------------------------------------------------------------------------------------------------ inputs
+
+
+def phase_config(phase: int, options: PhaseOptions) -> dict[str, Any]:
+    """The phase's section of THREE_PHASE_CONFIG with the command line's overrides."""
+    section = {1: "phase1_backbone", 2: "phase2_sector_heads", 3: "phase3_finetune"}[phase]
+    config = dict(THREE_PHASE_CONFIG[section])
+    return config | {name: value for name, value in options.overrides.items() if name in config and value is not None}
+
+
+def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
+    """The checkpoint that the phase starts from; None is a fresh model (Phase 1).
+
+    Raises:
+        FileNotFoundError: it does not exist; the message names the command that makes it.
+    """
+    if options.checkpoint is not None:
+        source = options.checkpoint
+    elif phase in INPUT_OF:
+        source = options.output_dir / f"{INPUT_OF[phase]}.pt"
+    else:
+        return None
+    if not source.is_file():
+        before = {"phase1_best": 1, "phase3_final": 3}.get(source.stem, 0)
+        raise FileNotFoundError(f"Phase {phase} starts from {source}, which does not exist. Make it with "
+                                f"'python experiments/train.py --phase {before} --output-dir {options.output_dir}', or "
+                                f"name another one with --checkpoint.")
+    return source
+
+
+def starting_model(source: Path | None, train: StockSplit) -> SectorAwareFusionModel:
+    """A fresh model of the configured sizes, or the checkpoint's.
+
+    Raises:
+        ValueError: the checkpoint takes another number of features or sectors than the dataset has.
+    """
+    if source is None:
+        torch.manual_seed(TRAINING_CONFIG["seed"])
+        return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features)
+    state, _ = load_checkpoint(source)
+    model = SectorAwareFusionModel.from_state_dict(state)
+    check_fits(model, train, source)
+    logger.info(f"Loaded checkpoint: {source}")
+    return model
+
+
+def check_fits(model: SectorAwareFusionModel, dataset: StockSplit, checkpoint: Path) -> None:
+    """Raise ValueError unless the model takes the dataset's features and knows all its sectors."""
+    if model.ts_input_dim != dataset.num_features:
+        raise ValueError(f"{checkpoint}: expected a dataset of {model.ts_input_dim} features, the dataset has "
+                         f"{dataset.num_features}. Use the checkpoint's own dataset or train a new one.")
+    if len(dataset.sector_ids) and int(dataset.sector_ids.max()) >= model.num_sectors:
+        raise ValueError(f"{checkpoint}: the model has {model.num_sectors} sectors, the dataset holds sector id "
+                         f"{int(dataset.sector_ids.max())}.")
+
+
+# ------------------------------------------------------------------------------------------------ outputs
+
+
+def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, train: StockSplit,
+                    history: dict[str, Any], key: str, source: Path | None, tracker: Tracker,
+                    parent: Tracker) -> dict[str, Any]:
+    """What stands beside a checkpoint: all that is needed to use it without its dataset, and where it came from."""
+    description = read_description(options.data_dir) or {}
+    return {
+        "name": OUTPUT_OF[phase],
+        "model": json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
+        "training": dict(TRAINING_CONFIG) | {"batch_size": options.batch_size, "seed": options.seed},
+        "phase": {"phase": phase} | config,
+        "data": {name: description.get(name) for name in DATA_KEYS} | {
+            "fingerprint": description.get("fingerprint", train.fingerprint),
+            "chart_size": list(train.chart_size), "window": train.window,
+            "train_class_frequencies": class_frequencies(train.labels)},
+        "calibration": {"focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS),
+                        "temperature": None},
+        "metrics": {name: value for name, value in history.items() if isinstance(value, (int, float))},
+        "history": history,
+        "input": None if source is None else {"path": source.name, "sha256": sha256_of(source)},
+        "key": key,
+        "git_commit": git_commit(),
+        "mlflow": {"run_id": tracker.run_id, "parent_run_id": parent.run_id},
+    }
+
+
+DATA_KEYS = ("universe", "features", "scaler", "window", "horizon", "threshold", "chart_size", "borders", "sectors",
+             "source")
+
+
+def class_frequencies(labels: np.ndarray) -> list[float]:
+    """Shares of SELL, HOLD and BUY: the prior."""
+    return (np.bincount(labels, minlength=3) / max(len(labels), 1)).tolist()
+
+
+def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: StockSplit, val: StockSplit,
+              source: Path | None) -> str:
+    """A digest of everything that the phase's result depends on."""
+    parts = {"phase": phase, "config": config, "model": MODEL_CONFIG, "training": TRAINING_CONFIG,
+             "batch_size": options.batch_size, "seed": options.seed, "weights": list(settings.CLASS_WEIGHTS),
+             "train": train.fingerprint, "val": val.fingerprint, "input": None if source is None else sha256_of(source)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def finished_before(output: Path, key: str) -> bool:
+    """Whether `output` was made by exactly this phase, from these inputs and settings."""
+    if not output.is_file() or not output.with_suffix(".json").is_file():
+        return False
+    _, meta = load_checkpoint(output)
+    return meta is not None and meta.get("key") == key
+
+
+# ------------------------------------------------------------------------------------------------ tracking
+
+
+def run_tags(options: PhaseOptions, train: StockSplit) -> dict[str, str]:
+    """Tags of every run: what makes it repeatable."""
+    return {"data_fingerprint": train.fingerprint, "seed": str(options.seed), "device": options.device,
+            "data_dir": str(options.data_dir), "output_dir": str(options.output_dir)}
+
+
+def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> dict[str, Any]:
+    """The phase's hyperparameters as MLflow parameters."""
+    return config | {"phase": phase, "batch_size_backbone": options.batch_size, "seed": options.seed,
+                     "focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
+
+
+def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:
+    """Keep the run's id in the resume folder, so that a resumed job goes on under it."""
+    if run_id is not None:
+        folder = options.output_dir / ".resume"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.run").write_text(run_id)
+
+
+def resumable_run(options: PhaseOptions, name: str) -> str | None:
+    """The id of the run to go on with under --resume, if there is one."""
+    path = options.output_dir / ".resume" / f"{name}.run"
+    return path.read_text() if options.resume and path.is_file() else None

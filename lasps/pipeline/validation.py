@@ -1,0 +1,184 @@
+"""A checkpoint on a split: from weights to a prediction table, its metrics, and a logged run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from loguru import logger
+
+from lasps.config.model_config import TRAINING_CONFIG
+from lasps.config.settings import settings
+from lasps.data.datasets.loading import StockSplit, load_split, read_description
+from lasps.evaluation.metrics import by_sector, class_frequencies, flat_metrics, focal_losses, summary
+from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table, write_predictions
+from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.pipeline.phases import check_fits
+from lasps.tracking import NullTracker, Tracker
+from lasps.training.checkpoints import load_checkpoint
+from lasps.training.inference import predict
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model, and what is known about it (`meta` is empty for a bare state_dict)."""
+
+    path: Path
+    model: SectorAwareFusionModel
+    meta: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """phase2_best, ...: what the tables call it."""
+        return str(self.meta.get("name") or self.path.stem)
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The loss it was trained with: focal_gamma and class_weights; the project's own for a bare state_dict."""
+        own = {"focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
+        return own | {key: value for key, value in self.meta.get("calibration", {}).items() if value is not None}
+
+
+def open_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:
+    """Load and check a checkpoint file.
+
+    Raises:
+        ValueError, FileNotFoundError: see `lasps.training.checkpoints.load_checkpoint`.
+    """
+    state, meta = load_checkpoint(path)
+    model = SectorAwareFusionModel.from_state_dict(state).to(device).eval()
+    logger.info(f"Loaded: {path}")
+    return Checkpoint(Path(path), model, meta or {})
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A checkpoint's predictions on one split and what they are worth."""
+
+    checkpoint: Checkpoint
+    split: str
+    table: pl.DataFrame
+    prior: tuple[float, ...]
+    metrics: dict[str, Any]
+
+
+def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, device: str = "cpu",
+                        batch_size: int = 512) -> Validation:
+    """Predict a split with a checkpoint and measure it.
+
+    Returns:
+        `metrics` is M (lasps.evaluation.metrics.summary) with `loss`, the training criterion's sample mean on raw
+        probabilities.
+    """
+    dataset = load_split(data_dir, split)
+    check_fits(checkpoint.model, dataset, checkpoint.path)
+    warn_if_other_data(checkpoint, data_dir)
+    found = predict(checkpoint.model, dataset, device, batch_size=batch_size, desc=f"{checkpoint.name} on {split}")
+    gamma, weights = checkpoint.calibration["focal_gamma"], checkpoint.calibration["class_weights"]
+    table = prediction_table(labels=found.labels, sector_ids=found.sector_ids, logits=found.logits, gamma=gamma,
+                             class_weights=weights, samples=dataset.samples, model=checkpoint.name, split=split,
+                             seed=checkpoint.meta.get("training", {}).get("seed"))
+    prior = training_prior(data_dir, dataset)
+    raw = table.select(RAW_P_COLUMNS).to_numpy()
+    loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(), gamma, weights)))
+    metrics = summary(table, prior) | {"loss": loss, "checkpoint": str(checkpoint.path), "split": split}
+    return Validation(checkpoint, split, table, prior, metrics)
+
+
+def predict_checkpoint(checkpoint: Path, data_dir: Path, split: str, device: str = "cpu",
+                       batch_size: int = 512) -> pl.DataFrame:
+    """The prediction table of a checkpoint file on a split."""
+    return validate_checkpoint(open_checkpoint(checkpoint, device), data_dir, split, device, batch_size).table
+
+
+def training_prior(data_dir: Path, dataset: StockSplit) -> tuple[float, ...]:
+    """The training split's class frequencies; of the split itself, with a warning, where there is no training split."""
+    description = read_description(data_dir)
+    if description and description.get("train_class_frequencies"):
+        return tuple(description["train_class_frequencies"])
+    labels = Path(data_dir) / "train" / "labels.npy"
+    if labels.is_file():
+        return class_frequencies(np.load(labels))
+    logger.warning(f"{labels} does not exist: the prior is the split's own class frequencies (in-sample)")
+    return class_frequencies(dataset.labels)
+
+
+def warn_if_other_data(checkpoint: Checkpoint, data_dir: Path) -> None:
+    """Warn when the checkpoint was trained on another dataset; refuse other features in the same number.
+
+    Raises:
+        ValueError: the features have other names or scales than the checkpoint was trained on.
+    """
+    description, trained_on = read_description(data_dir), checkpoint.meta.get("data")
+    if not description or not trained_on:
+        return
+    for key in ("features", "scaler", "horizon", "threshold", "chart_size"):
+        if trained_on.get(key) is not None and trained_on[key] != description.get(key):
+            raise ValueError(f"{checkpoint.path}: expected a dataset with the {key} it was trained on, "
+                             f"{short(trained_on[key])}, but {data_dir} has {short(description.get(key))}. Validate it "
+                             f"on its own dataset, or train on this one.")
+    if trained_on.get("fingerprint") != description.get("fingerprint"):
+        logger.warning(f"{checkpoint.name} was trained on another dataset ({str(trained_on.get('fingerprint'))[:12]}) "
+                       f"than {data_dir} ({str(description.get('fingerprint'))[:12]})")
+
+
+def short(value: object, limit: int = 120) -> str:
+    """`value` as text, cut to fit a message."""
+    text = str(value)
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def print_block(validation: Validation) -> None:
+    """The plan's VALIDATION RESULTS block on stdout, and below it what it needs to be judged by."""
+    m, split = validation.metrics, validation.split
+    print("\n" + "=" * 50)
+    print("VALIDATION RESULTS")
+    print("=" * 50)
+    print(f"Checkpoint: {validation.checkpoint.path}")
+    print(f"{split.capitalize()} Loss:{' ' * (8 - len(split) - 2)}{m['loss']:.4f}")
+    print(f"Accuracy:   {m['accuracy'] * 100:.2f}%")
+    print()
+    print("Class-wise Accuracy:")
+    for name, accuracy in m["class_accuracy"].items():
+        print(f"  {name}: {100 * (accuracy or 0.0):.2f}% ({m['class_counts'][name]} samples)")
+    print("=" * 50)
+    selection = " (a selection split: training chose on it)" if split == "val" else ""
+    print(f"Split: {split}{selection}, n = {m['n']}")
+    print(f"Majority accuracy:   {m['majority_accuracy'] * 100:.2f}%")
+    print(f"Log loss:            {m['log_loss']:.4f}   (prior: {m['prior_log_loss']:.4f})")
+    print(f"Macro-F1:            {m['macro_f1']:.4f}")
+    if m.get("rank_ic") is not None:
+        print(f"Rank IC (ICIR):      {m['rank_ic']:.4f} ({m['icir'] or float('nan'):.2f})")
+    print(f"Calibration error:   {m['expected_calibration_error']:.4f}")
+
+
+def log_validation(validation: Validation, tracker: Tracker | None) -> None:
+    """Add the validation to the run that made the checkpoint: metrics per split, class and sector, predictions."""
+    run_id = validation.checkpoint.meta.get("mlflow", {}).get("run_id")
+    tracker = tracker or NullTracker()
+    if run_id is None or tracker.run_id is None and isinstance(tracker, NullTracker):
+        return
+    split, sectors = validation.split, by_sector(validation.table, validation.prior)
+    metrics = flat_metrics(validation.metrics, f"{split}/")
+    for sector, m in sectors.items():
+        metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
+    with tracker.run(validation.checkpoint.name, nested=True, resume_id=run_id) as run, \
+            tempfile.TemporaryDirectory() as folder:
+        run.log_checkpoint(validation.checkpoint.path, metrics, step=0)
+        run.log_table(sector_table(sectors), f"{split}_sectors.json")
+        run.log_artifact(write_predictions(validation.table, Path(folder) / f"{split}.parquet"), "predictions")
+
+
+def sector_table(sectors: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
+    """One row per sector: n, accuracy, majority, log loss, class-wise accuracy."""
+    rows: Sequence[dict[str, Any]] = [
+        {"sector": s, "n": m["n"], "accuracy": m["accuracy"], "majority_accuracy": m["majority_accuracy"],
+         "log_loss": m["log_loss"], "prior_log_loss": m["prior_log_loss"], "macro_f1": m["macro_f1"]}
+        | {f"class_accuracy_{name}": value for name, value in m["class_accuracy"].items()}
+        for s, m in sorted(sectors.items())]
+    return pl.DataFrame(rows)
