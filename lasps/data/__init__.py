@@ -1,0 +1,1 @@
+"""Market data: sources, panel, features, labels, charts, datasets."""

@@ -1,0 +1,1 @@
+"""Where bars come from: the synthetic market, files, the exchange."""
