@@ -1,0 +1,236 @@
+"""The panel: every bar of every stock in one typed, sorted, validated table; and the market's own calendar.
+
+Words: a *bar* is one stock's open, high, low, close (KRW) and volume (shares) on one day. A *halted* day is a day
+on which the stock did not trade (volume 0, or open = high = low = 0 as the exchange's files write it); it is not a
+row of the panel. One stock's rows are a *segment*; `segment_starts` gives their borders for numpy code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import date
+from typing import Any
+
+import dataframely as dy
+import numpy as np
+import polars as pl
+from dataframely.exc import ValidationError
+from loguru import logger
+
+PRICES = ("open", "high", "low", "close")
+BAR_COLUMNS = ("code", "date", *PRICES, "volume")
+_TYPES = {"code": pl.String, "date": pl.Date, **dict.fromkeys(PRICES, pl.Float64), "volume": pl.Int64}
+
+PRICE_LIMIT_CHANGE = date(2015, 6, 15)
+"""First day of the +-30 % limit; before it +-15 % (KRX; in force since 1998-12-07)."""
+
+ROUNDING = 0.01
+"""A close outside low..high by at most 1 % or 1 won (the exchange's smallest tick) is rounding: guess, not tuned. The
+exchange's ticks are at most 0.5 % of prices above 200 won; adjustment rounds each price on its own."""
+
+CALENDAR_MEMORY = 20
+"""Dates whose median number of traded stocks says how many to expect on a market day: guess, not tuned."""
+
+
+class PanelSchema(dy.Schema):
+    """Types and row rules of a panel; `validate_panel` adds the sort order."""
+
+    code = dy.String(primary_key=True, min_length=1)
+    date = dy.Date(primary_key=True)
+    open = dy.Float64(min_exclusive=0, allow_inf=False, allow_nan=False)
+    high = dy.Float64(min_exclusive=0, allow_inf=False, allow_nan=False)
+    low = dy.Float64(min_exclusive=0, allow_inf=False, allow_nan=False)
+    close = dy.Float64(min_exclusive=0, allow_inf=False, allow_nan=False)
+    volume = dy.Int64(min=1)
+
+    @dy.rule()
+    def high_not_below_low(cls) -> pl.Expr:
+        return pl.col("high") >= pl.col("low")
+
+
+@dataclass(frozen=True)
+class PanelReport:
+    """What `make_panel` read, dropped and repaired, as row counts.
+
+    `outside_rows` have their open or close outside low..high by more than rounding; they are left as they came, for
+    the integrity gate to judge. `halts` holds (code, date) of the dropped halted rows.
+    """
+
+    rows_read: int
+    rows: int
+    empty_rows: int
+    halted_rows: int
+    unsorted_rows: int
+    widened_rows: int
+    outside_rows: int
+    halts: pl.DataFrame = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, int]:
+        """The counts, ready for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "halts"}
+
+
+def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
+    """Turn raw bars into a panel: typed, sorted by (code, date), halted days dropped, rounding repaired; all counted.
+
+    Args:
+        raw: columns code, date, open, high, low, close, volume in any numeric type and any order; dates as Date or
+            Datetime. Rows without any price are empty and dropped.
+
+    Returns:
+        The panel (columns `BAR_COLUMNS`; prices Float64 in KRW, volume Int64 in shares) and the report.
+
+    Raises:
+        ValueError: a missing column, an untypable one, duplicate (code, date) keys, a row with some of its values
+            missing, or nothing left.
+    """
+    bars = _typed(raw)
+    empty = pl.all_horizontal(pl.col(*PRICES).is_null())
+    halted = (pl.col("volume") == 0) | pl.all_horizontal(pl.col("open", "high", "low") == 0)
+    present = bars.filter(~empty)
+    _refuse_missing_values(present)
+    _refuse_duplicates(present)
+    ordered = present.sort("code", "date")
+    halts = ordered.filter(halted)
+    panel, widened, outside = _widen_rounding(ordered.filter(~halted))
+    if panel.is_empty():
+        raise ValueError(
+            f"no traded bar among {raw.height} rows: {halts.height} halted, {raw.height - present.height} empty"
+        )
+    report = PanelReport(
+        rows_read=raw.height,
+        rows=panel.height,
+        empty_rows=raw.height - present.height,
+        halted_rows=halts.height,
+        unsorted_rows=_unsorted_rows(present),
+        widened_rows=widened,
+        outside_rows=outside,
+        halts=halts.select("code", "date"),
+    )
+    logger.info("Panel: {} codes, {} rows ({})", panel["code"].n_unique(), panel.height, report.to_dict())
+    return panel, report
+
+
+def validate_panel(panel: pl.DataFrame) -> pl.DataFrame:
+    """Return the panel unchanged if it keeps `PanelSchema` and is sorted by (code, date); extra columns may stand.
+
+    Raises:
+        ValueError: what is broken, how often, with examples.
+    """
+    missing = [name for name in BAR_COLUMNS if name not in panel.columns]
+    if missing:
+        raise ValueError(
+            f"a panel needs the columns {list(BAR_COLUMNS)}; missing: {missing}; run make_panel on raw bars"
+        )
+    bars = panel.select(BAR_COLUMNS)
+    if dict(bars.schema) != _TYPES:
+        raise ValueError(f"a panel has the types {_TYPES}; got {dict(bars.schema)}; run make_panel on raw bars")
+    try:
+        PanelSchema.validate(bars)
+    except ValidationError as error:
+        _, failures = PanelSchema.filter(bars)
+        examples = failures.invalid().head(3).rows()
+        raise ValueError(f"not a valid panel: {dict(failures.counts())}; first rows: {examples}") from error
+    if unsorted := _unsorted_rows(bars):
+        raise ValueError(f"a panel is sorted by (code, date); {unsorted} rows are not in place; run make_panel")
+    return panel
+
+
+def segment_starts(panel: pl.DataFrame) -> np.ndarray:
+    """First row of every stock's segment, and the number of rows at the end: int64 (stocks + 1,)."""
+    changes = (panel["code"] != panel["code"].shift()).fill_null(True).to_numpy()
+    return np.append(np.flatnonzero(changes), panel.height)
+
+
+def market_calendar(panel: pl.DataFrame) -> np.ndarray:
+    """The market's own days, datetime64[D] sorted: dates on which at least half as many stocks trade as usual.
+
+    "As usual" is the median count of the last `CALENDAR_MEMORY` dates up to that one, so a date's verdict never
+    depends on a later row.
+    """
+    counts = panel.group_by("date").len().sort("date")
+    usual = pl.col("len").cast(pl.Float64).rolling_median(CALENDAR_MEMORY, min_samples=1)
+    return counts.filter(pl.col("len") >= 0.5 * usual)["date"].to_numpy()
+
+
+def price_limit(dates: np.ndarray) -> np.ndarray:
+    """The exchange's daily price limit as a fraction (0.15 or 0.30) for each datetime64[D]."""
+    return np.where(dates < np.datetime64(PRICE_LIMIT_CHANGE), 0.15, 0.30)
+
+
+def beyond_limit(panel: pl.DataFrame) -> np.ndarray:
+    """Rows whose close jumps beyond the price limit of the day: bool (R,), False on each stock's first row.
+
+    One won is forgiven, because adjusted prices are rounded. Relistings, capital reductions and liquidation trading
+    do it lawfully, a wrong adjustment unlawfully; either way the jump is no price move that one could have had.
+    """
+    close, dates = panel["close"].to_numpy(), panel["date"].to_numpy()
+    before = np.concatenate([close[:1], close[:-1]])
+    jump = np.abs(close - before) > price_limit(dates) * before + 1.0
+    jump[segment_starts(panel)[:-1]] = False
+    return jump
+
+
+def _typed(raw: pl.DataFrame) -> pl.DataFrame:
+    missing = [name for name in BAR_COLUMNS if name not in raw.columns]
+    if missing:
+        raise ValueError(f"bars need the columns {list(BAR_COLUMNS)}; missing: {missing}; found: {raw.columns}")
+    if not (raw["date"].dtype == pl.Date or isinstance(raw["date"].dtype, pl.Datetime)):
+        raise ValueError(f"column date must hold dates, got {raw['date'].dtype}; read the file with files.read_bars")
+    for name in (*PRICES, "volume"):
+        if not raw[name].dtype.is_numeric():
+            raise ValueError(
+                f"column {name} must be numeric, got {raw[name].dtype}; read the file with files.read_bars"
+            )
+    shares = pl.col("volume").cast(pl.Float64).fill_nan(None)
+    whole = pl.when((shares > 0) & (shares < 1)).then(1).otherwise(shares.round())
+    return raw.select(
+        pl.col("code").cast(pl.String).str.strip_chars(),
+        pl.col("date").cast(pl.Date),
+        *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in PRICES),
+        whole.cast(pl.Int64).alias("volume") if raw["volume"].dtype.is_float() else pl.col("volume").cast(pl.Int64),
+    )
+
+
+def _refuse_missing_values(bars: pl.DataFrame) -> None:
+    holes = bars.filter(pl.any_horizontal(pl.all().is_null()))
+    if holes.height:
+        raise ValueError(
+            f"{holes.height} bars have some values missing, e.g. {holes.head(3).rows()}; complete or drop them"
+        )
+
+
+def _refuse_duplicates(bars: pl.DataFrame) -> None:
+    keys = bars.group_by("code", "date").len().filter(pl.col("len") > 1).sort("code", "date")
+    if keys.height:
+        examples = ", ".join(f"{code} {day} x{n}" for code, day, n in keys.head(5).rows())
+        raise ValueError(
+            f"{keys.height} (code, date) keys occur more than once: {examples}; keep one row per stock and day"
+        )
+
+
+def _unsorted_rows(bars: pl.DataFrame) -> int:
+    """Rows that come before their predecessor by (code, date)."""
+    code, before = pl.col("code"), pl.col("code").shift()
+    back = (code < before) | ((code == before) & (pl.col("date") < pl.col("date").shift()))
+    return int(bars.select(back.sum()).item() or 0)
+
+
+def _widen_rounding(bars: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
+    """Widen high and low to hold open and close where these lie outside by rounding; counts (widened, left outside)."""
+    top, bottom = pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close")
+    excess = pl.max_horizontal(top - pl.col("high"), pl.col("low") - bottom)
+    rounding = (excess > 0) & (excess <= pl.max_horizontal(ROUNDING * pl.col("close"), pl.lit(1.0)))
+    outside = (excess > 0) & ~rounding
+    counts = bars.select(rounding.sum().alias("widened"), outside.sum().alias("outside")).row(0)
+    widened = bars.with_columns(
+        high=pl.when(rounding).then(pl.max_horizontal("high", top)).otherwise("high"),
+        low=pl.when(rounding).then(pl.min_horizontal("low", bottom)).otherwise("low"),
+    )
+    return widened, int(counts[0]), int(counts[1])
+
+
+def describe_panel(panel: pl.DataFrame) -> dict[str, Any]:
+    """Rows, codes, first and last day, ready for JSON."""
+    first, last = panel["date"].min(), panel["date"].max()
+    return {"rows": panel.height, "codes": panel["code"].n_unique(), "first": str(first), "last": str(last)}
