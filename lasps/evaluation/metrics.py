@@ -158,7 +158,7 @@ def _calibration_sums(f: Forecast) -> Array:
     confidence, correct = f.p.max(axis=1), (f.predicted == f.labels).astype(np.float64)
     cell, size = day * ECE_BINS + confidence_bins(confidence), n_days * ECE_BINS
     parts = [np.bincount(cell, w, minlength=size) for w in (np.ones(f.n), confidence, correct)]
-    return np.stack(parts, axis=-1).reshape(n_days, -1)
+    return np.stack(parts, axis=-1).reshape(n_days, -1).astype(np.float64)
 
 
 def _ic_sums(f: Forecast, returns: Array | None, moments: int) -> Array:

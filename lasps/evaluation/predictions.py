@@ -2,7 +2,7 @@
 
 Columns: code (text) and date, or `row` for data that nobody dated; sector, label, p_sell, p_hold, p_buy; and, where
 known, forward_return (close t -> t+5), forward_return_skip1 (t+1 -> t+6), raw_p_* (softmax as trained), volatility_20,
-model, split, seed. p_* are calibrated probabilities, raw_p_* are not.
+score (a ranking signal, where it is not P(BUY) - P(SELL)), model, split, seed. p_* are calibrated, raw_p_* are not.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from lasps.evaluation.calibration import corrected_probabilities
 
 P_COLUMNS = ("p_sell", "p_hold", "p_buy")
 RAW_P_COLUMNS = ("raw_p_sell", "raw_p_hold", "raw_p_buy")
-SAMPLE_COLUMNS = ("code", "date", "forward_return", "forward_return_skip1", "volatility_20", "return_5", "known_label")
+SAMPLE_COLUMNS = ("code", "date", "forward_return", "forward_return_skip1", "volatility_20")
 COLUMN_TYPES: dict[str, pl.DataType] = {
     "code": pl.String(), "date": pl.Date(), "row": pl.Int64(), "sector": pl.Int16(), "label": pl.Int8(),
     "forward_return": pl.Float64(), "forward_return_skip1": pl.Float64(), "volatility_20": pl.Float64(),
+    "score": pl.Float64(),
     **{name: pl.Float64() for name in (*P_COLUMNS, *RAW_P_COLUMNS)},
     "model": pl.String(), "split": pl.String(), "seed": pl.Int64(),
 }  # fmt: skip
@@ -46,6 +47,7 @@ def prediction_table(
     model: str | None = None,
     split: str | None = None,
     seed: int | None = None,
+    score: ArrayLike | None = None,
 ) -> pl.DataFrame:
     """Build and check a prediction table from arrays of one split, in the dataset's order.
 
@@ -56,6 +58,7 @@ def prediction_table(
             probabilities and raw_p_* the softmax.
         samples: the dataset's samples.parquet (code, date, forward returns, ...); None for data without dates:
             a `row` column stands in, and intervals over days are then impossible.
+        score: (N,) a ranking signal other than P(BUY) - P(SELL); NaN where unknown.
 
     Raises:
         ValueError: other lengths, both or neither of probabilities and logits, or what `check_predictions` refuses.
@@ -76,6 +79,8 @@ def prediction_table(
     columns |= {name: p[:, i] for i, name in enumerate(P_COLUMNS)}
     if raw is not None:
         columns |= {name: raw[:, i] for i, name in enumerate(RAW_P_COLUMNS)}
+    if score is not None:
+        columns["score"] = np.asarray(score, dtype=np.float64)
     table = pl.DataFrame(columns)
     for name, value in (("model", model), ("split", split), ("seed", seed)):
         if value is not None:
@@ -241,6 +246,7 @@ class Forecast:
     forward_return: NDArray[np.float64] | None = None
     forward_return_skip1: NDArray[np.float64] | None = None
     volatility: NDArray[np.float64] | None = None
+    own_score: NDArray[np.float64] | None = None
 
     @property
     def n(self) -> int:
@@ -253,8 +259,8 @@ class Forecast:
 
     @property
     def score(self) -> NDArray[np.float64]:
-        """(N,) P(BUY) - P(SELL), the ranking signal."""
-        return self.p[:, 2] - self.p[:, 0]
+        """(N,) the ranking signal: the table's own score where it has one, else P(BUY) - P(SELL)."""
+        return self.own_score if self.own_score is not None else self.p[:, 2] - self.p[:, 0]
 
     def where(self, mask: NDArray[np.bool_]) -> Forecast:
         """The rows of the mask; days keep their numbers, so that intervals see the same calendar."""
@@ -264,7 +270,7 @@ class Forecast:
 
         return Forecast(self.p[mask], self.labels[mask], self.sectors[mask], cut(self.day), self.dates,
                         cut(self.raw_p), cut(self.forward_return), cut(self.forward_return_skip1),
-                        cut(self.volatility))  # fmt: skip
+                        cut(self.volatility), cut(self.own_score))  # fmt: skip
 
 
 def as_forecast(table: pl.DataFrame) -> Forecast:
@@ -286,4 +292,5 @@ def as_forecast(table: pl.DataFrame) -> Forecast:
         forward_return=column("forward_return"),
         forward_return_skip1=column("forward_return_skip1"),
         volatility=column("volatility_20"),
+        own_score=column("score"),
     )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Intervals over days: how far is a difference between two models from nothing?
+
+Stocks of one day move together and 5-day returns overlap, so the unit is the day and neighbouring days are
+correlated. A metric is a smooth function of day sums (metrics.DaySums); leaving one day out gives that day's
+influence on it, and the long-run variance of the influences gives the standard error. The variance is the
+equal-weighted cosine estimator with B = 0.4 T^(2/3) terms and Student's t with B degrees of freedom (fixed-b; Lazarus,
+Lewis, Stock and Watson, "HAR Inference: Recommendations for Practice", JBES 2018). The percentile block bootstrap
+covers only 83-90 % here; `make verify` simulates what this one covers (docs/verification.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from lasps.evaluation.metrics import METRICS, DaySums
+from lasps.evaluation.predictions import Forecast, align, as_forecast
+
+Array = NDArray[np.float64]
+CONFIDENCE = 0.95
+MIN_DAYS = 20
+"""Fewer days carry no interval: 20 days are four independent weeks (guess, not tuned)."""
+MIN_COSINES = 4  # B at 20..31 days by the rule below is 3-4; a t with 3 degrees of freedom says almost nothing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """b minus a in one metric. `low`, `high`, `p_value` and `standard_error` are None where no interval exists.
+
+    `over` says what the interval would be repeated over: "days" is a claim about one set of weights, "seeds and days"
+    about a method.
+    """
+
+    metric: str
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n_days: int
+    n: int
+    standard_error: float | None = None
+    dof: float | None = None
+    over: str = "days"
+    n_seeds: int = 1
+    a: float | None = None
+    b: float | None = None
+
+    @property
+    def interval(self) -> list[float] | None:
+        return None if self.low is None or self.high is None else [self.low, self.high]
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def cosine_terms(n_days: int) -> int:
+    """B, the number of cosines, for `n_days` days: 0.4 T^(2/3) (Lazarus et al. 2018)."""
+    return max(MIN_COSINES, round(0.4 * n_days ** (2 / 3)))
+
+
+def long_run_variance(influence: Array) -> tuple[Array, int]:
+    """Variance of the mean of (..., T) autocorrelated numbers, and its degrees of freedom B."""
+    n_days = influence.shape[-1]
+    terms = cosine_terms(n_days)
+    frequency = np.outer(np.arange(n_days) + 0.5, np.arange(1, terms + 1)) * np.pi / n_days
+    projections = influence @ (np.sqrt(2.0 / n_days) * np.cos(frequency))
+    return np.asarray((projections**2).mean(axis=-1) / n_days), terms
+
+
+def day_influence(metric: DaySums) -> Array:
+    """(T,) influence of each day: (T - 1) x (metric of all days - metric without the day)."""
+    total = metric.sums.sum(axis=0)
+    return (len(metric.sums) - 1) * (metric.value(total) - metric.value(total - metric.sums))
+
+
+def student_interval(estimate: float, variance: float, dof: float) -> tuple[float, float, float]:
+    """(low, high, two-sided p) of an estimate; a zero variance is a difference of identical forecasts."""
+    if variance <= 0:
+        return estimate, estimate, 1.0 if estimate == 0 else 0.0
+    error = np.sqrt(variance)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, dof) * error
+    return estimate - half, estimate + half, float(2 * stats.t.sf(abs(estimate) / error, dof))
+
+
+def _days_with_rows(f: Forecast) -> int:
+    return 0 if f.day is None else len(np.unique(f.day))
+
+
+def difference_of(metric: str, a: DaySums, b: DaySums, n: int, n_days: int) -> Difference:
+    """b minus a from day sums over the same rows; no interval under MIN_DAYS days."""
+    return method_difference(metric, [a], [b], n, n_days)
+
+
+def method_difference(
+    metric: str, a: Sequence[DaySums], b: Sequence[DaySums], n: int, n_days: int, paired: bool = False
+) -> Difference:
+    """Mean over seeds of b minus a. `a` and `b` hold one DaySums per seed, all over the same rows.
+
+    The variance is that of the days (long-run variance of the seed-averaged influence) plus that of the seeds
+    (spread of the per-seed differences, or of each side's values when not paired), with Welch-Satterthwaite
+    degrees of freedom. A day-by-seed interaction is counted twice, which errs on the careful side.
+    """
+    values_a, values_b = np.array([m.estimate for m in a]), np.array([m.estimate for m in b])
+    estimate = float(values_b.mean() - values_a.mean())
+    n_seeds = max(len(a), len(b))
+    common = {"metric": metric, "n_days": n_days, "n": n, "n_seeds": n_seeds,
+              "over": "seeds and days" if n_seeds > 1 else "days",
+              "a": _finite(values_a.mean()), "b": _finite(values_b.mean())}  # fmt: skip
+    influence = np.mean([day_influence(m) for m in b], axis=0) - np.mean([day_influence(m) for m in a], axis=0)
+    if n_days < MIN_DAYS or not np.isfinite(estimate) or not np.isfinite(influence).all():
+        return Difference(difference=estimate, low=None, high=None, p_value=None, **common)  # type: ignore[arg-type]
+    of_days, dof = long_run_variance(influence)
+    variance, degrees = _add_seed_variance(float(of_days), dof, _seed_variances(values_a, values_b, paired))
+    low, high, p = student_interval(estimate, variance, degrees)
+    return Difference(difference=estimate, low=low, high=high, p_value=p, standard_error=float(np.sqrt(variance)),
+                      dof=degrees, **common)  # type: ignore[arg-type] # fmt: skip
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def _seed_variances(a: Array, b: Array, paired: bool) -> list[tuple[float, int]]:
+    """(variance of the mean, degrees of freedom) of each source of seed noise."""
+    if paired and len(a) == len(b) > 1:
+        return [(float((b - a).var(ddof=1)) / len(a), len(a) - 1)]
+    return [(float(x.var(ddof=1)) / len(x), len(x) - 1) for x in (a, b) if len(x) > 1]
+
+
+def _add_seed_variance(of_days: float, dof: float, seeds: list[tuple[float, int]]) -> tuple[float, float]:
+    parts = [(of_days, dof), *seeds]
+    total = sum(v for v, _ in parts)
+    if total <= 0:
+        return 0.0, float(dof)
+    return total, float(total**2 / sum(v**2 / d for v, d in parts))
+
+
+def day_difference(
+    table_a: pl.DataFrame | Forecast, table_b: pl.DataFrame | Forecast, metric: str = "log_loss"
+) -> Difference:
+    """b minus a in `metric` with a 95 % interval and two-sided p-value over days.
+
+    Tables are aligned by their keys first (rows only one side has are left out); Forecasts must be aligned already.
+
+    Raises:
+        ValueError: an unknown metric, or tables that do not align.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; expected one of {sorted(METRICS)}")
+    if isinstance(table_a, pl.DataFrame) and isinstance(table_b, pl.DataFrame):
+        cut_a, cut_b, _ = align(table_a, table_b)
+        a, b = as_forecast(cut_a), as_forecast(cut_b)
+    elif isinstance(table_a, Forecast) and isinstance(table_b, Forecast):
+        a, b = table_a, table_b
+    else:
+        raise ValueError("give two prediction tables or two Forecasts, not one of each")
+    return difference_of(metric, METRICS[metric](a), METRICS[metric](b), a.n, _days_with_rows(a))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm-adjusted p-values; None (no interval) stays None and takes no share."""
+    known = [p for p in p_values if p is not None]
+    if not known:
+        return [None] * len(p_values)
+    adjusted = iter(multipletests(known, method="holm")[1])
+    return [None if p is None else float(next(adjusted)) for p in p_values]
+
+
+@dataclass(frozen=True)
+class SectorDifference:
+    sector: int
+    difference: Difference
+    adjusted_p: float | None
+
+    @property
+    def significant(self) -> bool:
+        return self.adjusted_p is not None and self.adjusted_p < 1 - CONFIDENCE
+
+
+def sector_differences(
+    a: Sequence[Forecast], b: Sequence[Forecast], metric: str = "log_loss", paired: bool = False
+) -> list[SectorDifference]:
+    """b minus a per sector, Holm-adjusted over the sectors. One aligned Forecast per seed on each side."""
+    sectors = [int(s) for s in np.unique(a[0].sectors)]
+    found: list[Difference] = []
+    for s in sectors:
+        mask = a[0].sectors == s
+        sums_a, sums_b = ([METRICS[metric](f.where(mask)) for f in side] for side in (a, b))
+        found.append(
+            method_difference(metric, sums_a, sums_b, int(mask.sum()), _days_with_rows(a[0].where(mask)), paired)
+        )
+    adjusted = holm([d.p_value for d in found])
+    return [SectorDifference(s, d, p) for s, d, p in zip(sectors, found, adjusted, strict=True)]
+
+
+def as_json(d: Difference) -> Mapping[str, object]:
+    """The machine-readable form of a difference."""
+    return {"metric": d.metric, "difference": _finite(d.difference), "interval": d.interval, "p_value": d.p_value,
+            "n": d.n, "n_days": d.n_days, "n_seeds": d.n_seeds, "over": d.over}  # fmt: skip

@@ -1,0 +1,118 @@
+"""Baselines on a small dated market whose answers can be worked out by hand."""
+
+import datetime as dt
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lasps.evaluation import metrics
+from lasps.evaluation.baselines import BASELINES, BaselineSplit, fit_baselines, known_outcomes, outcome_history
+from lasps.evaluation.predictions import P_COLUMNS
+
+
+def make_split(n_days, first_day, seed, n_stocks=40, features=True):
+    """Labels depend on volatility (wide stocks leave HOLD) and weakly on feature 0."""
+    rng = np.random.default_rng(seed)
+    n = n_days * n_stocks
+    volatility = rng.uniform(0.01, 0.06, n)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    returns = volatility * (rng.normal(size=n) * 1.5 + 0.8 * x[:, 0])
+    day = np.repeat(np.arange(n_days), n_stocks) + first_day
+    start = dt.date(2024, 1, 1)
+    samples = pl.DataFrame({
+        "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
+        "date": [start + dt.timedelta(days=int(d)) for d in day],
+        "label_end": [start + dt.timedelta(days=int(d) + 5) for d in day],
+        "forward_return": returns, "forward_return_skip1": returns, "volatility_20": volatility,
+    })  # fmt: skip
+    labels = np.where(returns >= 0.03, 2, np.where(returns <= -0.03, 0, 1)).astype(np.int64)
+    sectors = np.tile(np.arange(n_stocks) % 4, n_days).astype(np.int64)
+    return BaselineSplit(
+        samples, np.c_[x, np.log(volatility).astype(np.float32)] if features else None, labels, sectors
+    )
+
+
+@pytest.fixture(scope="module")
+def market():
+    return make_split(100, 0, 1), make_split(20, 110, 2), make_split(30, 140, 3)
+
+
+@pytest.fixture(scope="module")
+def tables(market):
+    train, val, test = market
+    return fit_baselines(train, val, {"val": val, "test": test})
+
+
+def test_every_baseline_forecasts_every_split(tables):
+    assert set(tables) == set(BASELINES) - {"oracle"}
+    assert all(set(t) == {"val", "test"} and len(t["test"]) == 1200 for t in tables.values())
+
+
+def test_more_information_gives_a_lower_log_loss(tables, market):
+    prior = metrics.class_frequencies(market[0].labels)
+    loss = {name: metrics.summary(t["test"], prior)["log_loss"] for name, t in tables.items()}
+    assert loss["majority"] is None and loss["prior"] == pytest.approx(metrics.summary(
+        tables["prior"]["test"], prior)["prior_log_loss"])  # fmt: skip
+    assert loss["lightgbm"] < loss["volatility_bins"] < loss["prior"]
+    assert loss["logistic_regression"] < loss["prior"]
+
+
+def test_volatility_bins_are_quantiles_of_train_with_their_class_shares(tables, market):
+    train, _, test = market
+    v, edges = train.column("volatility_20"), np.quantile(train.column("volatility_20"), np.arange(1, 20) / 20)
+    inside = (v >= edges[18]) & (v >= edges[0])
+    prior = np.array(metrics.class_frequencies(train.labels))
+    counts = np.bincount(train.labels[inside], minlength=3)
+    expected = (counts + 20 * prior) / (counts.sum() + 20)
+    table = tables["volatility_bins"]["test"]
+    wild = table.filter(pl.col("volatility_20") > edges[18]).select(P_COLUMNS).to_numpy()
+    np.testing.assert_allclose(wild, np.tile(expected, (len(wild), 1)))
+
+
+def test_the_known_label_is_the_one_whose_last_day_is_today(market):
+    train = market[0]
+    known = known_outcomes(train.samples, outcome_history([train]))["known_label"]
+    codes, dates = train.samples["code"], train.samples["date"]
+    row = next(i for i in range(2000, 4000) if codes[i] == "000005")
+    earlier = next(i for i in range(row) if codes[i] == "000005" and dates[i] == dates[row] - dt.timedelta(days=5))
+    assert known[row] == train.labels[earlier]
+    assert known[:40].null_count() == 40
+
+
+def test_no_forecast_depends_on_the_outcome_it_forecasts(market):
+    train, val, test = market
+    shuffled = BaselineSplit(test.samples.with_columns(forward_return=pl.lit(0.5), forward_return_skip1=pl.lit(0.5)),
+                             test.features, np.zeros_like(test.labels), test.sector_ids)  # fmt: skip
+    first = test.samples["date"] < test.samples["date"].min() + dt.timedelta(days=5)
+    a, b = (fit_baselines(train, val, {"test": s}, [n for n in BASELINES if n != "lightgbm"]) for s in (test, shuffled))
+    for name in a:
+        cut = [t[name]["test"].filter(first).select(P_COLUMNS) for t in (a, b)]
+        assert cut[0].equals(cut[1]), name
+
+
+def test_rank_signals_rank_and_leave_the_probabilities_to_the_prior(tables, market):
+    table = tables["minus_volatility_20"]["test"]
+    assert (table["score"] == -table["volatility_20"]).all()
+    assert table["p_hold"].n_unique() == 1
+    assert tables["minus_return_5"]["test"]["score"].is_nan().sum() == 5 * 40
+
+
+def test_data_without_dates_keeps_the_baselines_that_need_none():
+    train, val = (BaselineSplit(None, s.features, s.labels, s.sector_ids)
+                  for s in (make_split(30, 0, 1), make_split(10, 40, 2)))  # fmt: skip
+    tables = fit_baselines(train, val, {"val": val})
+    assert set(tables) == {"majority", "prior", "sector_prior", "logistic_regression", "lightgbm"}
+
+
+def test_the_oracle_stands_beside_them_where_it_is_known(market):
+    train, val, test = (
+        BaselineSplit(s.samples.with_columns(oracle_p_sell=0.2, oracle_p_hold=0.5, oracle_p_buy=0.3), None, s.labels,
+                      s.sector_ids) for s in market)  # fmt: skip
+    tables = fit_baselines(train, val, {"test": test}, ["prior", "oracle"])
+    assert tables["oracle"]["test"]["p_buy"].unique().to_list() == [0.3]
+
+
+def test_unknown_names_are_refused(market):
+    with pytest.raises(ValueError, match="unknown baselines"):
+        fit_baselines(market[0], None, {"test": market[2]}, ["xgboost"])
