@@ -1,0 +1,67 @@
+"""Experiment tracking: MLflow runs that training neither waits for nor dies of, and a null tracker with the same methods.
+
+    tracker = open_tracker()
+    with tracker.run("pipeline", tags={"seed": 7}) as pipeline, pipeline.run("phase1_best") as phase:
+        phase.log_metrics({"phase1/train_loss": 0.85}, step=0)
+
+Nothing here imports MLflow before it is needed: a script that does not track pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loguru import logger
+
+from lasps.tracking.mlflow_tracker import MlflowTracker
+from lasps.tracking.null import NullTracker
+from lasps.tracking.queries import (
+    download_artifact,
+    download_predictions,
+    latest_pipeline,
+    latest_run,
+    metric_history,
+    nested_runs,
+    runs,
+)
+from lasps.tracking.spool import replay_all
+from lasps.tracking.store import Location, default_location, repair_paths
+
+Tracker = NullTracker | MlflowTracker
+
+__all__ = [
+    "Location",
+    "MlflowTracker",
+    "NullTracker",
+    "Tracker",
+    "default_location",
+    "download_artifact",
+    "download_predictions",
+    "latest_pipeline",
+    "latest_run",
+    "metric_history",
+    "nested_runs",
+    "open_tracker",
+    "repair_paths",
+    "replay_all",
+    "runs",
+]
+
+
+def open_tracker(enabled: bool = True, experiment: str = "lasps", root: Path | None = None,
+                 system_metrics: bool = True) -> Tracker:
+    """The tracker of this repo: `mlflow.db` and `mlruns/` in the repo root, or the server in MLFLOW_TRACKING_URI.
+
+    Opening never fails: whatever cannot be written goes to a spool on disk (see `lasps.tracking.spool`).
+
+    Args:
+        enabled: False gives the null tracker.
+        experiment: the MLflow experiment's name.
+        root: another folder in place of the repo root (tests).
+        system_metrics: sample processor, memory and GPU every 10 s into the outermost run.
+    """
+    if not enabled:
+        return NullTracker()
+    location = default_location(root)
+    logger.debug(f"tracking to {location.shown_uri}")
+    return MlflowTracker(location, experiment, system_metrics=system_metrics)

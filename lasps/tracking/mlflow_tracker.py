@@ -1,0 +1,222 @@
+"""Runs in MLflow: one per pipeline, a nested one per phase, written through an outbox that never blocks training."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from lasps.config.settings import settings
+from lasps.tracking.environment import process_tags, source_tags
+from lasps.tracking.outbox import Outbox
+from lasps.tracking.store import Location
+from lasps.tracking.system_metrics import sampled
+from lasps.tracking.writer import DIGEST_LENGTH, now_ms
+
+INTERRUPTED_CODES = (130, 143)  # exit codes of Ctrl-C and of a polite kill
+
+
+class MlflowTracker:
+    """A tracker over one MLflow store; `run` gives a tracker of the same kind that writes into a new run."""
+
+    def __init__(self, location: Location, experiment: str = "lasps", system_metrics: bool = True) -> None:
+        self.location = location
+        self.experiment = experiment
+        self.system_metrics = system_metrics
+        self._outbox = Outbox(location)
+        self._key: str | None = None
+        self._status: str | None = None
+        self._digests: dict[str, str] = {}
+        self._warned = False
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI, without a password."""
+        return self.location.shown_uri
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the open run, to be kept for `run(..., resume_id=)`; None outside of a run."""
+        return self._outbox.run_id(self._key) if self._key is not None else None
+
+    @contextmanager
+    def run(self, name: str, *, tags: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None,
+            resume_id: str | None = None) -> Iterator[MlflowTracker]:
+        """Open a run, nested in this tracker's own where it has one, and close it with its true status.
+
+        Args:
+            name: the run's name, e.g. "phase1_best".
+            tags: what to find the run by; commit, lock file, machine and process are added.
+            params: the configuration, possibly nested.
+            resume_id: the `run_id` of a killed run that is to be continued under its own id.
+        """
+        child = self._child()
+        outermost = self._key is None
+        if outermost:
+            self._outbox.put({"do": "close_dead", "experiment": self.experiment}, keep=False)
+        self._outbox.put({"do": "create_run", "run": child._key, "name": name, "experiment": self.experiment,
+                          "start": now_ms(), "parent": self._key, "resume_id": resume_id,
+                          "tags": source_tags(settings.ROOT, settings.LOCK_FILE) | process_tags() | _texts(tags)})
+        if params:
+            child.log_params(params)
+        with ExitStack() as stack:
+            if outermost:
+                stack.callback(self._outbox.finish)
+            stack.enter_context(child._closing())
+            if outermost and self.system_metrics:
+                stack.enter_context(sampled(child.log_metrics))
+            yield child
+
+    def _child(self) -> MlflowTracker:
+        child = MlflowTracker.__new__(MlflowTracker)
+        child.__dict__.update(self.__dict__)
+        child._key, child._status, child._digests = uuid.uuid4().hex, None, dict(self._digests)
+        return child
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        status = "FINISHED"
+        try:
+            yield
+        except (KeyboardInterrupt, GeneratorExit):
+            status = "KILLED"
+            raise
+        except SystemExit as stop:
+            status = "FINISHED" if not stop.code else "KILLED" if stop.code in INTERRUPTED_CODES else "FAILED"
+            raise
+        except BaseException as error:
+            status = "FAILED"
+            self.set_tags({"error": f"{type(error).__name__}: {error}"[:1000]})
+            raise
+        finally:
+            self._put("end_run", status=self._status or status, end=now_ms())
+
+    def set_status(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED although the block ends without an error."""
+        if status not in ("FINISHED", "FAILED", "KILLED"):
+            raise ValueError(f"expected a status FINISHED, FAILED or KILLED, got {status!r}")
+        self._status = status
+
+    def _put(self, verb: str, **arguments: Any) -> None:
+        if self._key is not None:
+            self._outbox.put({"do": verb, "run": self._key, **arguments})
+        elif not self._warned:
+            self._warned = True
+            logger.warning(f"nothing is tracked ({verb}): no run is open, use `with tracker.run(NAME) as run:`")
+
+    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None,
+                    dataset: str | None = None) -> None:
+        """One batch of metrics at a step; None values are left out, NaN is kept as NaN."""
+        rows = self._rows(metrics, step or 0, dataset)
+        if rows:
+            self._put("log", metrics=rows)
+
+    def log_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
+        """Metrics of many steps, {step: {name: value}}, in as few calls as MLflow takes."""
+        flat = [row for step, metrics in rows.items() for row in self._rows(metrics, step, None)]
+        if flat:
+            self._put("log", metrics=flat)
+
+    def _rows(self, metrics: Mapping[str, float | None], step: int, dataset: str | None) -> list[list[Any]]:
+        known = dataset in self._digests
+        name, digest = (dataset, self._digests[str(dataset)]) if known else (None, None)
+        now = now_ms()
+        return [[key, float(value), now, int(step), None, name, digest]
+                for key, value in metrics.items() if value is not None]
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """The configuration; nested mappings become dotted names."""
+        if params:
+            self._put("log", params=dict(_flat(params)))
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Tags; a None is left out."""
+        self._put("log", tags=_texts(tags))
+
+    def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """A copy of a file or folder, under `folder` among the run's artifacts; one that is missing is warned about."""
+        if not Path(path).exists():
+            logger.warning(f"not tracked, there is no such file: {path}")
+            return
+        self._put("artifact", path=str(Path(path).absolute()), folder=folder)
+
+    def log_figure(self, figure: Any, name: str) -> None:
+        """A matplotlib figure as figures/NAME.png."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name.removesuffix('.png')}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=110, bbox_inches="tight")
+            self._put_now(path, f"figures/{name}", table=False)
+
+    def log_table(self, frame: Any, name: str) -> None:
+        """A polars or pandas frame: NAME.parquet as that file, any other name as a table for MLflow's UI (JSON)."""
+        pandas = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
+        is_parquet = name.endswith(".parquet")
+        path_in_run = name if is_parquet else f"{name.removesuffix('.json')}.json"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(path_in_run).name
+            if is_parquet:
+                pandas.to_parquet(path, index=False)
+            else:
+                pandas.to_json(path, orient="split", index=False, date_format="iso", force_ascii=False)
+            self._put_now(path, path_in_run, table=True)
+
+    def _put_now(self, path: Path, path_in_run: str, table: bool) -> None:
+        """An artifact that lies in a temporary folder: the outbox has sent or copied it when this returns."""
+        parent = str(Path(path_in_run).parent)
+        self._put("artifact", path=str(path), folder=None if parent == "." else parent, table=table)
+
+    def log_dataset(self, name: str, fingerprint: str, *, context: str = "training", source: str = "",
+                    profile: Mapping[str, Any] | None = None) -> None:
+        """A dataset by its own digest over everything in it (MLflow's own covers 10,000 rows).
+
+        Args:
+            name: what metrics refer to it by, e.g. "val".
+            fingerprint: the dataset's sha256; MLflow's column takes 36 digits of it, a tag the whole.
+            context: what it was used for.
+            source: where it lies.
+            profile: counts worth reading in the UI.
+        """
+        self._digests[name] = fingerprint[:DIGEST_LENGTH]
+        self._put("dataset", name=name, fingerprint=fingerprint, context=context, source=source,
+                  profile=json.dumps(dict(profile or {}), default=str)[:16_000])
+
+    def log_checkpoint(self, path: str | Path, metrics: Mapping[str, float | None] | None = None, step: int = 0,
+                       dataset: str | None = None) -> None:
+        """A saved checkpoint as a LoggedModel, with its description beside it and its metrics at its step.
+
+        Args:
+            path: the .pt file; the .json of the same name is taken along.
+            metrics: e.g. {"phase1/val_loss": 0.93}.
+            step: the epoch that the weights are from.
+            dataset: the name, given to `log_dataset` before, of what the metrics were measured on.
+        """
+        path = Path(path).absolute()
+        files = [str(file) for file in (path, path.with_suffix(".json")) if file.exists()]
+        if str(path) not in files:
+            logger.warning(f"not tracked, there is no such checkpoint: {path}")
+            return
+        self._put("checkpoint", key=uuid.uuid4().hex, name=path.stem, files=files, step=int(step),
+                  metrics=self._rows(metrics or {}, step, dataset), tags={"path": path.name})
+
+    def close(self) -> None:
+        """Flush what is waiting."""
+        self._outbox.finish()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _texts(tags: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: str(value) for key, value in (tags or {}).items() if value is not None}

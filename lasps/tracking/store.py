@@ -1,0 +1,177 @@
+"""Where the runs are: one store per repo, whatever folder a script or notebook was started from.
+
+The layout is the one MLflow 3 has without any setting: runs in `mlflow.db`, artifacts under `mlruns/`, both in the
+repo root, so that a plain `mlflow ui` there shows them. MLflow stores absolute artifact paths; `repair_paths` rewrites
+them when the folder has moved.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlparse
+
+from filelock import FileLock
+
+from lasps.config.settings import settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlruns"
+CREATION_TIMEOUT = 120.0
+"""Seconds to wait for another process that is making the database (measured: 2 to 5 s on two cores)."""
+
+IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "30",
+}
+"""MLflow's own defaults (120 s, 7 retries) keep a thread busy for minutes with a server that is gone."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """An MLflow store. `folder` is where this repo keeps artifacts and the spool; `database` None means a server."""
+
+    uri: str
+    folder: Path
+    database: Path | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether writing is a matter of milliseconds (a SQLite file on this machine)."""
+        return self.database is not None
+
+    @property
+    def shown_uri(self) -> str:
+        """The URI without a password."""
+        return re.sub(r"//[^/@]*@", "//***@", self.uri)
+
+
+def default_location(root: Path | None = None) -> Location:
+    """The store of the repo at `root` (default: this one), or the one that MLFLOW_TRACKING_URI names."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return location_of(uri, root) if uri else local_location(root)
+
+
+def local_location(root: Path | None = None) -> Location:
+    """The store in the repo at `root` (default: this one), whatever MLFLOW_TRACKING_URI says."""
+    root = Path(root or settings.ROOT).resolve()
+    return Location(f"sqlite:///{root / DATABASE}", root / ARTIFACTS, root / DATABASE)
+
+
+def location_of(uri: str, root: Path | None = None) -> Location:
+    """The store at a tracking URI; a SQLite file keeps its artifacts in `mlruns/` beside itself."""
+    root = Path(root or settings.ROOT).resolve()
+    if not uri.startswith("sqlite:///"):
+        return Location(uri, root / ARTIFACTS, None)
+    database = Path(unquote(uri.removeprefix("sqlite:///"))).absolute()
+    return Location(f"sqlite:///{database}", database.parent / ARTIFACTS, database)
+
+
+def quiet_mlflow() -> None:
+    """Before the first import of MLflow: no usage reports over the network, no migration chatter on stderr."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def connect(location: Location, patient: bool = False) -> MlflowClient:
+    """A client of the store, which is created where it is missing: by one process at a time, the others wait.
+
+    Args:
+        location: the store.
+        patient: keep MLflow's own long time-outs for a server (`make sync`); otherwise give up after seconds.
+    """
+    quiet_mlflow()
+    if location.database is None:
+        for name, value in IMPATIENT.items() if not patient else ():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        return MlflowClient(location.uri)
+    return _connect_local(location, location.database)
+
+
+def _connect_local(location: Location, database: Path) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    location.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(location.folder / ".creation.lock", timeout=CREATION_TIMEOUT):
+        client = MlflowClient(location.uri)
+        repair_paths(location)
+    return client
+
+
+def experiment_id(client: MlflowClient, location: Location, name: str) -> str:
+    """The id of the experiment called `name`, made where it is missing (also when two processes make it at once)."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        artifacts = str(location.folder / name) if location.is_local else None
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def repair_paths(location: Location) -> int:
+    """Point artifact paths of a local store at `location.folder` where the folder was moved or copied.
+
+    A path ANYTHING/mlruns/NAME is rewritten when NAME lies in this store's own mlruns/, or when the experiment holds
+    no runs (MLflow's "Default" starts out in whatever folder was current). A place of the user's own choice stays.
+
+    Returns:
+        The number of experiments whose paths changed.
+    """
+    if location.database is None or not location.database.exists():
+        return 0
+    with closing(sqlite3.connect(location.database, timeout=30)) as database, database:
+        rows = database.execute(
+            "SELECT experiment_id, artifact_location, EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = "
+            "experiments.experiment_id) FROM experiments").fetchall()
+        moves = [(row[0], row[1], new) for row in rows if (new := _moved(row[1], bool(row[2]), location.folder))]
+        for experiment, old, new in moves:
+            _rewrite(database, experiment, old, new)
+    return len(moves)
+
+
+def _moved(stored: str | None, has_runs: bool, folder: Path) -> str | None:
+    """The right place of an artifact folder stored as `stored`; None where it is right, or not ours to change."""
+    old = local_path(stored)
+    if old is None or old.parent.name != ARTIFACTS or old == folder / old.name:
+        return None
+    new = folder / old.name
+    return str(new) if new.exists() or not has_runs else None
+
+
+def local_path(artifact_uri: str | None) -> Path | None:
+    """The folder that an artifact URI names, None where it is not on a disk of this machine."""
+    if not artifact_uri or urlparse(artifact_uri).scheme not in ("", "file"):
+        return None
+    return Path(unquote(urlparse(artifact_uri).path) if artifact_uri.startswith("file:") else artifact_uri)
+
+
+def _rewrite(database: sqlite3.Connection, experiment: int, old: str, new: str) -> None:
+    database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, experiment))
+    for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+        database.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+            f"WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
+            (new, len(old) + 1, experiment, len(old), old))

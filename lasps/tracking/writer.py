@@ -1,0 +1,189 @@
+"""The operations of a tracker, each a plain dict, and the one place that carries them out against MLflow.
+
+An operation is JSON, so the same code serves a local store at once, a server from a background thread, and
+`make sync` weeks later. Each one can be repeated without harm: a replay after a half-sent journal adds nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lasps.tracking.environment import is_dead
+from lasps.tracking.store import Location, connect, experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Operation = dict[str, Any]
+
+KEY_TAG = "lasps.key"
+"""A run's own key, made here before MLflow gave it an id."""
+SPOOLED = "spooled-"
+"""Prefix of the id that a run goes by while MLflow has not given it one."""
+METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's limits
+DIGEST_LENGTH = 36  # MLflow's column; 144 of the fingerprint's 256 bits
+
+
+class Rejected(Exception):
+    """MLflow refused one operation for what it says, not for the state of the server: repeating it will not help."""
+
+
+class Writer:
+    """Carries operations out against one store; knows which run key has which MLflow id."""
+
+    def __init__(self, location: Location, patient: bool = False) -> None:
+        self.location = location
+        self.patient = patient
+        self.run_ids: dict[str, str] = {}
+        self._experiments: dict[str, str] = {}
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client, made when first needed."""
+        if self._client is None:
+            self._client = connect(self.location, self.patient)
+        return self._client
+
+    def apply(self, operation: Operation) -> None:
+        """Carry out one operation.
+
+        Raises:
+            Rejected: MLflow calls the operation itself invalid.
+            Exception: anything that a server, network or disk can bring forth.
+        """
+        from mlflow.exceptions import MlflowException
+
+        arguments = {name: value for name, value in operation.items() if name != "do"}
+        verb = {"create_run": self._create_run, "log": self._log, "artifact": self._artifact,
+                "dataset": self._dataset, "checkpoint": self._checkpoint, "end_run": self._end_run,
+                "close_dead": self._close_dead}[operation["do"]]
+        try:
+            verb(**arguments)
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"):
+                raise Rejected(f"{operation['do']}: {str(error).splitlines()[0]}") from error
+            raise
+
+    def _experiment(self, name: str) -> str:
+        if name not in self._experiments:
+            self._experiments[name] = experiment_id(self.client, self.location, name)
+        return self._experiments[name]
+
+    def _create_run(self, run: str, name: str, experiment: str, start: int, tags: dict[str, str],
+                    parent: str | None = None, resume_id: str | None = None, run_id: str | None = None) -> None:
+        experiment_key = self._experiment(experiment)
+        found = run_id or self._existing(experiment_key, run, resume_id)
+        tags = {**tags, KEY_TAG: run}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = self.run_ids[parent]
+        if found is None:
+            found = self.client.create_run(experiment_key, start_time=start, run_name=name, tags=tags).info.run_id
+        else:
+            self.client.update_run(found, status="RUNNING")
+            self._send(found, tags=tags)
+        self.run_ids[run] = found
+
+    def _existing(self, experiment: str, key: str, resume_id: str | None) -> str | None:
+        """The id of the run with this key, or of the run that is to be continued; None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        if resume_id and not resume_id.startswith(SPOOLED):
+            try:
+                return str(self.client.get_run(resume_id).info.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        wanted = resume_id.removeprefix(SPOOLED) if resume_id and resume_id.startswith(SPOOLED) else key
+        found = self.client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{wanted}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _log(self, run: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
+             tags: dict[str, str] | None = None) -> None:
+        self._send(self.run_ids[run], metrics, params, tags)
+
+    def _send(self, run_id: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
+              tags: dict[str, str] | None = None) -> None:
+        """Metrics as [key, value, timestamp ms, step, model id or None, dataset name or None, digest or None]."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        if params:
+            params = self._new_params(run_id, params)
+        all_metrics = [Metric(*row) for row in metrics]
+        all_params = [Param(key, value) for key, value in (params or {}).items()]
+        all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+        while all_metrics or all_params or all_tags:
+            n_metrics = METRICS_PER_CALL - min(len(all_params), PARAMS_PER_CALL) - min(len(all_tags), PARAMS_PER_CALL)
+            self.client.log_batch(run_id, metrics=all_metrics[:n_metrics], params=all_params[:PARAMS_PER_CALL],
+                                  tags=all_tags[:PARAMS_PER_CALL], synchronous=True)
+            all_metrics = all_metrics[n_metrics:]
+            all_params, all_tags = all_params[PARAMS_PER_CALL:], all_tags[PARAMS_PER_CALL:]
+
+    def _new_params(self, run_id: str, params: dict[str, str]) -> dict[str, str]:
+        """The params that the run has not yet; one that a resumed run changed goes into the tag params_changed."""
+        old = self.client.get_run(run_id).data.params
+        changed = {key: value for key, value in params.items() if key in old and old[key] != value[:6000]}
+        if changed:
+            self._send(run_id, tags={"params_changed": json.dumps(changed)[:8000]})
+        return {key: value for key, value in params.items() if key not in old}
+
+    def _artifact(self, run: str, path: str, folder: str | None = None, table: bool = False) -> None:
+        run_id, source = self.run_ids[run], Path(path)
+        if source.is_dir():
+            self.client.log_artifacts(run_id, path, folder)
+        else:
+            self.client.log_artifact(run_id, path, folder)
+        if table:
+            self._mark_table(run_id, "/".join(filter(None, (folder, source.name))))
+
+    def _mark_table(self, run_id: str, path: str) -> None:
+        """The tag by which MLflow's UI and `load_table` know that an artifact is a table."""
+        known = json.loads(self.client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        entry = {"path": path, "type": "table"}
+        if entry not in known:
+            self._send(run_id, tags={"mlflow.loggedArtifacts": json.dumps([*known, entry])})
+
+    def _dataset(self, run: str, name: str, fingerprint: str, context: str, source: str, profile: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(name, fingerprint[:DIGEST_LENGTH], "local", json.dumps({"uri": source}), None, profile)
+        self.client.log_inputs(self.run_ids[run], [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        self._send(self.run_ids[run], tags={f"dataset.{name}.sha256": fingerprint})
+
+    def _checkpoint(self, run: str, key: str, name: str, files: list[str], metrics: list[list[Any]], step: int,
+                    tags: dict[str, str]) -> None:
+        """A LoggedModel: the files, the metrics at its step, and the link from the run that made it."""
+        from mlflow.entities import LoggedModelOutput
+
+        run_id = self.run_ids[run]
+        experiment = self.client.get_run(run_id).info.experiment_id
+        found = self.client.search_logged_models([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        model = found[0] if found else self.client.create_logged_model(
+            experiment, name, source_run_id=run_id, tags={**tags, KEY_TAG: key}, model_type="checkpoint")
+        for file in files:
+            self.client.log_model_artifact(model.model_id, file)
+        self.client.finalize_logged_model(model.model_id, "READY")
+        if not found:
+            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        if metrics:
+            self._send(run_id, [[*row[:4], model.model_id, *row[5:]] for row in metrics])
+
+    def _end_run(self, run: str, status: str, end: int) -> None:
+        self.client.set_terminated(self.run_ids[run], status=status, end_time=end)
+
+    def _close_dead(self, experiment: str) -> None:
+        """Runs that are RUNNING in the store but whose process on this machine is gone become KILLED."""
+        experiment_key = self._experiment(experiment)
+        for run in self.client.search_runs([experiment_key], "attributes.status = 'RUNNING'", max_results=1000):
+            if is_dead(run.data.tags):
+                self.client.set_tag(run.info.run_id, "lasps.closed", "its process was gone at the next start")
+                self.client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, MLflow's time."""
+    return int(time.time() * 1000)
