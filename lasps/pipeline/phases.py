@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
-from lasps.data.datasets.loading import StockSplit, load_split, read_description
-from lasps.data.datasets.stock_dataset import SectorSubset, stock_collate_fn
+from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
@@ -74,7 +74,7 @@ def follow_up(options: PhaseOptions) -> PhaseOptions:
     return PhaseOptions(**{**options.__dict__, "checkpoint": None})
 
 
-def run_phase(phase: int, options: PhaseOptions, train: StockSplit, val: StockSplit, parent: Tracker) -> Path:
+def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: SampleDataset, parent: Tracker) -> Path:
     """One phase: input checkpoint -> training -> `OUTPUT_OF[phase]`.pt and .json in the output folder."""
     output = options.output_dir / f"{OUTPUT_OF[phase]}.pt"
     config = phase_config(phase, options)
@@ -86,7 +86,7 @@ def run_phase(phase: int, options: PhaseOptions, train: StockSplit, val: StockSp
     model = starting_model(source, train)
     seed_everything(options.seed)
     name = f"{OUTPUT_OF[phase]}"
-    with parent.run(name, nested=True, tags=run_tags(options, train), params=flat_params(phase, config, options),
+    with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
                     resume_id=resumable_run(options, name)) as tracker:
         remember_run(options, name, tracker.run_id)
         trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
@@ -102,7 +102,7 @@ def run_phase(phase: int, options: PhaseOptions, train: StockSplit, val: StockSp
 # ------------------------------------------------------------------------------------------------ the three phases
 
 
-def train_backbone(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, config: dict[str, Any],
+def train_backbone(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
                    options: PhaseOptions) -> dict[str, Any]:
     """Phase 1: backbone and common head, all sectors together."""
     logger.info(f"Phase 1: Backbone and common head ({config['epochs']} epochs)")
@@ -110,7 +110,7 @@ def train_backbone(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSpli
                                 patience=config["patience"])
 
 
-def finetune(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, config: dict[str, Any],
+def finetune(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
              options: PhaseOptions) -> dict[str, Any]:
     """Phase 3: everything end to end, each sample through its sector's head."""
     logger.info(f"Phase 3: End to end ({config['epochs']} epochs)")
@@ -118,7 +118,7 @@ def finetune(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, con
                                 patience=config["patience"])
 
 
-def train_sector_heads(trainer: ThreePhaseTrainer, train: StockSplit, val: StockSplit, config: dict[str, Any],
+def train_sector_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
                        options: PhaseOptions) -> dict[str, Any]:
     """Phase 2: sector heads on the frozen backbone."""
     logger.info("Phase 2: Building sector-specific DataLoaders")
@@ -132,13 +132,13 @@ def train_sector_heads(trainer: ThreePhaseTrainer, train: StockSplit, val: Stock
 TRAIN = {1: train_backbone, 3: finetune, 2: train_sector_heads}
 
 
-def epoch_loaders(train: StockSplit, val: StockSplit, options: PhaseOptions) -> tuple[BatchLoader, BatchLoader]:
+def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOptions) -> tuple[BatchLoader, BatchLoader]:
     """Shuffled batches of train, ordered batches of val."""
     return (BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed),
             BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False))
 
 
-def sector_loaders(dataset: StockSplit, num_sectors: int, min_samples: int, batch_size: int,
+def sector_loaders(dataset: SampleDataset, num_sectors: int, min_samples: int, batch_size: int,
                    log: bool = True) -> dict[int, DataLoader]:
     """One DataLoader per sector with at least `min_samples` samples; the others are named in a warning."""
     loaders = {}
@@ -188,7 +188,7 @@ def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
     return source
 
 
-def starting_model(source: Path | None, train: StockSplit) -> SectorAwareFusionModel:
+def starting_model(source: Path | None, train: SampleDataset) -> SectorAwareFusionModel:
     """A fresh model of the configured sizes, or the checkpoint's.
 
     Raises:
@@ -204,7 +204,7 @@ def starting_model(source: Path | None, train: StockSplit) -> SectorAwareFusionM
     return model
 
 
-def check_fits(model: SectorAwareFusionModel, dataset: StockSplit, checkpoint: Path) -> None:
+def check_fits(model: SectorAwareFusionModel, dataset: SampleDataset, checkpoint: Path) -> None:
     """Raise ValueError unless the model takes the dataset's features and knows all its sectors."""
     if model.ts_input_dim != dataset.num_features:
         raise ValueError(f"{checkpoint}: expected a dataset of {model.ts_input_dim} features, the dataset has "
@@ -217,7 +217,7 @@ def check_fits(model: SectorAwareFusionModel, dataset: StockSplit, checkpoint: P
 # ------------------------------------------------------------------------------------------------ outputs
 
 
-def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, train: StockSplit,
+def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, train: SampleDataset,
                     history: dict[str, Any], key: str, source: Path | None, tracker: Tracker,
                     parent: Tracker) -> dict[str, Any]:
     """What stands beside a checkpoint: all that is needed to use it without its dataset, and where it came from."""
@@ -251,7 +251,7 @@ def class_frequencies(labels: np.ndarray) -> list[float]:
     return (np.bincount(labels, minlength=3) / max(len(labels), 1)).tolist()
 
 
-def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: StockSplit, val: StockSplit,
+def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: SampleDataset, val: SampleDataset,
               source: Path | None) -> str:
     """A digest of everything that the phase's result depends on."""
     parts = {"phase": phase, "config": config, "model": MODEL_CONFIG, "training": TRAINING_CONFIG,
@@ -271,7 +271,7 @@ def finished_before(output: Path, key: str) -> bool:
 # ------------------------------------------------------------------------------------------------ tracking
 
 
-def run_tags(options: PhaseOptions, train: StockSplit) -> dict[str, str]:
+def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
     """Tags of every run: what makes it repeatable."""
     return {"data_fingerprint": train.fingerprint, "seed": str(options.seed), "device": options.device,
             "data_dir": str(options.data_dir), "output_dir": str(options.output_dir)}

@@ -14,7 +14,8 @@ from loguru import logger
 
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
-from lasps.data.datasets.loading import StockSplit, load_split, read_description
+from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.samples import SampleDataset
 from lasps.evaluation.metrics import by_sector, class_frequencies, flat_metrics, focal_losses, summary
 from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table, write_predictions
 from lasps.models.sector_aware_model import SectorAwareFusionModel
@@ -96,7 +97,7 @@ def predict_checkpoint(checkpoint: Path, data_dir: Path, split: str, device: str
     return validate_checkpoint(open_checkpoint(checkpoint, device), data_dir, split, device, batch_size).table
 
 
-def training_prior(data_dir: Path, dataset: StockSplit) -> tuple[float, ...]:
+def training_prior(data_dir: Path, dataset: SampleDataset) -> tuple[float, ...]:
     """The training split's class frequencies; of the split itself, with a warning, where there is no training split."""
     description = read_description(data_dir)
     if description and description.get("train_class_frequencies"):
@@ -167,7 +168,7 @@ def log_validation(validation: Validation, tracker: Tracker | None) -> None:
     metrics = flat_metrics(validation.metrics, f"{split}/")
     for sector, m in sectors.items():
         metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
-    with tracker.run(validation.checkpoint.name, nested=True, resume_id=run_id) as run, \
+    with tracker.run(validation.checkpoint.name, resume_id=run_id) as run, \
             tempfile.TemporaryDirectory() as folder:
         run.log_checkpoint(validation.checkpoint.path, metrics, step=0)
         run.log_table(sector_table(sectors), f"{split}_sectors.json")

@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Forecast the next five days of every stock from a checkpoint and daily bars.
+
+    python experiments/predict.py --checkpoint checkpoints/phase2_best.pt --source bars.parquet --listing listing.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments._cli import positive_int, resolve_device, run_script, write_json
+from lasps.config.settings import settings
+
+
+def parse_args() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    synthetic = settings.DATA_DIR / "source"
+    parser.add_argument("--source", type=Path, default=synthetic / "bars.parquet",
+                        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's")
+    parser.add_argument("--listing", type=Path, default=synthetic / "listing.csv")
+    parser.add_argument("--date", default="latest", help="latest, or a trading day like 2025-06-17")
+    parser.add_argument("--out", type=Path, default=None, help="write the table here, .csv or .parquet")
+    parser.add_argument("--top", type=positive_int, default=10, help="rows printed from either end")
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Forecast, print both ends of the table, write it."""
+    args = parse_args()
+    import polars as pl
+
+    from lasps.data.sources.files import read_bars, read_listing
+    from lasps.pipeline.forecast import forecast, write_forecast
+    from lasps.pipeline.validation import open_checkpoint
+
+    device = resolve_device(args.device)
+    checkpoint = open_checkpoint(args.checkpoint, device)
+    table = forecast(checkpoint, read_bars(args.source, pad_codes=args.pad_codes),
+                     read_listing(args.listing, pad_codes=args.pad_codes), args.date, device)
+    with pl.Config(tbl_rows=args.top, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, float_precision=3):
+        print(f"{len(table)} forecasts as of {table['date'][0]}; highest P(BUY) - P(SELL):")
+        print(table.head(args.top))
+        print("lowest:")
+        print(table.tail(args.top))
+    if args.out is not None:
+        write_forecast(table, args.out)
+    write_json(args.json, table.with_columns(pl.col("date").cast(pl.String)).to_dicts())
+
+
+if __name__ == "__main__":
+    run_script(main)
