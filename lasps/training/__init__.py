@@ -1,0 +1,1 @@
+"""The three phases: losses, schedules, loops, checkpoints, and prediction."""
