@@ -1,0 +1,147 @@
+"""The report as one HTML file: findings, examples, advice, and pictures embedded as base64."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.data.integrity.figures import MOVE_EDGES
+from lasps.data.integrity.findings import IntegrityReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHEET_COLUMNS = 6
+
+
+def write_html(report: IntegrityReport, path: str | Path, title: str) -> Path:
+    """Write the page in one step (temporary file, fsync, rename); an error leaves an older page as it was."""
+    path = Path(path)
+    page = render_html(report, title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def render_html(report: IntegrityReport, title: str) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2").render(
+        title=title, findings=report.sorted(), waived=report.waived, counts=report.to_dict()["counts"],
+        pictures=pictures(report),
+    )  # fmt: skip
+
+
+def pictures(report: IntegrityReport) -> list[dict[str, str]]:
+    """title, caption and PNG (base64) of every picture that the report has the numbers for."""
+    figures = dict(report.figures)
+    for finding in report.findings:
+        if finding.name == "small_sectors" and finding.table:
+            figures["sectors"] = finding.table
+    painters: dict[str, tuple[str, str, Callable[[Any], Figure]]] = {
+        "coverage": ("Coverage", "Stocks that traded on each date, and stocks listed in the file then.", _coverage),
+        "moves": ("Daily moves", "Close to close, logarithmic counts; the price limits are the walls.", _moves),
+        "sectors": ("Sectors", "Stocks in each sector.", _sectors),
+        "label_shares": ("Labels", "Share of each class; n above the bars.", _labels),
+        "charts": ("Charts", "A contact sheet, as the network sees them.", _sheet),
+    }
+    out = []
+    for key, (name, caption, paint) in painters.items():
+        content = figures.get(key)
+        if content is not None and len(content):
+            out.append({"title": name, "caption": caption, "png": _png(paint(content))})
+    return out
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _coverage(table: Any) -> Figure:
+    figure, axes = _figure(9, 2.6)
+    axes.fill_between(table["date"].to_list(), table["listed"].to_numpy(), color="#e3e5e9", label="listed")
+    axes.plot(table["date"].to_list(), table["traded"].to_numpy(), color="#3b4252", lw=1, label="traded")
+    axes.set_ylabel("stocks")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _moves(counts: np.ndarray) -> Figure:
+    figure, axes = _figure(9, 2.6)
+    mid = 50 * (MOVE_EDGES[1:] + MOVE_EDGES[:-1])
+    colors = np.where(mid > 0, CLASS_COLORS["BUY"], CLASS_COLORS["SELL"])
+    axes.bar(mid, counts, width=0.48, color=colors, log=bool(counts.any()))
+    axes.set_xlabel("move, % (the outer bars hold everything beyond)")
+    axes.set_ylabel("rows")
+    return figure
+
+
+def _sectors(rows: Any) -> Figure:
+    figure, axes = _figure(9, 2.6)
+    axes.bar([r["sector"] for r in rows], [r["stocks"] for r in rows], color="#5b6b8c")
+    axes.set_xticks([r["sector"] for r in rows])
+    axes.set_xlabel("sector")
+    axes.set_ylabel("stocks")
+    return figure
+
+
+def _labels(table: Any) -> Figure:
+    figure, axes = _figure(9, 2.6)
+    groups, bottom = [str(g) for g in table["group"]], np.zeros(len(table))
+    for name in CLASS_NAMES:
+        share = 100 * table[name].to_numpy()
+        axes.bar(groups, share, bottom=bottom, color=CLASS_COLORS[name], label=name)
+        bottom = bottom + share
+    for x, n in enumerate(table["n"]):
+        axes.text(x, 101, f"{n:,}", ha="center", fontsize=7)
+    axes.set_ylabel("%")
+    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.22))
+    return figure
+
+
+def _sheet(charts: list[tuple[str, np.ndarray]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    rows = -(-len(charts) // SHEET_COLUMNS)
+    height, width = charts[0][1].shape[:2]
+    figure = Figure(figsize=(12, 0.3 * rows + 12 / SHEET_COLUMNS * rows * height / width), dpi=110, layout="constrained")
+    for position, axes in enumerate(figure.subplots(rows, SHEET_COLUMNS, squeeze=False).flat):
+        axes.set_axis_off()
+        if position < len(charts):
+            axes.set_title(charts[position][0], fontsize=7, pad=2)
+            axes.imshow(charts[position][1], interpolation="nearest")
+    return figure
