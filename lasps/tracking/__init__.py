@@ -1,4 +1,4 @@
-"""Experiment tracking: MLflow runs that training neither waits for nor dies of, and a null tracker with the same methods.
+"""Experiment tracking: MLflow runs that training neither waits for nor dies of, and a null tracker like them.
 
     tracker = open_tracker()
     with tracker.run("pipeline", tags={"seed": 7}) as pipeline, pipeline.run("phase1_best") as phase:

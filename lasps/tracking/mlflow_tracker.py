@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import uuid
@@ -70,7 +71,7 @@ class MlflowTracker:
                 stack.callback(self._outbox.finish)
             stack.enter_context(child._closing())
             if outermost and self.system_metrics:
-                stack.enter_context(sampled(child.log_metrics))
+                stack.enter_context(sampled(child._log_load))
             yield child
 
     def _child(self) -> MlflowTracker:
@@ -96,6 +97,12 @@ class MlflowTracker:
             raise
         finally:
             self._put("end_run", status=self._status or status, end=now_ms())
+
+    def _log_load(self, load: Mapping[str, float | None]) -> None:
+        """System metrics at the second since the run began, which goes on through a resume."""
+        started = self._outbox.writer.started.get(str(self._key))
+        if started is not None and self._key not in self._outbox.writer.finished_before:
+            self.log_metrics(load, step=(now_ms() - started) // 1000)
 
     def set_status(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED although the block ends without an error."""
@@ -191,6 +198,8 @@ class MlflowTracker:
                        dataset: str | None = None) -> None:
         """A saved checkpoint as a LoggedModel, with its description beside it and its metrics at its step.
 
+        The same weights logged again in the same run (by a validation) get the further metrics.
+
         Args:
             path: the .pt file; the .json of the same name is taken along.
             metrics: e.g. {"phase1/val_loss": 0.93}.
@@ -202,8 +211,8 @@ class MlflowTracker:
         if str(path) not in files:
             logger.warning(f"not tracked, there is no such checkpoint: {path}")
             return
-        self._put("checkpoint", key=uuid.uuid4().hex, name=path.stem, files=files, step=int(step),
-                  metrics=self._rows(metrics or {}, step, dataset), tags={"path": path.name})
+        self._put("checkpoint", sha256=hashlib.sha256(path.read_bytes()).hexdigest(), name=path.stem, files=files,
+                  step=int(step), metrics=self._rows(metrics or {}, step, dataset))
 
     def close(self) -> None:
         """Flush what is waiting."""

@@ -1,4 +1,4 @@
-"""The tracker that keeps nothing: the same methods as `MlflowTracker`, so that training code never asks whether it tracks."""
+"""The tracker that keeps nothing: the same methods as `MlflowTracker`, so training need not ask whether it tracks."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ MB = 1e6
 
 
 @contextmanager
-def sampled(log: Callable[[Mapping[str, float | None], int], Any], interval: float = INTERVAL) -> Iterator[None]:
+def sampled(log: Callable[[Mapping[str, float | None]], Any], interval: float = INTERVAL) -> Iterator[None]:
     """Sample every `interval` seconds from a thread, and once at the end, until the block is left."""
     stop = threading.Event()
-    thread = threading.Thread(target=_sample_until, args=(stop, log, interval), name="lasps-system-metrics", daemon=True)
+    thread = threading.Thread(target=_sample_until, args=(stop, log, interval), name="lasps-load", daemon=True)
     thread.start()
     try:
         yield
@@ -27,15 +27,13 @@ def sampled(log: Callable[[Mapping[str, float | None], int], Any], interval: flo
         thread.join(timeout=5.0)
 
 
-def _sample_until(stop: threading.Event, log: Callable[[Mapping[str, float | None], int], Any],
-                  interval: float) -> None:
-    process, step = psutil.Process(), 0
+def _sample_until(stop: threading.Event, log: Callable[[Mapping[str, float | None]], Any], interval: float) -> None:
+    process = psutil.Process()
     psutil.cpu_percent(), process.cpu_percent()  # the first call of each only starts the clock
     ended = False
     while not ended:
         ended = stop.wait(interval)
-        log(read_load(process), step)
-        step += 1
+        log(read_load(process))
 
 
 def read_load(process: psutil.Process) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lasps.tracking.store import Location, connect, experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 Operation = dict[str, Any]
 
@@ -24,6 +25,7 @@ KEY_TAG = "lasps.key"
 """A run's own key, made here before MLflow gave it an id."""
 SPOOLED = "spooled-"
 """Prefix of the id that a run goes by while MLflow has not given it one."""
+PROCESS_TAGS = ("lasps.host", "lasps.pid", "lasps.process_started", KEY_TAG)
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's limits
 DIGEST_LENGTH = 36  # MLflow's column; 144 of the fingerprint's 256 bits
 
@@ -33,12 +35,20 @@ class Rejected(Exception):
 
 
 class Writer:
-    """Carries operations out against one store; knows which run key has which MLflow id."""
+    """Carries operations out against one store.
+
+    Attributes:
+        run_ids: MLflow's id of each run, by the run's own key.
+        started: the time each run began, ms since 1970.
+        finished_before: runs that had ended well before they were opened here.
+    """
 
     def __init__(self, location: Location, patient: bool = False) -> None:
         self.location = location
         self.patient = patient
         self.run_ids: dict[str, str] = {}
+        self.started: dict[str, int] = {}
+        self.finished_before: set[str] = set()
         self._experiments: dict[str, str] = {}
         self._client: MlflowClient | None = None
 
@@ -59,11 +69,11 @@ class Writer:
         from mlflow.exceptions import MlflowException
 
         arguments = {name: value for name, value in operation.items() if name != "do"}
-        verb = {"create_run": self._create_run, "log": self._log, "artifact": self._artifact,
-                "dataset": self._dataset, "checkpoint": self._checkpoint, "end_run": self._end_run,
-                "close_dead": self._close_dead}[operation["do"]]
+        verbs: dict[str, Callable[..., None]] = {
+            "create_run": self._create_run, "log": self._log, "artifact": self._artifact, "dataset": self._dataset,
+            "checkpoint": self._checkpoint, "end_run": self._end_run, "close_dead": self._close_dead}
         try:
-            verb(**arguments)
+            verbs[operation["do"]](**arguments)
         except MlflowException as error:
             if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"):
                 raise Rejected(f"{operation['do']}: {str(error).splitlines()[0]}") from error
@@ -76,31 +86,46 @@ class Writer:
 
     def _create_run(self, run: str, name: str, experiment: str, start: int, tags: dict[str, str],
                     parent: str | None = None, resume_id: str | None = None, run_id: str | None = None) -> None:
-        experiment_key = self._experiment(experiment)
-        found = run_id or self._existing(experiment_key, run, resume_id)
         tags = {**tags, KEY_TAG: run}
         if parent is not None:
             tags["mlflow.parentRunId"] = self.run_ids[parent]
+        found = self._existing(self._experiment(experiment), run, run_id or resume_id)
         if found is None:
-            found = self.client.create_run(experiment_key, start_time=start, run_name=name, tags=tags).info.run_id
+            found = self.client.create_run(self._experiment(experiment), start_time=start, run_name=name, tags=tags)
         else:
-            self.client.update_run(found, status="RUNNING")
-            self._send(found, tags=tags)
-        self.run_ids[run] = found
+            self._continue(run, found, tags)
+        self.run_ids[run] = found.info.run_id
+        self.started[run] = found.info.start_time
 
-    def _existing(self, experiment: str, key: str, resume_id: str | None) -> str | None:
-        """The id of the run with this key, or of the run that is to be continued; None where there is none."""
+    def _existing(self, experiment: str, key: str, wanted_id: str | None) -> Run | None:
+        """The run that is to be continued, or else the one with this key; None where there is none."""
         from mlflow.exceptions import MlflowException
 
-        if resume_id and not resume_id.startswith(SPOOLED):
+        if wanted_id and not wanted_id.startswith(SPOOLED):
             try:
-                return str(self.client.get_run(resume_id).info.run_id)
+                return self.client.get_run(wanted_id)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-        wanted = resume_id.removeprefix(SPOOLED) if resume_id and resume_id.startswith(SPOOLED) else key
-        found = self.client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{wanted}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+        elif wanted_id:
+            key = wanted_id.removeprefix(SPOOLED)
+        found = self.client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        return found[0] if found else None
+
+    def _continue(self, run: str, found: Run, tags: dict[str, str]) -> None:
+        """Reopen a run that was cut short; to one that had finished only things are added (a later validation).
+
+        What the run was made with stays; the process is the new one, and another commit is named beside the first.
+        """
+        old = found.data.tags
+        if found.info.status == "FINISHED" and old.get(KEY_TAG) != run:
+            self.finished_before.add(run)
+            return
+        new = {key: value for key, value in tags.items() if key not in old or key in PROCESS_TAGS}
+        if tags.get("git_commit", old.get("git_commit")) != old.get("git_commit"):
+            new["git_commit_resumed"] = tags["git_commit"]
+        self.client.update_run(found.info.run_id, status="RUNNING")
+        self._send(found.info.run_id, tags=new)
 
     def _log(self, run: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
              tags: dict[str, str] | None = None) -> None:
@@ -154,25 +179,31 @@ class Writer:
         self.client.log_inputs(self.run_ids[run], [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
         self._send(self.run_ids[run], tags={f"dataset.{name}.sha256": fingerprint})
 
-    def _checkpoint(self, run: str, key: str, name: str, files: list[str], metrics: list[list[Any]], step: int,
-                    tags: dict[str, str]) -> None:
-        """A LoggedModel: the files, the metrics at its step, and the link from the run that made it."""
+    def _checkpoint(self, run: str, sha256: str, name: str, files: list[str], metrics: list[list[Any]],
+                    step: int) -> None:
+        """A LoggedModel: the files, the metrics at its step, and the link from the run that made it.
+
+        The same weights logged again (after a validation) are the same LoggedModel, with more metrics.
+        """
         from mlflow.entities import LoggedModelOutput
 
         run_id = self.run_ids[run]
         experiment = self.client.get_run(run_id).info.experiment_id
-        found = self.client.search_logged_models([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        found = self.client.search_logged_models(
+            [experiment], f"tags.`sha256` = '{sha256}' AND source_run_id = '{run_id}'", max_results=1)
         model = found[0] if found else self.client.create_logged_model(
-            experiment, name, source_run_id=run_id, tags={**tags, KEY_TAG: key}, model_type="checkpoint")
-        for file in files:
-            self.client.log_model_artifact(model.model_id, file)
-        self.client.finalize_logged_model(model.model_id, "READY")
-        if not found:
+            experiment, name, source_run_id=run_id, tags={"sha256": sha256}, model_type="checkpoint")
+        if model.status != "READY":
+            for file in files:
+                self.client.log_model_artifact(model.model_id, file)
             self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+            self.client.finalize_logged_model(model.model_id, "READY")
         if metrics:
             self._send(run_id, [[*row[:4], model.model_id, *row[5:]] for row in metrics])
 
     def _end_run(self, run: str, status: str, end: int) -> None:
+        if run in self.finished_before:
+            return
         self.client.set_terminated(self.run_ids[run], status=status, end_time=end)
 
     def _close_dead(self, experiment: str) -> None:

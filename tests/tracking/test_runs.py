@@ -142,9 +142,9 @@ def test_asking_for_what_is_not_there_says_what_to_do(tracker, location):
     assert tracking.runs("no such experiment", location).empty
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError("non-finite loss"), "FAILED"), (KeyboardInterrupt(), "KILLED"),
-                                               (SystemExit(130), "KILLED"), (SystemExit(0), "FINISHED"),
-                                               (SystemExit("no such file"), "FAILED")])
+@pytest.mark.parametrize(("error", "status"), [
+    (ValueError("non-finite loss"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(130), "KILLED"),
+    (SystemExit(0), "FINISHED"), (SystemExit("no such file"), "FAILED")])
 def test_a_run_ends_with_its_true_status(tracker, location, error, status):
     with pytest.raises(type(error)), tracker.run("pipeline") as outer, outer.run("phase1_best"):
         raise error
@@ -166,26 +166,50 @@ def die_inside_a_run(root: Path, connection) -> None:
         os.kill(os.getpid(), 9)
 
 
-@pytest.fixture
-def killed(root) -> tuple[str, str]:
+@pytest.mark.slow
+def test_a_run_killed_with_kill_9_is_closed_by_the_next_start(root, tracker, location):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=die_inside_a_run, args=(root, theirs))
     process.start()
-    ids = ours.recv()
+    pipeline_id, phase_id = ours.recv()
     process.join()
-    return ids
+    assert set(tracking.runs(location=location)["status"]) == {"RUNNING"}
+    with tracker.run("another"):
+        statuses = tracking.runs(location=location).set_index("run_id")["status"]
+    assert statuses[pipeline_id] == statuses[phase_id] == "KILLED"
 
 
-def test_the_next_start_closes_a_killed_run_or_continues_it_under_its_own_id(killed, tracker, location):
-    pipeline_id, phase_id = killed
-    statuses = tracking.runs(location=location).set_index("run_id")["status"]
-    assert set(statuses) == {"RUNNING"}
+def test_the_next_start_closes_a_dead_run_or_continues_it_under_its_own_id(tracker, location):
+    client = client_of(location)
+    experiment = client.create_experiment("lasps", str(location.folder / "lasps"))
+    dead = {**process_tags(), "lasps.pid": "999999999", "git_commit": "abc"}
+    pipeline_id, phase_id = (client.create_run(experiment, tags=dead).info.run_id for _ in range(2))
     with tracker.run("pipeline", resume_id=pipeline_id) as run:
         assert run.run_id == pipeline_id
         now = tracking.runs(location=location).set_index("run_id")["status"]
         assert now[pipeline_id] == "RUNNING" and now[phase_id] == "KILLED"
-    assert tracking.runs(location=location).set_index("run_id")["status"][pipeline_id] == "FINISHED"
+    ended = client.get_run(pipeline_id)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.tags["git_commit"] == "abc" and len(ended.data.tags["git_commit_resumed"]) == 40
+    assert ended.data.tags["lasps.pid"] == str(os.getpid())
+
+
+def test_a_validation_adds_to_a_finished_run_and_leaves_its_times_and_tags(tracker, location, tmp_path):
+    (tmp_path / "phase1_best.pt").write_bytes(b"weights")
+    with tracker.run("phase1_best", tags={"device": "cuda"}) as run:
+        run.log_checkpoint(tmp_path / "phase1_best.pt", {"phase1/val_loss": 0.93}, step=12)
+        run_id = run.run_id
+    client = client_of(location)
+    before = client.get_run(run_id)
+    with pytest.raises(ValueError), tracker.run("phase1_best", resume_id=run_id, tags={"device": "cpu"}) as run:
+        run.log_checkpoint(tmp_path / "phase1_best.pt", {"test/accuracy": 0.5}, step=12)
+        raise ValueError("a disk full of figures")
+    after = client.get_run(run_id)
+    assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+    assert after.data.tags["device"] == "cuda"
+    (model,) = client.search_logged_models([after.info.experiment_id])
+    assert {metric.key for metric in model.metrics} == {"phase1/val_loss", "test/accuracy"}
 
 
 def test_a_living_process_and_one_of_another_machine_are_not_dead():
@@ -245,6 +269,7 @@ def test_the_store_does_not_depend_on_the_current_folder(tmp_path, monkeypatch):
 
 
 def test_a_script_that_does_not_track_imports_neither_mlflow_nor_pandas():
-    code = "import sys, lasps.tracking as t; t.open_tracker(enabled=False); print({'mlflow', 'pandas'} & set(sys.modules))"
+    code = ("import sys, lasps.tracking as t; t.open_tracker(enabled=False); "
+            "print({'mlflow', 'pandas'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
