@@ -1,0 +1,1 @@
+"""Measurements against references that live here too: `python experiments/benchmark.py NAME`."""
