@@ -1,0 +1,122 @@
+"""Features: what the model sees of each row. `definitions.FEATURES` is the one list of them.
+
+`compute_features` runs over blocks of whole stocks with numpy, about as fast as the disk delivers the bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import polars as pl
+
+from lasps.data.features.bars import Bars
+from lasps.data.features.cross_section import DayGroups
+from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, Feature
+from lasps.data.panel import PRICES, segment_starts
+
+__all__ = ["DEFAULT_FEATURES", "FEATURES", "LONGEST", "Feature", "compute_features", "features_named", "volatility"]
+
+_BY_NAME = {feature.name: feature for feature in FEATURES}
+CHUNK_ROWS = 16_384
+"""Rows worked on at once: the arrays of one chunk stay in a core's cache."""
+
+
+def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) -> np.ndarray:
+    """Features of every row of a panel.
+
+    Args:
+        panel: sorted by (code, date), positive prices; needs `sector` for features of the group "sector". Ranks are
+            among the stocks of this panel, so it is the whole universe that is wanted here.
+        names: which features, in this order; None for `DEFAULT_FEATURES`.
+
+    Returns:
+        float32 (R, F), row by row as the panel; NaN where the look-back reaches before the stock's first row or the
+        value is undefined.
+
+    Raises:
+        ValueError: an unknown name, an unsorted panel, no rows, or no `sector` where it is needed.
+    """
+    wanted = features_named(names)
+    starts = _checked_starts(panel)
+    bases = [_BY_NAME[f.base] for f in wanted if f.base is not None and f.base not in {w.name for w in wanted}]
+    columns = list(dict.fromkeys([*wanted, *bases]))
+    out = np.empty((panel.height, len(columns)), dtype=np.float32)
+    arrays = [panel[name].to_numpy().astype(np.float64) for name in (*PRICES, "volume")]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for first, last in _chunks(starts):
+            rows = slice(starts[first], starts[last])
+            bars = Bars(*(a[rows] for a in arrays), starts=starts[first : last + 1] - starts[first])
+            _fill(out[rows], bars, columns)
+    _fill_cross_section(out, panel, columns)
+    return out[:, : len(wanted)] if bases else out
+
+
+def volatility(panel: pl.DataFrame, days: int = 20) -> np.ndarray:
+    """Standard deviation (ddof 1) of the last `days` daily log returns, unscaled: float64 (R,), NaN where undefined."""
+    starts = _checked_starts(panel)
+    arrays = [panel[name].to_numpy().astype(np.float64) for name in (*PRICES, "volume")]
+    bars = Bars(*arrays, starts=starts)
+    return np.where(bars.position >= days, bars.volatility(days), np.nan)
+
+
+def features_named(names: Sequence[str] | None = None) -> list[Feature]:
+    """The features of these names, in this order; None for the default set.
+
+    Raises:
+        ValueError: an unknown or repeated name.
+    """
+    chosen = list(DEFAULT_FEATURES if names is None else names)
+    unknown = [name for name in chosen if name not in _BY_NAME]
+    if unknown or len(set(chosen)) != len(chosen) or not chosen:
+        raise ValueError(f"unknown features {unknown} or repeated ones in {chosen}; known are {list(_BY_NAME)}")
+    return [_BY_NAME[name] for name in chosen]
+
+
+def _checked_starts(panel: pl.DataFrame) -> np.ndarray:
+    if panel.is_empty():
+        raise ValueError("the panel has no rows; features need at least one")
+    starts = segment_starts(panel)
+    later = np.diff(panel["date"].to_numpy().astype(np.int64)) > 0
+    later[starts[1:-1] - 1] = True
+    if not later.all() or panel["code"].n_unique() != len(starts) - 1:
+        raise ValueError("the panel is not sorted by (code, date) or repeats a key; run make_panel first")
+    return starts
+
+
+def _chunks(starts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of stocks of about `CHUNK_ROWS` rows each."""
+    first = 0
+    while first < len(starts) - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + CHUNK_ROWS, side="right")) - 1)
+        yield first, last
+        first = last
+
+
+def _fill(out: np.ndarray, bars: Bars, columns: Sequence[Feature]) -> None:
+    """Write the chunk's stock-alone features into out (n, F), NaN where the look-back is not there."""
+    for place, feature in enumerate(columns):
+        if feature.of_stock is None:
+            continue
+        values = feature.of_stock(bars)
+        known = np.isfinite(values)
+        if feature.lookback:
+            known &= bars.position >= feature.lookback
+        out[:, place] = np.where(known, values, np.nan)
+
+
+def _fill_cross_section(out: np.ndarray, panel: pl.DataFrame, columns: Sequence[Feature]) -> None:
+    place = {feature.name: i for i, feature in enumerate(columns)}
+    across = [feature for feature in columns if feature.of_day is not None]
+    if not across:
+        return
+    sectors = None
+    if any(feature.group == "sector" for feature in across):
+        if "sector" not in panel.columns or panel["sector"].null_count():
+            raise ValueError("features against the sector need a complete column `sector`; run select_universe first")
+        sectors = panel["sector"].to_numpy().astype(np.int64)
+    days = DayGroups(panel["date"].to_numpy(), sectors)
+    for feature in across:
+        assert feature.of_day is not None and feature.base is not None
+        base = np.ascontiguousarray(out[:, place[feature.base]])
+        out[:, place[feature.name]] = feature.of_day(base, days)
