@@ -2,7 +2,8 @@
 
 Sample means, never means of batch means. Because each metric is a function of sums over days, the same definition
 gives the number (all days), its interval (leaving days out, see significance.py) and its value per sector (rows of
-one sector). Fractions, and None where a number is undefined (no such class, no dates, no returns).
+one sector); the tests hold them against scikit-learn and scipy. Fractions, and None where a number is undefined (no
+such class, no dates, no returns).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import confusion_matrix
 
 from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation.predictions import Forecast, as_forecast
@@ -161,11 +161,18 @@ def _calibration_sums(f: Forecast) -> Array:
     return np.stack(parts, axis=-1).reshape(n_days, -1).astype(np.float64)
 
 
-def _ic_sums(f: Forecast, returns: Array | None, moments: int) -> Array:
+def _daily_ic(f: Forecast, which: str) -> Array:
+    """(T,) daily rank IC with the returns in field `which`, computed once per forecast; NaN without returns."""
+    returns = getattr(f, which)
     day, n_days = _days(f)
-    if returns is None or f.day is None:
-        return np.zeros((n_days, moments))
-    ic = daily_rank_ic(f.score, returns, day, n_days)
+    if which not in f.kept:
+        usable = returns is not None and f.day is not None
+        f.kept[which] = daily_rank_ic(f.score, returns, day, n_days) if usable else np.full(n_days, np.nan)
+    return f.kept[which]
+
+
+def _ic_sums(f: Forecast, which: str, moments: int) -> Array:
+    ic = _daily_ic(f, which)
     defined = np.isfinite(ic)
     ic = np.where(defined, ic, 0.0)
     return np.stack([ic, defined] if moments == 2 else [defined, ic, ic**2], axis=1).astype(np.float64)
@@ -176,10 +183,10 @@ METRICS: dict[str, Callable[[Forecast], DaySums]] = {
     "accuracy": lambda f: _row_mean(f, (f.predicted == f.labels).astype(np.float64)),
     "macro_f1": lambda f: DaySums(_confusion_sums(f), _macro_f1),
     "balanced_accuracy": lambda f: DaySums(_confusion_sums(f), _balanced_accuracy),
-    "rank_ic": lambda f: DaySums(_ic_sums(f, f.forward_return, 2), _ratio),
-    "icir": lambda f: DaySums(_ic_sums(f, f.forward_return, 3), _ic_ratio),
-    "rank_ic_skip1": lambda f: DaySums(_ic_sums(f, f.forward_return_skip1, 2), _ratio),
-    "icir_skip1": lambda f: DaySums(_ic_sums(f, f.forward_return_skip1, 3), _ic_ratio),
+    "rank_ic": lambda f: DaySums(_ic_sums(f, "forward_return", 2), _ratio),
+    "icir": lambda f: DaySums(_ic_sums(f, "forward_return", 3), _ic_ratio),
+    "rank_ic_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 2), _ratio),
+    "icir_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 3), _ic_ratio),
     "expected_calibration_error": lambda f: DaySums(_calibration_sums(f), _calibration_error),
 }
 """Metric name -> its day sums. All of them can carry an interval over days."""
@@ -199,7 +206,7 @@ def forecast_summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
     """M of one Forecast; see `summary`."""
     base = checked_prior(prior)
     counts = np.bincount(f.labels, minlength=N_CLASSES)
-    flat = confusion_matrix(f.labels, f.predicted, labels=range(N_CLASSES)).reshape(-1).astype(np.float64)
+    flat = _confusion_sums(f).sum(axis=0)
     numbers = {name: _number(METRICS[name](f).estimate) for name in METRICS}
     raw: dict[str, float | None] = {"raw_log_loss": None, "focal_loss": None}
     if f.raw_p is not None:

@@ -8,7 +8,7 @@ score (a ranking signal, where it is not P(BUY) - P(SELL)), model, split, seed. 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +235,10 @@ def _check_same_labels(a: pl.DataFrame, b: pl.DataFrame, keys: list[str], names:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A prediction table as arrays, rows sorted by day. `day` (N,) indexes `dates`; None without dates."""
+    """A prediction table as arrays, rows sorted by day.
+
+    `day` (N,) indexes `dates`, `codes` (N,) numbers the table's stocks; both None without dates.
+    """
 
     p: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -247,6 +250,9 @@ class Forecast:
     forward_return_skip1: NDArray[np.float64] | None = None
     volatility: NDArray[np.float64] | None = None
     own_score: NDArray[np.float64] | None = None
+    codes: NDArray[np.int64] | None = None
+    kept: dict[str, NDArray] = field(default_factory=dict, repr=False, compare=False)
+    """Intermediate results that several metrics share."""
 
     @property
     def n(self) -> int:
@@ -270,7 +276,8 @@ class Forecast:
 
         return Forecast(self.p[mask], self.labels[mask], self.sectors[mask], cut(self.day), self.dates,
                         cut(self.raw_p), cut(self.forward_return), cut(self.forward_return_skip1),
-                        cut(self.volatility), cut(self.own_score))  # fmt: skip
+                        cut(self.volatility), cut(self.own_score),
+                        cut(self.codes))  # fmt: skip
 
 
 def as_forecast(table: pl.DataFrame) -> Forecast:
@@ -279,10 +286,11 @@ def as_forecast(table: pl.DataFrame) -> Forecast:
     def column(name: str) -> NDArray[np.float64] | None:
         return table[name].cast(pl.Float64).fill_null(np.nan).to_numpy() if name in table.columns else None
 
-    day, dates = None, []
+    day, codes, dates = None, None, []
     if "date" in table.columns:
         dates = table["date"].unique().sort().to_list()
         day = table["date"].rank("dense").to_numpy().astype(np.int64) - 1
+        codes = table["code"].rank("dense").to_numpy().astype(np.int64) - 1
     raw = table.select(RAW_P_COLUMNS).to_numpy() if set(RAW_P_COLUMNS) <= set(table.columns) else None
     return Forecast(
         p=table.select(P_COLUMNS).to_numpy().astype(np.float64),
@@ -293,4 +301,5 @@ def as_forecast(table: pl.DataFrame) -> Forecast:
         forward_return_skip1=column("forward_return_skip1"),
         volatility=column("volatility_20"),
         own_score=column("score"),
+        codes=codes,
     )  # fmt: skip

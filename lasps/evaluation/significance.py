@@ -77,7 +77,8 @@ def long_run_variance(influence: Array) -> tuple[Array, int]:
 def day_influence(metric: DaySums) -> Array:
     """(T,) influence of each day: (T - 1) x (metric of all days - metric without the day)."""
     total = metric.sums.sum(axis=0)
-    return (len(metric.sums) - 1) * (metric.value(total) - metric.value(total - metric.sums))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (len(metric.sums) - 1) * (metric.value(total) - metric.value(total - metric.sums))
 
 
 def student_interval(estimate: float, variance: float, dof: float) -> tuple[float, float, float]:
@@ -108,14 +109,18 @@ def method_difference(
     degrees of freedom. A day-by-seed interaction is counted twice, which errs on the careful side.
     """
     values_a, values_b = np.array([m.estimate for m in a]), np.array([m.estimate for m in b])
-    estimate = float(values_b.mean() - values_a.mean())
+    with np.errstate(invalid="ignore"):  # inf - inf: no difference to speak of
+        estimate = float(values_b.mean() - values_a.mean())
     n_seeds = max(len(a), len(b))
     common = {"metric": metric, "n_days": n_days, "n": n, "n_seeds": n_seeds,
               "over": "seeds and days" if n_seeds > 1 else "days",
               "a": _finite(values_a.mean()), "b": _finite(values_b.mean())}  # fmt: skip
+    none = Difference(difference=estimate, low=None, high=None, p_value=None, **common)  # type: ignore[arg-type]
+    if n_days < MIN_DAYS or not np.isfinite(estimate):
+        return none
     influence = np.mean([day_influence(m) for m in b], axis=0) - np.mean([day_influence(m) for m in a], axis=0)
-    if n_days < MIN_DAYS or not np.isfinite(estimate) or not np.isfinite(influence).all():
-        return Difference(difference=estimate, low=None, high=None, p_value=None, **common)  # type: ignore[arg-type]
+    if not np.isfinite(influence).all():
+        return none
     of_days, dof = long_run_variance(influence)
     variance, degrees = _add_seed_variance(float(of_days), dof, _seed_variances(values_a, values_b, paired))
     low, high, p = student_interval(estimate, variance, degrees)
@@ -164,6 +169,17 @@ def day_difference(
     return difference_of(metric, METRICS[metric](a), METRICS[metric](b), a.n, _days_with_rows(a))
 
 
+def series_mean(metric: str, values: Array) -> Difference:
+    """Mean over days of a daily series (T,), NaN where a day has none, with its interval; `a` is 0."""
+    known = np.isfinite(values)
+    sums = np.stack([np.where(known, values, 0.0), known.astype(np.float64)], axis=1)
+    zero = DaySums(np.stack([np.zeros(len(values)), np.ones(len(values))], axis=1), lambda s: s[..., 0] / s[..., 1])
+    if not known.any():
+        return Difference(metric, float("nan"), None, None, None, 0, 0)
+    n = int(known.sum())
+    return difference_of(metric, zero, DaySums(sums, zero.value), n, n)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm-adjusted p-values; None (no interval) stays None and takes no share."""
     known = [p for p in p_values if p is not None]
@@ -182,22 +198,6 @@ class SectorDifference:
     @property
     def significant(self) -> bool:
         return self.adjusted_p is not None and self.adjusted_p < 1 - CONFIDENCE
-
-
-def sector_differences(
-    a: Sequence[Forecast], b: Sequence[Forecast], metric: str = "log_loss", paired: bool = False
-) -> list[SectorDifference]:
-    """b minus a per sector, Holm-adjusted over the sectors. One aligned Forecast per seed on each side."""
-    sectors = [int(s) for s in np.unique(a[0].sectors)]
-    found: list[Difference] = []
-    for s in sectors:
-        mask = a[0].sectors == s
-        sums_a, sums_b = ([METRICS[metric](f.where(mask)) for f in side] for side in (a, b))
-        found.append(
-            method_difference(metric, sums_a, sums_b, int(mask.sum()), _days_with_rows(a[0].where(mask)), paired)
-        )
-    adjusted = holm([d.p_value for d in found])
-    return [SectorDifference(s, d, p) for s, d, p in zip(sectors, found, adjusted, strict=True)]
 
 
 def as_json(d: Difference) -> Mapping[str, object]:

@@ -101,17 +101,6 @@ def test_holm_is_that_of_statsmodels_and_skips_unknowns():
     assert significance.holm(p) == [pytest.approx(expected[0]), None, *[pytest.approx(x) for x in expected[1:]]]
 
 
-def test_sector_differences_find_the_sector_that_differs():
-    a = make_forecast(skill=1.0, n_days=150, n_stocks=90)
-    flat = pl.col("sector") == 1
-    b = a.with_columns(p_sell=pl.when(flat).then(0.3).otherwise("p_sell"),
-                       p_hold=pl.when(flat).then(0.4).otherwise("p_hold"),
-                       p_buy=pl.when(flat).then(0.3).otherwise("p_buy"))  # fmt: skip
-    found = significance.sector_differences([as_forecast(a)], [as_forecast(b)])
-    assert [s.sector for s in found] == [0, 1, 2]
-    assert [s.significant for s in found] == [False, True, False] and found[1].difference.difference > 0
-
-
 def test_seeds_widen_the_interval_and_are_said():
     days = {"market_seed": 8, "n_days": 100}
     a = [

@@ -1,0 +1,274 @@
+"""Several models on the same rows: their figures, their differences with intervals, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lasps.evaluation import metrics, verdict
+from lasps.evaluation.metrics import METRICS, DaySums
+from lasps.evaluation.portfolio import Costs, portfolio_summary
+from lasps.evaluation.predictions import Forecast, align, as_forecast, keys_of
+from lasps.evaluation.significance import (
+    Difference,
+    SectorDifference,
+    as_json,
+    holm,
+    method_difference,
+)
+
+Tables = Mapping[str, Sequence[pl.DataFrame]]
+SECTOR_METRIC = verdict.PRIMARY
+NO_VALUE = "in-sample class frequencies of the compared rows (no training frequencies were given)"
+
+
+@dataclass
+class Entry:
+    """One model on one split: a forecast per seed, on the rows that all models share."""
+
+    name: str
+    seeds: list[int | None]
+    forecasts: list[Forecast]
+    baseline: bool
+    n_own: int
+    sums: dict[str, list[DaySums]] = field(default_factory=dict)
+
+    def of(self, metric: str) -> list[DaySums]:
+        if metric not in self.sums:
+            self.sums[metric] = [METRICS[metric](f) for f in self.forecasts]
+        return self.sums[metric]
+
+
+def compare(
+    models: Mapping[str, Tables],
+    *,
+    prior: Sequence[float] | None = None,
+    prior_source: str = "given",
+    baselines: Mapping[str, Mapping[str, pl.DataFrame]] | None = None,
+    sector_names: Sequence[str] | None = None,
+    costs: Costs | None = None,
+) -> dict[str, Any]:
+    """Compare models: {name: {split: one table per seed}}; baselines as `fit_baselines` returns them.
+
+    Args:
+        prior: training class frequencies; None takes those of the compared rows and says so.
+        prior_source: where the prior comes from, for the report.
+
+    Returns:
+        JSON-ready: models {name: {split: M and more}}, pairs, sectors, verdict, first_line, notes, prior, rows.
+        Differences are b minus a; `better` is None wherever the interval covers zero or the split is a selection
+        split.
+
+    Raises:
+        ValueError: no models, no rows in common, other labels for the same row.
+    """
+    if not models:
+        raise ValueError("nothing to compare: expected at least one model")
+    splits = [s for s in ("test", "val", "train") if any(s in t for t in models.values())]
+    splits += sorted({s for t in models.values() for s in t} - set(splits))
+    result: dict[str, Any] = {"models": {}, "pairs": [], "sectors": [], "verdict": "", "first_line": "", "notes": [],
+                              "rows": {}, "prior": {}, "sector_names": list(sector_names or []),
+                              "selection_splits": sorted(verdict.SELECTION_SPLITS & set(splits))}  # fmt: skip
+    for split in splits:
+        entries = _entries(models, baselines or {}, split, result)
+        base = _prior(prior, prior_source, entries, split, result)
+        for entry in entries:
+            result["models"].setdefault(entry.name, {})[split] = _figures(entry, base, costs)
+        _add_pairs(entries, split, result)
+    result["verdict"] = _joined(result.pop("_verdicts", []), splits)
+    result["first_line"] = _joined(result.pop("_first_lines", []), splits)
+    return result
+
+
+def _joined(sentences: list[tuple[str, str]], splits: list[str]) -> str:
+    """The sentences of the first split that is no selection split, else of all."""
+    judged = [s for s in splits if s not in verdict.SELECTION_SPLITS]
+    chosen = judged[:1] or splits
+    return " ".join(text for split, text in sentences if split in chosen)
+
+
+def _prior(
+    prior: Sequence[float] | None, source: str, entries: list[Entry], split: str, result: dict[str, Any]
+) -> Sequence[float]:
+    values = prior if prior is not None else metrics.class_frequencies(entries[0].forecasts[0].labels)
+    if prior is None:
+        values = tuple((np.asarray(values) + 1e-6) / (1 + 3e-6))
+    result["prior"][split] = {"values": [float(v) for v in values], "source": source if prior is not None else NO_VALUE}
+    if prior is None:
+        result["notes"].append(f"{split}: prior and majority are {NO_VALUE}")
+    return values
+
+
+def _entries(
+    models: Mapping[str, Tables],
+    baselines: Mapping[str, Mapping[str, pl.DataFrame]],
+    split: str,
+    result: dict[str, Any],
+) -> list[Entry]:
+    """All models and baselines of the split on their common rows; what was left out is counted in notes and rows."""
+    tables = {name: list(t[split]) for name, t in models.items() if split in t}
+    of_baselines = {n: [t[split]] for n, t in baselines.items() if split in t and n not in tables}
+    common = _common_keys(tables | of_baselines)
+    out = []
+    for name, seeds in (tables | of_baselines).items():
+        cut = [align(t, common, (name, "the rows of all models")) for t in seeds]
+        left_out = cut[0][2]
+        result["rows"].setdefault(split, {})[name] = {"own": len(seeds[0]), "compared": left_out.n}
+        if left_out.only_a:
+            result["notes"].append(
+                f"{split}: {left_out.only_a:,} of {len(seeds[0]):,} rows of {name} are not in every other table and "
+                f"are left out, e.g. {', '.join(left_out.examples)}")  # fmt: skip
+        out.append(Entry(name, [_seed(t) for t in seeds], [as_forecast(c[0]) for c in cut], name in of_baselines,
+                         len(seeds[0])))  # fmt: skip
+    return out
+
+
+def _common_keys(tables: Mapping[str, Sequence[pl.DataFrame]]) -> pl.DataFrame:
+    """Keys and labels of the rows that every table has."""
+    flat = [(name, t) for name, seeds in tables.items() for t in seeds]
+    first_name, first = flat[0]
+    common = first.select(*keys_of(first), "label")
+    for name, table in flat[1:]:
+        common = align(common, table.select(*keys_of(table), "label"), (first_name, name))[0]
+    return common
+
+
+def _seed(table: pl.DataFrame) -> int | None:
+    return int(table["seed"][0]) if "seed" in table.columns and table["seed"][0] is not None else None
+
+
+def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[str, Any]:
+    """M (the mean over seeds), the seeds' own figures and spread, and what goes beyond M for the first seed."""
+    per_seed = [metrics.summary(f, prior) for f in entry.forecasts]
+    f = entry.forecasts[0]
+    sectors = [metrics.by_sector(g, prior) for g in entry.forecasts]
+    return {
+        **_mean_of(per_seed),
+        "baseline": entry.baseline,
+        "intervals": {m: _own_interval(m, entry) for m in (verdict.PRIMARY, "accuracy", "rank_ic", "rank_ic_skip1")},
+        "seeds": [{"seed": s, **_scalars(m)} for s, m in zip(entry.seeds, per_seed, strict=True)],
+        "seed_spread": _spread_of(per_seed) if len(per_seed) > 1 else None,
+        "sectors": {s: _mean_of([x[s] for x in sectors]) for s in sectors[0]},
+        "rank_ic_in_volatility_quintiles": metrics.rank_ic_in_volatility_quintiles(f),
+        "coverage": metrics.coverage_curve(f),
+        "calibration": calibration_curve(f),
+        "portfolio": portfolio_summary(f, costs),
+    }  # fmt: skip
+
+
+def calibration_curve(f: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:
+    """Per class, mean probability against observed share in equal-mass bins: a calibrated model is on the diagonal."""
+    curves = {}
+    for c, name in enumerate(metrics.CLASS_NAMES):
+        p, happened = f.p[:, c], f.labels == c
+        bin_of = metrics.confidence_bins(p, bins)
+        masks = [bin_of == k for k in range(bins)]
+        curves[name] = [
+            {"probability": float(p[m].mean()), "share": float(happened[m].mean()), "n": int(m.sum())}
+            for m in masks
+            if m.any()
+        ]
+    return curves
+
+
+def _own_interval(metric: str, entry: Entry) -> list[float] | None:
+    """95 % interval of the metric itself, over days (and seeds)."""
+    own = entry.of(metric)
+    zero = DaySums(np.zeros_like(own[0].sums), lambda s: np.zeros(s.shape[:-1]))
+    f = entry.forecasts[0]
+    return method_difference(metric, [zero], own, f.n, _n_days(f)).interval
+
+
+def _n_days(f: Forecast) -> int:
+    return 0 if f.day is None else len(np.unique(f.day))
+
+
+def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in m.items() if not isinstance(v, Mapping)}
+
+
+def _mean_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Key by key mean over seeds; a number that is undefined for one seed is undefined."""
+    first = per_seed[0]
+    if len(per_seed) == 1:
+        return dict(first)
+    out: dict[str, Any] = {}
+    for key, value in first.items():
+        values = [m[key] for m in per_seed]
+        if isinstance(value, Mapping):
+            out[key] = _mean_of(values)
+        elif any(v is None for v in values):
+            out[key] = None
+        else:
+            out[key] = value if all(v == value for v in values) else float(np.mean(values))
+    return out
+
+
+def _spread_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    keys = [k for k, v in _scalars(per_seed[0]).items() if isinstance(v, float)]
+    return {k: float(np.std([m[k] for m in per_seed], ddof=1)) for k in keys if all(m[k] is not None for m in per_seed)}
+
+
+def pair_of(metric: str, a: Entry, b: Entry) -> Difference:
+    """b minus a in one metric, paired by seed where both sides have the same seeds."""
+    a, b, paired = _paired(a, b)
+    f = a.forecasts[0]
+    return method_difference(metric, a.of(metric), b.of(metric), f.n, _n_days(f), paired)
+
+
+def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry, bool]:
+    """Both entries in the order of their common seeds, where these are all they have."""
+    same = len(a.seeds) > 1 and None not in a.seeds and sorted(a.seeds, key=str) == sorted(b.seeds, key=str)
+    if not same or len(set(a.seeds)) < len(a.seeds):
+        return a, b, False
+    if a.seeds == b.seeds:
+        return a, b, True
+    order = [b.seeds.index(s) for s in a.seeds]
+    return a, Entry(b.name, a.seeds, [b.forecasts[i] for i in order], b.baseline, b.n_own), True
+
+
+def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[SectorDifference]:
+    """b minus a per sector with Holm's correction over the sectors."""
+    a, b, paired = _paired(a, b)
+    per_sector: dict[int, Difference] = {}
+    for s in np.unique(a.forecasts[0].sectors):
+        cut = [[f.where(f.sectors == s) for f in e.forecasts] for e in (a, b)]
+        sums_a, sums_b = ([METRICS[metric](f) for f in side] for side in cut)
+        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, cut[0][0].n, _n_days(cut[0][0]), paired)
+    adjusted = holm([d.p_value for d in per_sector.values()])
+    return [SectorDifference(s, d, p) for (s, d), p in zip(per_sector.items(), adjusted, strict=True)]
+
+
+def _add_pairs(entries: list[Entry], split: str, result: dict[str, Any]) -> None:
+    """Every pair of models, and every model against every baseline, in all metrics; verdicts on the primary one."""
+    selection = split in verdict.SELECTION_SPLITS
+    models, baselines = [e for e in entries if not e.baseline], [e for e in entries if e.baseline]
+    pairs = [*combinations(models, 2), *((base, model) for model in models for base in baselines)]
+    against: dict[str, dict[str, Difference]] = {m.name: {} for m in models}
+    for a, b in pairs:
+        found = {metric: pair_of(metric, a, b) for metric in METRICS}
+        for d in found.values():
+            result["pairs"].append({"a": a.name, "b": b.name, "split": split, **as_json(d),
+                                    "better": verdict.better_side(d, selection)})  # fmt: skip
+        if a.baseline:
+            against[b.name][a.name] = found[verdict.PRIMARY]
+            continue
+        sectors = sector_pairs(a, b)
+        result["sectors"] += [_sector_json(a.name, b.name, split, s, selection) for s in sectors]
+        text = verdict.sentence(a.name, b.name, split, found[verdict.PRIMARY], found["accuracy"], sectors)
+        result.setdefault("_verdicts", []).append((split, text))
+    for model in models:
+        result.setdefault("_first_lines", []).append(
+            (split, verdict.first_line(model.name, against[model.name], split))
+        )
+
+
+def _sector_json(a: str, b: str, split: str, s: SectorDifference, selection: bool) -> dict[str, Any]:
+    better = verdict.better_side(s.difference, selection) if s.significant else None
+    return {"a": a, "b": b, "split": split, "sector": s.sector, **as_json(s.difference), "adjusted_p": s.adjusted_p,
+            "better": better}  # fmt: skip

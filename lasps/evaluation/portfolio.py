@@ -1,0 +1,166 @@
+"""What the ranking would have earned: deciles, the long-only top decile, turnover, taxes.
+
+Every day the day's stocks are sorted by score into ten groups of equal size (equal scores stay together), each held
+equally weighted for the label's horizon of 5 trading days, so that five portfolios overlap and a fifth of the book is
+renewed daily (Jegadeesh & Titman 1993). Returns are per 5-day holding, as fractions, close to close. Long-only comes
+first: short selling was banned for long spells, and day-one prices are not always tradable.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lasps.evaluation.predictions import Forecast
+from lasps.evaluation.rank_ic import MIN_STOCKS, grouped_ranks
+from lasps.evaluation.significance import Difference, as_json, series_mean
+
+Array = NDArray[np.float64]
+HORIZON = 5
+N_DECILES = 10
+
+TAX_ON_SALES: tuple[tuple[dt.date, float], ...] = (
+    (dt.date(1996, 1, 1), 0.0030),
+    (dt.date(2019, 6, 3), 0.0025),
+    (dt.date(2021, 1, 1), 0.0023),
+    (dt.date(2023, 1, 1), 0.0020),
+    (dt.date(2024, 1, 1), 0.0018),
+    (dt.date(2025, 1, 1), 0.0015),
+    (dt.date(2026, 1, 1), 0.0020),
+)
+"""Korean securities transaction tax on sales, KOSPI (with the agricultural surtax) and KOSDAQ alike: first day of
+transfer and rate (Enforcement Decree of the Securities Transaction Tax Act, art. 5, and its amendments)."""
+
+SHORT_SALE_BANS: tuple[tuple[dt.date, dt.date], ...] = (
+    (dt.date(2011, 8, 10), dt.date(2011, 11, 9)),
+    (dt.date(2020, 3, 16), dt.date(2021, 5, 2)),
+    (dt.date(2023, 11, 6), dt.date(2025, 3, 30)),
+)
+"""Short selling of all listed shares was banned (Financial Services Commission). From 2021-05-03 to 2023-11-05 it was
+allowed in KOSPI 200 and KOSDAQ 150 members only; before the bans lending was thin in small stocks."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs as fractions of the traded value. tax None: the year's rate on sales."""
+
+    per_side: float = 0.0010  # commission and half a spread (guess, not tuned; small stocks cost more)
+    tax: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.per_side < 0.1 or not 0 <= (self.tax or 0.0) < 0.1:
+            raise ValueError(f"costs are fractions of the traded value in 0..0.1, got {self.per_side} and {self.tax}")
+
+    def of_round_trip(self, dates: Sequence[dt.date]) -> Array:
+        """(T,) cost of buying and selling everything once, for a sale on each date."""
+        taxes = [self.tax if self.tax is not None else sales_tax(d) for d in dates]
+        return np.array(taxes) + 2 * self.per_side
+
+
+def sales_tax(date: dt.date) -> float:
+    """The securities transaction tax on a sale transferred on `date`."""
+    rate = TAX_ON_SALES[0][1]
+    for since, new_rate in TAX_ON_SALES:
+        if date >= since:
+            rate = new_rate
+    return rate
+
+
+def short_selling_banned(date: dt.date) -> bool:
+    """Whether all short selling was banned on `date`."""
+    return any(first <= date <= last for first, last in SHORT_SALE_BANS)
+
+
+def deciles(f: Forecast) -> NDArray[np.int64]:
+    """(N,) decile 0..9 of the score within its day; -1 without a score or on days with under MIN_STOCKS scores."""
+    if f.day is None:
+        raise ValueError("deciles need dates: this table has none")
+    out = np.full(f.n, -1, dtype=np.int64)
+    score = f.score
+    known = np.isfinite(score)
+    if known.any():
+        count = np.bincount(f.day[known], minlength=len(f.dates))[f.day]
+        ranks = grouped_ranks(score[known], f.day[known])
+        out[known] = np.minimum(((ranks - 0.5) / count[known] * N_DECILES).astype(np.int64), N_DECILES - 1)
+        out[count < MIN_STOCKS] = -1
+    return out
+
+
+def decile_returns(f: Forecast, decile: NDArray[np.int64]) -> tuple[Array, Array]:
+    """((T, 10) mean forward return of each decile on each day, (T,) of all stocks with a score); NaN where none."""
+    assert f.day is not None and f.forward_return is not None
+    n_days = len(f.dates)
+    use = (decile >= 0) & np.isfinite(f.forward_return)
+    cell, returns = f.day[use] * N_DECILES + decile[use], f.forward_return[use]
+    sums = np.bincount(cell, returns, minlength=n_days * N_DECILES).reshape(n_days, N_DECILES)
+    counts = np.bincount(cell, minlength=n_days * N_DECILES).reshape(n_days, N_DECILES)
+    with np.errstate(invalid="ignore"):
+        return sums / counts, sums.sum(1) / counts.sum(1)
+
+
+def turnover(f: Forecast, member: NDArray[np.bool_], horizon: int = HORIZON) -> Array:
+    """(T,) share of a day's portfolio that its predecessor of `horizon` days before did not hold; NaN at the start.
+
+    Each of the overlapping portfolios replaces this share when it is renewed, every `horizon` days.
+    """
+    assert f.day is not None and f.codes is not None
+    n_days, stride = len(f.dates), len(f.dates) + horizon
+    keys = f.codes[member] * stride + f.day[member]
+    stays = np.isin(keys - horizon, keys) & (f.day[member] >= horizon)
+    size = np.bincount(f.day[member], minlength=n_days)
+    before = np.r_[np.zeros(horizon, dtype=np.int64), size][:n_days]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = 1 - np.bincount(f.day[member], stays, minlength=n_days) / size
+    return np.where((size > 0) & (before > 0), share, np.nan)
+
+
+def portfolio_summary(f: Forecast, costs: Costs | None = None) -> dict[str, Any] | None:
+    """Deciles, long-only and long-short of one forecast; None without dates, returns or enough stocks.
+
+    Long-only is the top decile minus the equal-weight universe of the same day, before and after costs (the share
+    turned over x (tax + two sides)); long-short is top minus bottom decile before costs and borrowing fees, over all
+    days and over the days on which short selling was not banned.
+    """
+    if f.day is None or f.forward_return is None:
+        return None
+    decile = deciles(f)
+    by_decile, universe = decile_returns(f, decile)
+    top, bottom = by_decile[:, -1], by_decile[:, 0]
+    if not np.isfinite(top).any():
+        return None
+    costs = costs or Costs()
+    renewed = turnover(f, decile == N_DECILES - 1)
+    mean_turnover = float(np.nanmean(renewed)) if np.isfinite(renewed).any() else 1.0
+    cost = np.where(np.isfinite(renewed), renewed, mean_turnover) * costs.of_round_trip(f.dates)  # type: ignore[arg-type]
+    banned = np.array([short_selling_banned(d) for d in f.dates])  # type: ignore[arg-type]
+    with np.errstate(invalid="ignore"):
+        means = [_mean(column) for column in by_decile.T]
+    return {
+        "horizon": HORIZON,
+        "n_days": int(np.isfinite(top).sum()),
+        "decile_returns": means,
+        "universe_return": _mean(universe),
+        "top_decile_return": means[-1],
+        "top_minus_universe": _json(series_mean("top_minus_universe", top - universe)),
+        "turnover": mean_turnover,
+        "cost_per_holding": _mean(cost),
+        "net_top_minus_universe": _json(series_mean("net_top_minus_universe", top - universe - cost)),
+        "long_short": _json(series_mean("long_short", top - bottom)),
+        "long_short_banned_days": int(banned.sum()),
+        "long_short_allowed": _json(series_mean("long_short_allowed", np.where(banned, np.nan, top - bottom))),
+    }
+
+
+def _mean(x: Array) -> float | None:
+    return float(np.nanmean(x)) if np.isfinite(x).any() else None
+
+
+def _json(d: Difference) -> dict[str, Any]:
+    found = as_json(d)
+    return {"mean": found["difference"], "interval": found["interval"], "p_value": found["p_value"],
+            "n_days": found["n_days"]}  # fmt: skip

@@ -1,0 +1,160 @@
+"""The comparison's JSON, its verdict sentences, and what it refuses to say."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lasps.evaluation import verdict
+from lasps.evaluation.comparison import compare
+from lasps.evaluation.metrics import METRICS, log_loss
+from lasps.evaluation.predictions import P_COLUMNS
+from lasps.evaluation.significance import Difference, SectorDifference
+from tests.evaluation.conftest import make_forecast
+
+PRIOR = (0.3, 0.45, 0.25)
+
+
+def table(skill, seed=0, **more):
+    return make_forecast(skill=skill, seed=seed, market_seed=11, **({"n_days": 60, "n_stocks": 60} | more))
+
+
+@pytest.fixture(scope="module")
+def result():
+    flat = table(0.0).with_columns(p_sell=pl.lit(PRIOR[0]), p_hold=pl.lit(PRIOR[1]), p_buy=pl.lit(PRIOR[2]))
+    models = {name: {s: [table(skill)] for s in ("test", "val")} for name, skill in (("weak", 0.2), ("strong", 1.0))}
+    baselines = {"lightgbm": {"test": table(0.9)}, "volatility_bins": {"test": flat, "val": flat}}
+    return compare(models, prior=PRIOR, baselines=baselines)
+
+
+def pair(result, a, b, split, metric):
+    return next(p for p in result["pairs"] if (p["a"], p["b"], p["split"], p["metric"]) == (a, b, split, metric))
+
+
+def test_the_result_is_json_with_every_model_split_and_pair(result):
+    assert json.loads(json.dumps(result, allow_nan=False))["models"]["strong"]["test"]["n"] == 3600
+    assert set(result["models"]) == {"weak", "strong", "lightgbm", "volatility_bins"}
+    assert {p["metric"] for p in result["pairs"]} == set(METRICS)
+
+
+def test_a_difference_is_b_minus_a(result):
+    p, m = pair(result, "weak", "strong", "test", "log_loss"), result["models"]
+    assert p["difference"] == pytest.approx(m["strong"]["test"]["log_loss"] - m["weak"]["test"]["log_loss"])
+    assert p["difference"] < 0 and p["interval"][1] < 0 and p["better"] == "b"
+    assert pair(result, "weak", "strong", "test", "accuracy")["difference"] > 0
+
+
+def test_nothing_is_better_on_a_selection_split(result):
+    on_val = [p for p in result["pairs"] if p["split"] == "val"]
+    assert on_val and all(p["better"] is None for p in on_val)
+    assert all(s["better"] is None for s in result["sectors"] if s["split"] == "val")
+    assert result["selection_splits"] == ["val"]
+
+
+def test_better_is_never_said_when_the_interval_covers_zero(result):
+    for p in result["pairs"]:
+        if p["interval"] is None or p["interval"][0] <= 0 <= p["interval"][1]:
+            assert p["better"] is None
+
+
+def test_the_verdict_names_the_better_one_first(result):
+    assert result["verdict"].startswith("strong is better than weak on test (log loss -0.")
+    assert "of 3 sectors differ after correction" in result["verdict"] and result["verdict"].count("\n") == 0
+
+
+def test_the_first_line_admits_what_was_not_beaten(result):
+    assert "weak does not beat lightgbm (log loss +" in result["first_line"]
+
+
+def test_models_are_compared_on_the_rows_they_share():
+    a = table(0.5)
+    b = table(1.0).filter(pl.col("code") != "000003")
+    found = compare({"a": {"test": [a]}, "b": {"test": [b]}}, prior=PRIOR)
+    assert found["models"]["a"]["test"]["n"] == found["models"]["b"]["test"]["n"] == 59 * 60
+    assert found["rows"]["test"]["a"] == {"own": 3600, "compared": 3540}
+    assert any("60 of 3,600 rows of a" in n and "000003" in n for n in found["notes"])
+
+
+def test_without_training_frequencies_the_prior_is_in_sample_and_says_so():
+    found = compare({"a": {"test": [table(0.5)]}})
+    assert "in-sample" in found["prior"]["test"]["source"] and any("in-sample" in n for n in found["notes"])
+
+
+def test_seeds_are_averaged_and_their_spread_is_shown():
+    a = {"test": [table(0.3, seed=s) for s in (1, 2, 3)]}
+    b = {"test": [table(1.0, seed=s) for s in (3, 1, 2)]}
+    found = compare({"a": a, "b": b}, prior=PRIOR)
+    m, p = found["models"]["a"]["test"], pair(found, "a", "b", "test", "log_loss")
+    losses = [log_loss(t.select(P_COLUMNS).to_numpy(), t["label"].to_numpy()) for t in a["test"]]
+    assert m["log_loss"] == pytest.approx(np.mean(losses)) and m["n"] == 3600
+    assert m["seed_spread"]["log_loss"] == pytest.approx(np.std(losses, ddof=1))
+    assert [s["seed"] for s in m["seeds"]] == [1, 2, 3]
+    assert p["over"] == "seeds and days" and "3 seeds, interval over seeds and days" in found["verdict"]
+
+
+def test_seeds_are_paired_whatever_their_order():
+    seeds = [table(0.3, seed=s) for s in (1, 2, 3)]
+    shuffled = [seeds[2], seeds[0], seeds[1]]
+    p = pair(compare({"a": {"test": seeds}, "b": {"test": shuffled}}, prior=PRIOR), "a", "b", "test", "log_loss")
+    assert p["interval"] == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_tables_without_dates_give_figures_but_no_verdict():
+    rows = table(0.5).drop("code", "date").with_row_index("row")
+    mirrored = rows.with_columns(p_sell="p_buy", p_buy="p_sell")
+    found = compare({"a": {"test": [rows]}, "b": {"test": [mirrored]}}, prior=PRIOR)
+    assert all(p["interval"] is None and p["better"] is None for p in found["pairs"])
+    assert "no dates" in found["verdict"] and "neither is called better" in found["verdict"]
+
+
+def test_sectors_that_differ_are_found_and_the_others_are_not():
+    a = table(1.0, n_days=150, n_stocks=90)
+    spoilt = pl.col("sector") == 1
+    b = a.with_columns(p_sell=pl.when(spoilt).then(0.3).otherwise("p_sell"),
+                       p_hold=pl.when(spoilt).then(0.4).otherwise("p_hold"),
+                       p_buy=pl.when(spoilt).then(0.3).otherwise("p_buy"))  # fmt: skip
+    found = compare({"a": {"test": [a]}, "b": {"test": [b]}}, prior=PRIOR)
+    assert [(s["sector"], s["better"]) for s in found["sectors"]] == [(0, None), (1, "a"), (2, None)]
+    assert "1 of 3 sectors differ" in found["verdict"]
+
+
+def test_an_empty_comparison_is_refused():
+    with pytest.raises(ValueError, match="at least one model"):
+        compare({})
+
+
+def difference(metric, value, low, high):
+    return Difference(metric, value, low, high, 0.01 if low * high > 0 else 0.5, 300, 10_000)
+
+
+def test_the_sentence_is_the_one_of_the_specification():
+    sectors = [SectorDifference(i, difference("log_loss", -0.01, -0.02, -0.001), 0.01 if i < 3 else 0.9)
+               for i in range(20)]  # fmt: skip
+    said = verdict.sentence("phase3_final", "phase2_best", "test", difference("log_loss", -0.0021, -0.0034, -0.0008),
+                            difference("accuracy", 0.001, -0.002, 0.004), sectors)  # fmt: skip
+    assert said == (
+        "phase2_best is better than phase3_final on test (log loss -0.0021 [-0.0034, -0.0008]); accuracy +0.1 points "
+        "[-0.2, +0.4] is not distinguishable; 3 of 20 sectors differ after correction."
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "split", "start"),
+    [
+        (0.002, 0.001, 0.003, "test", "a is better than b on test (log loss -0.0020 [-0.0030, -0.0010])"),
+        (-0.002, -0.005, 0.001, "test", "b and a are not distinguishable on test"),
+        (-0.002, -0.003, -0.001, "val", "val is a selection split, so nothing is judged on it"),
+    ],
+)
+def test_worse_equal_and_unjudged_are_said_as_such(value, low, high, split, start):
+    said = verdict.sentence("a", "b", split, difference("log_loss", value, low, high), None, [])
+    assert said.startswith(start)
+    assert "better" in said or split == "val" or low < 0 < high
+
+
+def test_higher_is_better_for_all_but_losses_and_errors():
+    assert verdict.better_side(difference("accuracy", 0.1, 0.05, 0.2), False) == "b"
+    assert verdict.better_side(difference("log_loss", 0.1, 0.05, 0.2), False) == "a"
+    assert verdict.better_side(difference("rank_ic", -0.1, -0.2, -0.05), False) == "a"
+    assert verdict.better_side(difference("rank_ic", -0.1, -0.2, -0.05), True) is None

@@ -1,0 +1,95 @@
+"""Deciles, turnover and costs against plain loops and worked examples."""
+
+import datetime as dt
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lasps.evaluation.portfolio import (
+    Costs,
+    decile_returns,
+    deciles,
+    portfolio_summary,
+    sales_tax,
+    short_selling_banned,
+    turnover,
+)
+from lasps.evaluation.predictions import as_forecast
+from tests.evaluation.conftest import make_forecast
+
+
+def test_deciles_are_ten_equal_groups_sorted_by_score(forecast_table):
+    f = as_forecast(forecast_table)
+    decile = deciles(f)
+    day = f.day == 3
+    assert np.bincount(decile[day]).tolist() == [6] * 10
+    assert f.score[day & (decile == 9)].min() >= f.score[day & (decile == 8)].max()
+
+
+def test_decile_returns_agree_with_a_plain_loop(forecast_table):
+    f = as_forecast(forecast_table)
+    decile = deciles(f)
+    by_decile, universe = decile_returns(f, decile)
+    for d in (0, 17):
+        day = f.day == d
+        assert universe[d] == pytest.approx(f.forward_return[day].mean())
+        assert by_decile[d, 9] == pytest.approx(f.forward_return[day & (decile == 9)].mean())
+
+
+def test_turnover_is_the_share_the_portfolio_of_five_days_ago_did_not_hold(forecast_table):
+    f = as_forecast(forecast_table)
+    member = deciles(f) == 9
+    found = turnover(f, member)
+    held = [set(f.codes[member & (f.day == d)]) for d in range(40)]
+    plain = [1 - len(held[d] & held[d - 5]) / len(held[d]) for d in range(5, 40)]
+    assert np.isnan(found[:5]).all()
+    np.testing.assert_allclose(found[5:], plain)
+
+
+def test_a_ranking_that_never_changes_turns_nothing_over_and_costs_nothing():
+    table = make_forecast()
+    fixed = table.with_columns(score=pl.col("code").cast(pl.Float64))
+    p = portfolio_summary(as_forecast(fixed))
+    assert p["turnover"] == 0 and p["cost_per_holding"] == 0
+    assert p["net_top_minus_universe"]["mean"] == pytest.approx(p["top_minus_universe"]["mean"])
+
+
+def test_costs_are_turnover_times_tax_and_two_sides(forecast_table):
+    p = portfolio_summary(as_forecast(forecast_table), Costs(per_side=0.002, tax=0.001))
+    assert p["cost_per_holding"] == pytest.approx(p["turnover"] * 0.005, rel=0.02)
+    assert p["net_top_minus_universe"]["mean"] < p["top_minus_universe"]["mean"]
+    assert p["top_minus_universe"]["interval"][0] > 0 and p["decile_returns"][9] > p["decile_returns"][0]
+
+
+def test_long_short_is_marked_where_short_selling_was_banned():
+    inside = portfolio_summary(as_forecast(make_forecast(start="2024-03-01")))
+    assert inside["long_short_banned_days"] == 40 and inside["long_short_allowed"]["mean"] is None
+    across = portfolio_summary(as_forecast(make_forecast(start="2025-03-21")))
+    assert across["long_short_banned_days"] == 10 and across["long_short_allowed"]["n_days"] == 30
+
+
+@pytest.mark.parametrize(
+    ("date", "rate"),
+    [("2015-01-02", 0.0030), ("2019-06-02", 0.0030), ("2019-06-03", 0.0025), ("2022-12-31", 0.0023),
+     ("2023-06-01", 0.0020), ("2024-06-01", 0.0018), ("2025-06-01", 0.0015), ("2026-01-02", 0.0020)],
+)  # fmt: skip
+def test_the_transaction_tax_is_that_of_the_day(date, rate):
+    assert sales_tax(dt.date.fromisoformat(date)) == rate
+
+
+def test_the_bans_end_on_their_last_day():
+    banned = {d: short_selling_banned(dt.date.fromisoformat(d)) for d in ("2025-03-30", "2025-03-31", "2020-03-15")}
+    assert list(banned.values()) == [True, False, False]
+
+
+def test_without_dates_or_returns_there_is_no_portfolio(forecast_table):
+    assert portfolio_summary(as_forecast(forecast_table.drop("forward_return"))) is None
+    rows = forecast_table.drop("code", "date").with_row_index("row")
+    assert portfolio_summary(as_forecast(rows)) is None
+    assert portfolio_summary(as_forecast(make_forecast(n_stocks=15))) is None
+
+
+def test_nonsense_costs_are_refused():
+    with pytest.raises(ValueError, match="fractions"):
+        Costs(per_side=15)
