@@ -1,0 +1,339 @@
+"""The frozen backbone's shared features, computed once per (backbone weights, data) and kept on disk.
+
+An entry is a folder `{precision}-{backbone}-{data}` of features.npy, labels.npy, sector_ids.npy and meta.json with each
+file's size and SHA-256. It is written beside its final name and renamed when complete, and it is verified when read, so
+a killed run or a damaged disk costs a second pass, never a wrong result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lasps.config.model_config import TRAINING_CONFIG
+from lasps.reproducibility import sha256_of, tensor_fingerprint
+from lasps.training.head_data import HeadSamples
+from lasps.training.batches import Batch
+from lasps.training.sample_sources import SampleSource, sources_of
+
+HEAD_PREFIXES = ("common_head.", "sector_heads.")
+CACHE_VERSION = 1  # raise it when the same weights and data give other features
+CHECKED_SAMPLES = 16
+CHECK_TOLERANCE = 0.02  # bf16 keeps 8 bits, and a batch of another size sums in another order
+KEPT_ENTRIES = 8  # train and val of the last few backbones; guess, not tuned
+MAPPED_BYTES = 64 * 2**20  # larger features stay on disk, memory-mapped
+
+
+def shared_samples(
+    model: nn.Module,
+    loaders: Any,
+    *,
+    device: str | torch.device = "cpu",
+    cache_dir: Path | None = None,
+    batch_size: int = TRAINING_CONFIG["eval_batch_size"],
+    with_days: bool = False,
+    desc: str = "shared features",
+) -> HeadSamples:
+    """The samples behind `loaders` as the heads see them: one pass of the backbone in eval mode, or none if kept.
+
+    Args:
+        model: with `encode(ts, img) -> (B, D)`. Its modes are restored; weights, buffers and gradients are untouched.
+        loaders: `{sector: loader}`, or one loader or dataset over many sectors.
+        cache_dir: where features are kept; None computes them in memory.
+        with_days: look up each sample's date in the datasets' `samples` table; without one, days are None.
+
+    Raises:
+        ValueError: NaN or infinite features (the batch is named), or samples of another sector than their loader's.
+    """
+    sources = sources_of(loaders)
+    prefix = f"{_precision(device)}-{backbone_fingerprint(model)[:16]}"
+    days = _days_of(sources) if with_days else None
+    entry = _known_entry(cache_dir, prefix, sources, batch_size, desc) if cache_dir is not None else None
+    found = read_entry(entry) if entry is not None else None
+    if found is not None and not _still_true(found, model, sources, torch.device(device)):
+        logger.warning(f"{desc}: kept features are of another version of the code, computed again")
+        found = None
+    if found is None:
+        found = _compute(model, sources, torch.device(device), batch_size, desc, cache_dir, prefix)
+    else:
+        logger.info(f"{desc}: {len(found)} samples kept from an earlier pass")
+    if days is None or len(days) != len(found):
+        return found
+    return HeadSamples(found.features, found.labels, found.sector_ids, days, found.fingerprint)
+
+
+def backbone_fingerprint(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers but the heads'."""
+    state = tensor_fingerprint(subset_of(model.state_dict(), without=HEAD_PREFIXES))
+    return hashlib.sha256(f"{CACHE_VERSION}:{type(model).__qualname__}:{state}".encode()).hexdigest()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for every module (no dropout, no BatchNorm update), each one's own mode restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+# ---------------------------------------------------------------------------------------------------- the pass
+
+
+def _compute(
+    model: nn.Module,
+    sources: list[SampleSource],
+    device: torch.device,
+    batch_size: int,
+    desc: str,
+    cache_dir: Path | None,
+    prefix: str,
+) -> HeadSamples:
+    digest = None if all(source.fingerprint for source in sources) else hashlib.sha256()
+    folder = None if cache_dir is None else _fresh_folder(cache_dir)
+    features, labels, sectors = _encode(model, sources, device, batch_size, desc, digest, folder)
+    data = _described(sources) if digest is None else f"content-{digest.hexdigest()}"
+    if cache_dir is None or folder is None:
+        return HeadSamples(torch.from_numpy(features), labels, sectors, fingerprint=f"{prefix}-{data}")
+    entry = cache_dir / f"{prefix}-{data[:40]}"
+    _publish(folder, entry, features, labels, sectors, f"{prefix}-{data}")
+    del features
+    _forget_old(cache_dir, entry)
+    kept = read_entry(entry)
+    if kept is None:
+        raise ValueError(f"{entry}: features just written cannot be read back: check the disk, or use cache=False")
+    return kept
+
+
+@torch.no_grad()
+def _encode(
+    model: nn.Module,
+    sources: list[SampleSource],
+    device: torch.device,
+    batch_size: int,
+    desc: str,
+    digest: Any,
+    folder: Path | None,
+) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Features float32 (N, D), labels (N,), sector ids (N,): into a file in `folder` where the number is known."""
+    lengths = [None if source.indices is None else len(source.indices) for source in sources]
+    total = None if None in lengths else sum(n for n in lengths if n is not None)
+    features: np.ndarray | None = None
+    parts: list[np.ndarray] = []
+    labels: list[Tensor] = []
+    sectors: list[Tensor] = []
+    done = 0
+    model.to(device)
+    with evaluating(model), tqdm(total=total, desc=desc, unit="sample", unit_scale=True, disable=None) as bar:
+        for batch in _all_batches(sources, batch_size):
+            if digest is not None:
+                _hash_batch(digest, batch)
+            found = _encode_batch(model, batch, device, done)
+            if total is None:
+                parts.append(found)
+            else:
+                if features is None:
+                    features = _storage(folder, (total, found.shape[1]))
+                features[done : done + len(found)] = found
+            labels.append(batch.labels.cpu())
+            sectors.append(batch.sector_ids.cpu())
+            done += len(found)
+            bar.update(len(found))
+    if done == 0:
+        raise ValueError(f"{desc}: expected at least one sample behind the loaders, got none: check the split")
+    if features is None:
+        features = np.concatenate(parts)
+    return features, torch.cat(labels), torch.cat(sectors)
+
+
+def _encode_batch(model: nn.Module, batch: Batch, device: torch.device, done: int) -> np.ndarray:
+    half = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    with half:
+        shared = model.encode(batch.time_series.to(device), batch.charts.to(device))  # type: ignore[operator]
+    found = shared.float().cpu()
+    bad = ~torch.isfinite(found).all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"expected finite shared features, got NaN or infinity for {int(bad.sum())} of samples {done}..{done + len(bad)}, "
+            f"first {done + int(bad.nonzero()[0, 0])}: the backbone's weights or its input are broken there"
+        )
+    return found.numpy()
+
+
+@torch.no_grad()
+def _still_true(kept: HeadSamples, model: nn.Module, sources: list[SampleSource], device: torch.device) -> bool:
+    """Whether the backbone still gives the first kept features: weights say nothing of changed code."""
+    model.to(device)
+    batch = next(sources[0].batches(CHECKED_SAMPLES), None)
+    if batch is None or len(kept) == 0:
+        return False
+    with evaluating(model):
+        found = _encode_batch(model, batch, device, 0)
+    return bool(np.allclose(found, kept.features[: len(found)].numpy(), rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE))
+
+
+def _all_batches(sources: list[SampleSource], batch_size: int) -> Iterator[Batch]:
+    for source in sources:
+        yield from source.batches(batch_size)
+
+
+def _storage(folder: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    if folder is None:
+        return np.empty(shape, dtype=np.float32)
+    return np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
+
+
+def _precision(device: str | torch.device) -> str:
+    return "bf16" if torch.device(device).type == "cuda" else "fp32"
+
+
+# ---------------------------------------------------------------------------------------------------- keys
+
+
+def _known_entry(
+    cache_dir: Path, prefix: str, sources: list[SampleSource], batch_size: int, desc: str
+) -> Path | None:
+    """The entry that holds these samples, if there can be one: by the datasets' fingerprints, else by content."""
+    if all(source.fingerprint for source in sources):
+        return cache_dir / f"{prefix}-{_described(sources)[:40]}"
+    if any(source.indices is None for source in sources) or not list(cache_dir.glob(f"{prefix}-content-*")):
+        return None  # an iterable may end after one pass; and nothing kept, nothing to look for
+    digest = hashlib.sha256()
+    for batch in tqdm(_all_batches(sources, batch_size), desc=f"{desc}: hash", unit="batch", disable=None):
+        _hash_batch(digest, batch)
+    return cache_dir / f"{prefix}-{f'content-{digest.hexdigest()}'[:40]}"
+
+
+def _described(sources: list[SampleSource]) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        assert source.indices is not None
+        digest.update(f"{source.fingerprint}:{len(source.indices)}:".encode())
+        digest.update(np.ascontiguousarray(source.indices).tobytes())
+        digest.update(np.broadcast_to(source.expected, source.indices.shape).astype(np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _hash_batch(digest: Any, batch: Batch) -> None:
+    for tensor in batch:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape[1:])}".encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+
+
+def _days_of(sources: list[SampleSource]) -> np.ndarray | None:
+    """Each sample's date as a day number (N,), None if any source does not know its dates."""
+    found = []
+    for source in sources:
+        table = getattr(source.dataset, "samples", None)
+        if source.indices is None or table is None or "date" not in getattr(table, "columns", ()):
+            return None
+        dates = table["date"].to_numpy()
+        if len(dates) <= source.indices.max(initial=-1):
+            return None
+        found.append(dates[source.indices].astype("datetime64[D]").astype(np.int64))
+    return np.concatenate(found) if found else None
+
+
+# ---------------------------------------------------------------------------------------------------- the disk
+
+
+def read_entry(entry: Path) -> HeadSamples | None:
+    """A kept entry, verified; None if it is not there. A damaged one is removed with a warning."""
+    if not entry.is_dir():
+        return None
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+        for name, expected in meta["files"].items():
+            found = {"size": (entry / name).stat().st_size, "sha256": sha256_of(entry / name)}
+            if found != expected:
+                raise ValueError(f"{name} was altered")
+        features = _load(entry / "features.npy")
+        labels, sectors = np.load(entry / "labels.npy"), np.load(entry / "sector_ids.npy")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning(f"{entry.name}: kept features are damaged ({error}), computed again")
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    os.utime(entry)
+    return HeadSamples(
+        torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(sectors), fingerprint=meta["fingerprint"]
+    )
+
+
+def _load(path: Path) -> np.ndarray:
+    """Mapped copy-on-write when large, so that nobody can write to the file; else in memory."""
+    return np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED_BYTES else None)
+
+
+def _publish(
+    folder: Path, entry: Path, features: np.ndarray, labels: Tensor, sectors: Tensor, fingerprint: str
+) -> None:
+    if isinstance(features, np.memmap):
+        features.flush()
+    else:
+        np.save(folder / "features.npy", features)
+    np.save(folder / "labels.npy", labels.numpy())
+    np.save(folder / "sector_ids.npy", sectors.numpy())
+    names = ("features.npy", "labels.npy", "sector_ids.npy")
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
+    (folder / "meta.json").write_text(json.dumps({"fingerprint": fingerprint, "files": files}, indent=2))
+    for name in (*names, "meta.json"):
+        _sync(folder / name)
+    shutil.rmtree(entry, ignore_errors=True)
+    os.rename(folder, entry)
+    _sync(entry.parent)
+
+
+def _fresh_folder(cache_dir: Path) -> Path:
+    """A folder to write into; what killed runs left behind is removed."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    for left in cache_dir.glob(".writing-*"):
+        if not _alive(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = cache_dir / f".writing-{os.getpid()}-{os.urandom(4).hex()}"
+    folder.mkdir()
+    return folder
+
+
+def _forget_old(cache_dir: Path, newest: Path) -> None:
+    entries = sorted((e for e in cache_dir.iterdir() if (e / "meta.json").is_file()), key=lambda e: e.stat().st_mtime)
+    for entry in entries[:-KEPT_ENTRIES]:
+        if entry != newest:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def subset_of(state: Mapping[str, Tensor], without: tuple[str, ...]) -> dict[str, Tensor]:
+    """The entries of a state_dict whose names do not start with any of `without`."""
+    return {name: value for name, value in state.items() if not name.startswith(without)}

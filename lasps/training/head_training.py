@@ -1,0 +1,327 @@
+"""Train the sector heads of many settings side by side on the same shared features.
+
+`train_heads` is the whole of it: one setting is Phase 2, a hundred are a study. Shapes: N samples, S sectors, K
+settings, P parameters of a head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor
+from tqdm import tqdm
+
+from lasps.reproducibility import write_atomically
+from lasps.training.head_acceptance import log_losses, logits_of
+from lasps.training.head_data import HeadData, HeadResult, HeadSamples, HeadSettings
+from lasps.training.head_gradients import Gradients, written_out_gradients
+from lasps.training.stacked_heads import HeadLayout, HeadStack, SectorBatches
+
+MAX_ROWS = 32  # heads trained in one stack: fewer waste calls, more fall out of the cache. Measured, flat 16..40
+STATE_VERSION = 1
+VAL_ROWS = 16_384  # samples x settings of one val product: bounds the memory of hidden units to 4 MB
+
+OnEpoch = Callable[[int, np.ndarray], set[int] | None]
+"""(epoch from 1, pooled corrected val log loss (K,), NaN for settings already over) -> settings to stop, by position."""
+
+
+def train_heads(
+    data: HeadData,
+    settings: Sequence[HeadSettings],
+    on_epoch: OnEpoch | None = None,
+    *,
+    state_file: Path | None = None,
+    device: str | torch.device = "cpu",
+    gradients: Gradients = written_out_gradients,
+    progress: bool = False,
+) -> list[HeadResult]:
+    """Train the heads of every setting x sector; a setting's result does not depend on the settings beside it.
+
+    Args:
+        data: shared features, start heads and, for choosing epochs, val.
+        settings: one result each, in this order. Settings that share seed and batch size share their batches.
+        on_epoch: called after every epoch; what it returns is stopped there (pruning).
+        state_file: the state after each finished epoch, replaced atomically. A repeated call with the same data and
+            settings goes on from it to the same bits; another call's state is ignored and replaced.
+        gradients: `vmap_gradients` is the readable reference.
+
+    Raises:
+        ValueError: no sector reaches min_samples, or a loss is not finite (named; nothing is returned).
+    """
+    training = HeadTraining(data, settings, device, gradients)
+    training.resume(state_file)
+    with tqdm(
+        total=training.last_epoch, initial=training.epoch, desc="sector heads", unit="epoch",
+        disable=None if progress else True,
+    ) as bar:
+        while not training.finished():
+            training.train_epoch()
+            training.measure_val()
+            training.stop(on_epoch)
+            training.save(state_file)
+            bar.update()
+    return training.results
+
+
+class HeadTraining:
+    """All state of `train_heads`: the stacks that still train, and each setting's result so far."""
+
+    def __init__(
+        self, data: HeadData, settings: Sequence[HeadSettings], device: str | torch.device, gradients: Gradients
+    ) -> None:
+        self.data, self.settings, self.device, self.gradients = data, list(settings), torch.device(device), gradients
+        self.layout, self.epoch = HeadLayout(data.start), 0
+        self.start = self.layout.pack(data.start, data.train.features.dtype)
+        self.rows = data.train.rows_by_sector()
+        self.train = _on_device(data.train, self.device)
+        self.results = [HeadResult(setting) for setting in self.settings]
+        self.trained = [self._sectors_of(setting) for setting in self.settings]
+        self.val = None if data.val is None or len(data.val) == 0 else _on_device(data.val, self.device)
+        self.val_rows = {} if data.val is None else data.val.rows_by_sector()
+        self.start_losses: dict[float, dict[int, float]] = {}
+        self.stacks = [stack for group in self._groups() for stack in self._stacks(group)]
+        for result, sectors in zip(self.results, self.trained, strict=True):
+            result.losses = {sector: [] for sector in sectors}
+            self._record_start(result, sectors)
+            self._snapshot(result, {sector: self.start[sector] for sector in sectors}, best=True)
+
+    # ------------------------------------------------------------------------------------------------ set-up
+
+    def _sectors_of(self, setting: HeadSettings) -> list[int]:
+        sectors = [sector for sector, rows in self.rows.items() if len(rows) >= max(setting.min_samples, 1)]
+        if not sectors:
+            largest = max((len(rows) for rows in self.rows.values()), default=0)
+            raise ValueError(
+                f"expected at least one sector with min_samples={setting.min_samples} samples, the largest has {largest}: "
+                "lower min_samples or bring more data"
+            )
+        return sectors
+
+    def _groups(self) -> list[list[int]]:
+        """Settings that can share batches, by position."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for position, setting in enumerate(self.settings):
+            groups[setting.seed, setting.batch_size].append(position)
+        return list(groups.values())
+
+    def _stacks(self, group: list[int]) -> list[HeadStack]:
+        """Cut settings x sectors into stacks of at most MAX_ROWS heads, sectors of like size together."""
+        stacks = []
+        for first in range(0, len(group), MAX_ROWS):
+            block = group[first : first + MAX_ROWS]
+            wanted = {sector for position in block for sector in self.trained[position]}
+            sectors = sorted(wanted, key=lambda sector: (-len(self.rows[sector]), sector))
+            width = max(1, MAX_ROWS // len(block))
+            stacks += [self._stack(block, sectors[at : at + width]) for at in range(0, len(sectors), width)]
+        return stacks
+
+    def _stack(self, block: list[int], sectors: list[int]) -> HeadStack:
+        settings = [self.settings[position] for position in block]
+        hidden = self.data.start["fc1.bias"].shape[-1] if any(s.dropout > 0 for s in settings) else 0
+        batches = SectorBatches(
+            self.train, [self.rows[s] for s in sectors], sectors, self.data.class_weights,
+            settings[0].batch_size, settings[0].seed, hidden, self.device,
+        )
+        return HeadStack(self.layout, self.start[sectors], batches, settings, block, self.gradients)
+
+    # ------------------------------------------------------------------------------------------------ one epoch
+
+    @property
+    def last_epoch(self) -> int:
+        return max((setting.epochs for setting in self.settings), default=0)
+
+    def finished(self) -> bool:
+        return not self.stacks
+
+    def train_epoch(self) -> None:
+        """One epoch of every setting that is not over."""
+        self.epoch += 1
+        for stack in self.stacks:
+            losses = stack.train_epoch(self.epoch)
+            self._refuse_non_finite(stack, losses)
+            for column, position in enumerate(stack.indices):
+                for row, sector in enumerate(stack.batches.sectors):
+                    if sector in self.results[position].losses:
+                        self.results[position].losses[sector].append(float(losses[row, column]))
+
+    def _refuse_non_finite(self, stack: HeadStack, losses: Tensor) -> None:
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            sector, setting = stack.batches.sectors[int(bad[0, 0])], stack.settings[int(bad[0, 1])]
+            raise ValueError(
+                f"Phase 2: expected a finite loss, got {float(losses[tuple(bad[0])])} in epoch {self.epoch} of sector "
+                f"{sector} with {setting}: lower lr; no head was changed"
+            )
+
+    def measure_val(self) -> None:
+        """Corrected val log loss of every running setting, pooled over all val samples; keep the best heads."""
+        running = self._running()
+        if self.val is not None:
+            for stack in self.stacks:
+                self._measure_stack(stack)
+        for position in running:
+            result = self.results[position]
+            if self.val is not None:
+                result.val_log_loss.append(self._pooled(result))
+            if self.val is None or result.val_log_loss[-1] < result.best_val_log_loss:
+                result.best_epoch = self.epoch
+                self._snapshot(result, self._heads_of(position), best=True)
+
+    def _measure_stack(self, stack: HeadStack) -> None:
+        assert self.val is not None
+        heads = self.layout.views(stack.params)
+        k = len(stack.settings)
+        for row, sector in enumerate(stack.batches.sectors):
+            own = self.val_rows.get(sector)
+            if own is None:
+                continue
+            sums = np.zeros(k)
+            head = {name: value[row * k : (row + 1) * k] for name, value in heads.items()}
+            for part in np.array_split(own, -(-len(own) * k // VAL_ROWS)):
+                logits = logits_of(head, self.val.features[torch.from_numpy(part)])
+                labels = self.data.val.labels[part].numpy()  # type: ignore[union-attr]
+                sums += [
+                    log_losses(logits[column], labels, setting.gamma, self.data.class_weights).sum()
+                    for column, setting in enumerate(stack.settings)
+                ]
+            for column, position in enumerate(stack.indices):
+                if sector in self.results[position].val_losses:
+                    self.results[position].val_losses[sector].append(float(sums[column]) / len(own))
+
+    def _pooled(self, result: HeadResult) -> float:
+        """Mean over all val samples; sectors that are not trained count with their start."""
+        start = self.start_losses[result.settings.gamma]
+        total = sum(
+            len(own) * (result.val_losses[sector][-1] if sector in result.val_losses else start[sector])
+            for sector, own in self.val_rows.items()
+        )
+        return total / len(self.data.val)  # type: ignore[arg-type]
+
+    def stop(self, on_epoch: OnEpoch | None) -> None:
+        """Take settings that have had their epochs, or that the callback stops, out of their stacks."""
+        running = self._running()
+        pruned: set[int] = set()
+        if on_epoch is not None:
+            values = np.full(len(self.settings), np.nan)
+            for position in running:
+                if self.results[position].val_log_loss:
+                    values[position] = self.results[position].val_log_loss[-1]
+            pruned = set(on_epoch(self.epoch, values) or ()) & set(running)
+        over = {position for position in running if self.settings[position].epochs <= self.epoch}
+        for position in over | pruned:
+            self._snapshot(self.results[position], self._heads_of(position), best=False)
+            self.results[position].stopped = position not in over
+        for stack in self.stacks if over or pruned else []:
+            stack.keep_settings([p for p, i in enumerate(stack.indices) if i not in over | pruned])
+        self.stacks = [stack for stack in self.stacks if stack.indices]
+
+    def _running(self) -> list[int]:
+        return sorted({position for stack in self.stacks for position in stack.indices})
+
+    def _heads_of(self, position: int) -> dict[int, Tensor]:
+        """sector -> row (P,) of a running setting."""
+        return {
+            sector: rows[row]
+            for stack in self.stacks
+            if position in stack.indices
+            for rows in [stack.rows_of(stack.indices.index(position))]
+            for row, sector in enumerate(stack.batches.sectors)
+            if sector in self.results[position].losses
+        }
+
+    def _snapshot(self, result: HeadResult, rows: dict[int, Tensor], best: bool) -> None:
+        heads = {sector: self.layout.unpack(row) for sector, row in sorted(rows.items())}
+        if best:
+            result.best_heads = heads
+        else:
+            result.heads = heads
+
+    def _record_start(self, result: HeadResult, sectors: list[int]) -> None:
+        """Epoch 0 of the val losses."""
+        if self.val is None or self.data.val is None:
+            return
+        gamma = result.settings.gamma
+        if gamma not in self.start_losses:
+            self.start_losses[gamma] = {
+                sector: float(self._start_losses(sector, own, gamma).mean()) for sector, own in self.val_rows.items()
+            }
+        start = self.start_losses[gamma]
+        result.val_losses = {sector: [start[sector]] for sector in sectors if sector in start}
+        result.val_log_loss = [self._pooled(result)]
+
+    def _start_losses(self, sector: int, own: np.ndarray, gamma: float) -> np.ndarray:
+        assert self.data.val is not None
+        head = self.layout.unpack(self.start[sector])
+        logits = logits_of(head, self.data.val.features[own])
+        return log_losses(logits, self.data.val.labels[own].numpy(), gamma, self.data.class_weights)
+
+    # ------------------------------------------------------------------------------------------------ resume
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything the result depends on."""
+        digest = hashlib.sha256()
+        parts = [STATE_VERSION, [asdict(s) for s in self.settings], list(self.data.class_weights), str(self.device.type)]
+        digest.update(json.dumps(parts, sort_keys=True).encode())
+        for samples in (self.data.train, self.data.val):
+            digest.update((_fingerprint(samples) if samples is not None else "none").encode())
+        digest.update(self.start.numpy().tobytes())
+        return digest.hexdigest()
+
+    def resume(self, state_file: Path | None) -> None:
+        """Go on from `state_file` if it is this very job's."""
+        if state_file is None or not state_file.is_file():
+            return
+        try:
+            state = torch.load(state_file, map_location=self.device, weights_only=True)
+            matches = state["key"] == self.key
+        except Exception as error:  # any damage ends the same way: start again  # noqa: BLE001
+            logger.warning(f"{state_file}: cannot be read ({type(error).__name__}), Phase 2 starts from its beginning")
+            return
+        if not matches:
+            logger.info(f"{state_file.name}: of other data or settings, Phase 2 starts from its beginning")
+            return
+        self.epoch = state["epoch"]
+        for result, kept in zip(self.results, state["results"], strict=True):
+            for name, value in kept.items():
+                setattr(result, name, value)
+        alive = {index for stack in state["stacks"] for index in stack["indices"]}
+        self.stacks = [stack for stack in self.stacks if alive & set(stack.indices)]
+        for stack, kept in zip(self.stacks, state["stacks"], strict=True):
+            stack.load_state(kept)
+        logger.info(f"Phase 2: continuing after epoch {self.epoch}")
+
+    def save(self, state_file: Path | None) -> None:
+        """Replace `state_file` by the state after this epoch, in one step."""
+        if state_file is None:
+            return
+        kept = [{name: value for name, value in vars(result).items() if name != "settings"} for result in self.results]
+        state = {"key": self.key, "epoch": self.epoch, "results": kept, "stacks": [s.state() for s in self.stacks]}
+        write_atomically(state_file, lambda file: torch.save(state, file))
+
+
+def _on_device(samples: HeadSamples, device: torch.device) -> HeadSamples:
+    if device.type == "cpu":
+        return samples
+    return HeadSamples(
+        samples.features.to(device), samples.labels.to(device), samples.sector_ids, samples.days, samples.fingerprint
+    )
+
+
+def _fingerprint(samples: HeadSamples) -> str:
+    """The samples' own fingerprint, or a digest of their content."""
+    if samples.fingerprint:
+        return samples.fingerprint
+    digest = hashlib.sha256()
+    for tensor in (samples.features, samples.labels, samples.sector_ids):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,291 @@
+"""Many heads trained at once: the heads of A sectors under K settings as rows of one matrix.
+
+Phase 2's heads are small (128 -> 64 -> 3) and independent, so one head after the other spends its time on calls, not on
+arithmetic. A `HeadStack` keeps R = A * K heads as rows, sectors outermost and sorted by size: at step t the sectors that
+still have a t-th batch are a prefix of the rows, and shrinking that prefix is a slice, not a copy. Every row has its own
+batches, order, dropout, step count, learning rate and optimiser state, exactly as if it were trained alone.
+
+Shapes: A sectors of this stack, K settings, R = A * K rows, T steps of a segment, B batch, D width, H hidden, P
+parameters of one head (padded to a multiple of 16, so that every row starts on a cache line).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lasps.training.head_data import HeadSamples, HeadSettings
+from lasps.training.head_gradients import Gradients, written_out_gradients
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults (Loshchilov & Hutter 2019; Kingma & Ba 2015)
+SEGMENT_FLOATS = 2**21  # 8 MB of gathered features at a time: stays in the cache. Measured, flat around it
+NOISE_STREAM = 1  # keeps a sector's dropout noise apart from its order
+
+
+class HeadLayout:
+    """Where each parameter of a head lies in its row of P numbers."""
+
+    def __init__(self, stacked: Mapping[str, Tensor]) -> None:
+        self.shapes = {name: value.shape[1:] for name, value in stacked.items()}
+        self.size = sum(shape.numel() for shape in self.shapes.values())
+        self.padded = math.ceil(self.size / 16) * 16
+
+    def pack(self, stacked: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """name -> (S, ...) to rows (S, P)."""
+        rows = torch.zeros(len(next(iter(stacked.values()))), self.padded, dtype=dtype)
+        for name, view in self.views(rows).items():
+            view.copy_(stacked[name])
+        return rows
+
+    def views(self, rows: Tensor) -> dict[str, Tensor]:
+        """Rows (R, P) to name -> (R, ...), sharing memory."""
+        sizes = [shape.numel() for shape in self.shapes.values()] + [self.padded - self.size]
+        parts = rows.split(sizes, dim=1)
+        return {
+            name: part.view(len(rows), *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=False)
+        }
+
+    def unpack(self, row: Tensor) -> dict[str, Tensor]:
+        """One row (P,) to name -> copied parameter on the cpu."""
+        return {name: value[0].detach().cpu().clone() for name, value in self.views(row.unsqueeze(0)).items()}
+
+
+def epoch_order(seed: int, sector: int, epoch: int, n: int) -> np.ndarray:
+    """The order in which epoch `epoch` (from 1) visits a sector's n samples: a permutation of 0..n-1.
+
+    It depends on nothing else, so a sector trains alike alone, beside others and after a restart.
+    """
+    return np.random.default_rng([seed, sector, epoch]).permutation(n)
+
+
+@dataclass
+class Segment:
+    """T consecutive steps with the same active sectors: x (T, A, B, D), y, weight (T, A, B), noise (T, A, B, H) or None.
+
+    weight is a sample's alpha_t / (real size of its batch), 0 where a short batch is padded; sizes (T, A) the real
+    batch sizes; steps (T, A) the optimiser's step number, from 1.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+    noise: Tensor | None
+    sizes: Tensor
+    steps: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class SectorBatches:
+    """The batches of A sectors, sorted by size, for stacks that share seed and batch size."""
+
+    def __init__(
+        self,
+        samples: HeadSamples,
+        rows: Sequence[np.ndarray],
+        sectors: Sequence[int],
+        class_weights: Sequence[float],
+        batch_size: int,
+        seed: int,
+        noise_width: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.samples, self.rows, self.sectors = samples, rows, sectors
+        self.batch_size, self.seed, self.noise_width, self.device = batch_size, seed, noise_width, device
+        self.class_weights = torch.tensor(class_weights, dtype=samples.features.dtype, device=device)
+        self.sizes = np.array([len(own) for own in rows])
+        self.steps = -(-self.sizes // batch_size)
+
+    def segments(self, epoch: int) -> Iterator[Segment]:
+        """One epoch (from 1) in segments of steps between which no sector finishes."""
+        orders = [
+            own[epoch_order(self.seed, sector, epoch, len(own))]
+            for own, sector in zip(self.rows, self.sectors, strict=True)
+        ]
+        streams = [np.random.SFC64([self.seed, sector, epoch, NOISE_STREAM]) for sector in self.sectors]
+        first = 0
+        for last in sorted(set(self.steps.tolist())):
+            active = int((self.steps >= last).sum())
+            stride = max(1, SEGMENT_FLOATS // (active * self.batch_size * self.samples.features.shape[1]))
+            for begin in range(first, last, stride):
+                end = min(begin + stride, last)
+                yield self._segment(epoch, begin, end, orders[:active], streams[:active])
+            first = last
+
+    def _segment(
+        self, epoch: int, begin: int, end: int, orders: list[np.ndarray], streams: list[np.random.SFC64]
+    ) -> Segment:
+        active, steps, batch = len(orders), end - begin, self.batch_size
+        taken = np.zeros((active, steps * batch), dtype=np.int64)
+        for position, order in enumerate(orders):
+            part = order[begin * batch : end * batch]
+            taken[position, : len(part)] = part
+            taken[position, len(part) :] = order[0]  # padding of a short last batch: any row, its weight is 0
+        index = torch.from_numpy(taken.reshape(active, steps, batch).transpose(1, 0, 2).copy()).to(self.device)
+        step = np.arange(begin, end)[:, None]
+        sizes = np.minimum(self.sizes[:active] - step * batch, batch)
+        y = self.samples.labels[index]
+        real = torch.from_numpy(np.arange(batch) < sizes[..., None]).to(self.device)
+        count = torch.from_numpy(sizes).to(self.device, self.class_weights.dtype)
+        x = self.samples.features.index_select(0, index.view(-1)).view(steps, active, batch, -1)
+        return Segment(
+            x=x,
+            y=y,
+            weight=self.class_weights[y] * real / count.unsqueeze(-1),
+            noise=self._noise(streams, steps),
+            sizes=count,
+            steps=torch.from_numpy((epoch - 1) * self.steps[:active] + step + 1).to(self.device, torch.float64),
+        )
+
+    def _noise(self, streams: list[np.random.SFC64], steps: int) -> Tensor | None:
+        """int16 (T, A, B, H), uniform over all 65,536 values: 4 numbers of each 64-bit draw."""
+        if self.noise_width == 0:
+            return None
+        wanted = self.batch_size * self.noise_width
+        draws = -(-wanted // 4)  # whole draws per step: where segments begin changes nothing
+        noise = np.empty((steps, len(streams), wanted), dtype=np.int16)
+        for position, stream in enumerate(streams):
+            raw = stream.random_raw(steps * draws).view(np.int16).reshape(steps, draws * 4)
+            noise[:, position] = raw[:, :wanted]
+        return torch.from_numpy(noise).view(steps, len(streams), self.batch_size, self.noise_width).to(self.device)
+
+
+class HeadStack:
+    """R = A * K heads and their AdamW state, trained together one epoch at a time.
+
+    Args:
+        start: (A, P) start heads of the sectors, in the order of `batches.sectors`.
+        settings: K settings that share seed and batch size with `batches`.
+        indices: each setting's position among all settings of the job.
+    """
+
+    def __init__(
+        self,
+        layout: HeadLayout,
+        start: Tensor,
+        batches: SectorBatches,
+        settings: Sequence[HeadSettings],
+        indices: Sequence[int],
+        gradients: Gradients = written_out_gradients,
+    ) -> None:
+        self.layout, self.batches, self.gradients = layout, batches, gradients
+        self.settings, self.indices = list(settings), list(indices)
+        self.start = start.to(batches.device).repeat_interleave(len(settings), dim=0)
+        self.params = self.start.clone()
+        self.first, self.second = torch.zeros_like(self.params), torch.zeros_like(self.params)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Per-row constants (R, 1) and work space, after a change of the rows."""
+        k, sizes = len(self.settings), torch.from_numpy(self.batches.sizes)
+        dtype, device = self.params.dtype, self.params.device
+
+        def per_setting(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64).repeat(len(sizes)).unsqueeze(1)
+
+        self.lr = per_setting([s.lr for s in self.settings]).to(device)
+        decay = per_setting([s.lr * s.weight_decay for s in self.settings])
+        pull = per_setting([s.l2_sp for s in self.settings]) / sizes.repeat_interleave(k).unsqueeze(1)
+        self.decay = None if not decay.any() else (1 - decay).to(device, dtype)
+        self.pull = None if not pull.any() else pull.to(device, dtype)
+        gammas = [s.gamma for s in self.settings]
+        self.gamma = None if len(set(gammas)) == 1 else per_setting(gammas).unsqueeze(2).to(device, dtype)
+        dropped = np.round(np.array([s.dropout for s in self.settings]) * 65536).clip(0, 65535)
+        self.keep_from = None if not dropped.any() else torch.from_numpy((dropped - 32768).astype(np.int16)).to(device)
+        self.keep_rate = per_setting((1 - dropped / 65536).tolist()).unsqueeze(2).to(device, dtype)
+        self.grads, self.work = torch.zeros_like(self.params), torch.zeros_like(self.params)
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """One epoch (from 1) of every row; returns the training criterion's sample means, (A, K) float64."""
+        k = len(self.settings)
+        total = torch.zeros(len(self.params), dtype=torch.float64, device=self.params.device)
+        for segment in self.batches.segments(epoch):
+            rows = segment.x.shape[1] * k
+            scale, offset = self._adamw_tables(segment.steps, rows)
+            for t in range(len(segment)):
+                loss = self._gradients(segment, t, rows)
+                total[:rows] += loss * segment.sizes[t].repeat_interleave(k)
+                self._adamw(rows, scale[t], offset[t])
+        sizes = torch.from_numpy(self.batches.sizes).to(total.device).unsqueeze(1)
+        return (total.view(-1, k) / sizes).cpu()
+
+    def _gradients(self, segment: Segment, t: int, rows: int) -> Tensor:
+        k = len(self.settings)
+        keep = None
+        if self.keep_from is not None and segment.noise is not None:
+            noise = segment.noise[t].unsqueeze(1)
+            keep = (noise >= self.keep_from.view(1, k, 1, 1)).flatten(0, 1)
+        return self.gradients(
+            self.layout.views(self.params[:rows]),
+            self.layout.views(self.grads[:rows]),
+            _for_settings(segment.x[t], k),
+            _for_settings(segment.y[t], k),
+            _for_settings(segment.weight[t], k),
+            self.settings[0].gamma if self.gamma is None else self.gamma[:rows],
+            keep,
+            self.keep_rate[:rows],
+        )
+
+    def _adamw_tables(self, steps: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Bias corrections of T steps as (T, R, 1): w += m / (scale * sqrt(v) + offset) is AdamW's step."""
+        correction1, correction2 = 1 - BETA1**steps, 1 - BETA2**steps
+        k, dtype = len(self.settings), self.params.dtype
+        lr = self.lr[:rows]
+        scale = (correction1 / correction2.sqrt()).repeat_interleave(k, dim=1).unsqueeze(2) / -lr
+        offset = (EPSILON * correction1).repeat_interleave(k, dim=1).unsqueeze(2) / -lr
+        return scale.to(dtype), offset.to(dtype)
+
+    def _adamw(self, rows: int, scale: Tensor, offset: Tensor) -> None:
+        """One AdamW step of the first `rows` rows, the L2-SP pull added to the gradient."""
+        params, grads, work = self.params[:rows], self.grads[:rows], self.work[:rows]
+        first, second = self.first[:rows], self.second[:rows]
+        if self.pull is not None:
+            torch.sub(params, self.start[:rows], out=work)
+            grads.addcmul_(work, self.pull[:rows])
+        if self.decay is not None:
+            params.mul_(self.decay[:rows])
+        first.lerp_(grads, 1 - BETA1)
+        second.mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)
+        torch.sqrt(second, out=work)
+        torch.addcmul(offset, work, scale, out=work)
+        params.addcdiv_(first, work)
+
+    def rows_of(self, setting: int) -> Tensor:
+        """(A, P), the heads of one setting (position in this stack), sharing memory."""
+        return self.params.view(len(self.batches.sectors), len(self.settings), -1)[:, setting]
+
+    def keep_settings(self, positions: Sequence[int]) -> None:
+        """Drop every setting but those at `positions`; the rest trains on as if nothing had happened."""
+        k, kept = len(self.settings), list(positions)
+        for name in ("start", "params", "first", "second"):
+            value = getattr(self, name).view(-1, k, self.layout.padded)[:, kept]
+            setattr(self, name, value.flatten(0, 1).clone())
+        self.settings = [self.settings[p] for p in kept]
+        self.indices = [self.indices[p] for p in kept]
+        self._prepare()
+
+    def state(self) -> dict[str, Tensor | list[int]]:
+        """What must be kept to continue after an epoch."""
+        return {"params": self.params, "first": self.first, "second": self.second, "indices": self.indices}
+
+    def load_state(self, state: Mapping[str, Tensor | list[int]]) -> None:
+        """Continue from `state`, which may hold fewer settings than this stack."""
+        left = set(state["indices"])
+        self.keep_settings([p for p, index in enumerate(self.indices) if index in left])
+        for name in ("params", "first", "second"):
+            getattr(self, name).copy_(state[name])
+
+
+def _for_settings(batch: Tensor, k: int) -> Tensor:
+    """(A, B, ...) to (A * K, B, ...), each sector's batch for each of its K settings; no copy where A or K is 1."""
+    if k == 1:
+        return batch
+    if len(batch) == 1:
+        return batch.expand(k, *batch.shape[1:])
+    return batch.unsqueeze(1).expand(-1, k, *batch.shape[1:]).flatten(0, 1)
