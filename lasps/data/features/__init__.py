@@ -42,11 +42,11 @@ def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) ->
     bases = [_BY_NAME[f.base] for f in wanted if f.base is not None and f.base not in {w.name for w in wanted}]
     columns = list(dict.fromkeys([*wanted, *bases]))
     out = np.empty((panel.height, len(columns)), dtype=np.float32)
-    arrays = [panel[name].to_numpy().astype(np.float64) for name in (*PRICES, "volume")]
+    arrays = _bar_arrays(panel)
     with np.errstate(invalid="ignore", divide="ignore"):
         for first, last in _chunks(starts):
             rows = slice(starts[first], starts[last])
-            bars = Bars(*(a[rows] for a in arrays), starts=starts[first : last + 1] - starts[first])
+            bars = Bars([a[rows] for a in arrays], starts[first : last + 1] - starts[first])
             _fill(out[rows], bars, columns)
     _fill_cross_section(out, panel, columns)
     return out[:, : len(wanted)] if bases else out
@@ -55,8 +55,8 @@ def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) ->
 def volatility(panel: pl.DataFrame, days: int = 20) -> np.ndarray:
     """Standard deviation (ddof 1) of the last `days` daily log returns, unscaled: float64 (R,), NaN where undefined."""
     starts = _checked_starts(panel)
-    arrays = [panel[name].to_numpy().astype(np.float64) for name in (*PRICES, "volume")]
-    bars = Bars(*arrays, starts=starts)
+    arrays = _bar_arrays(panel)
+    bars = Bars(arrays, starts)
     return np.where(bars.position >= days, bars.volatility(days), np.nan)
 
 
@@ -82,6 +82,11 @@ def _checked_starts(panel: pl.DataFrame) -> np.ndarray:
     if not later.all() or panel["code"].n_unique() != len(starts) - 1:
         raise ValueError("the panel is not sorted by (code, date) or repeats a key; run make_panel first")
     return starts
+
+
+def _bar_arrays(panel: pl.DataFrame) -> list[np.ndarray]:
+    """Open, high, low, close and volume as float64 (R,)."""
+    return [panel[name].to_numpy().astype(np.float64) for name in (*PRICES, "volume")]
 
 
 def _chunks(starts: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ variance, and neither later rows nor rows before the look-back can change a sing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -30,11 +30,12 @@ class Bars:
     `position` (days since the stock's first row), which is why a feature states its look-back.
     """
 
-    def __init__(self, open: Array, high: Array, low: Array, close: Array, volume: Array, starts: Array) -> None:
-        self.close, self.high_price, self.low_price = close, high, low
-        self.open_log, self.high, self.low, self.log = np.log(open), np.log(high), np.log(low), np.log(close)
-        self.volume, self.starts = volume, starts
-        self.position = np.arange(len(close)) - np.repeat(starts[:-1], np.diff(starts))
+    def __init__(self, arrays: Sequence[Array], starts: np.ndarray) -> None:
+        """Take open, high, low, close and volume, and the first row of each stock with the row count at the end."""
+        open_, high, low, self.close, self.volume = arrays
+        self.open_log, self.high, self.low, self.log = np.log(open_), np.log(high), np.log(low), np.log(self.close)
+        self.starts = starts
+        self.position = np.arange(len(self.close)) - np.repeat(starts[:-1], np.diff(starts))
         self._blocks: dict[tuple[str, str, int], Array] = {}
 
     @cached_property

@@ -143,10 +143,22 @@ FEATURES: tuple[Feature, ...] = (
         lambda b: _share(b.open_log - b.previous, np.maximum(b.high, b.previous) - np.minimum(b.low, b.previous)),
     ),
     Feature("body", "candle", "log of close over open", 0, lambda b: b.log - b.open_log),
-    Feature("log_range", "candle", "log of the day's range (log high over low)", 0, lambda b: _log_floored(b.high - b.low)),
-    Feature("upper_shadow", "candle", "upper shadow as a share of the range", 0, lambda b: _share(b.upper_shadow, b.high - b.low)),
-    Feature("lower_shadow", "candle", "lower shadow as a share of the range", 0, lambda b: _share(b.lower_shadow, b.high - b.low)),
-    Feature("log_shadows", "candle", "log of both shadows' length", 0, lambda b: _log_floored(b.upper_shadow + b.lower_shadow)),
+    Feature(
+        "log_range", "candle", "log of the day's range (log high over low)", 0,
+        lambda b: _log_floored(b.high - b.low),
+    ),
+    Feature(
+        "upper_shadow", "candle", "upper shadow as a share of the range", 0,
+        lambda b: _share(b.upper_shadow, b.high - b.low),
+    ),
+    Feature(
+        "lower_shadow", "candle", "lower shadow as a share of the range", 0,
+        lambda b: _share(b.lower_shadow, b.high - b.low),
+    ),
+    Feature(
+        "log_shadows", "candle", "log of both shadows' length", 0,
+        lambda b: _log_floored(b.upper_shadow + b.lower_shadow),
+    ),
     _rank("return_1", 1),
     _rank("return_5", 5),
     _rank("return_20", 20),
@@ -155,7 +167,10 @@ FEATURES: tuple[Feature, ...] = (
     _against_sector("return_1", 1),
     _against_sector("return_5", 5),
     _against_sector("return_20", 20),
-    Feature("observed", "mask", "1 if every look-back is defined, else 0; never NaN", 0, lambda b: (b.position >= LONGEST) * 1.0),
+    Feature(
+        "observed", "mask", "1 if every look-back is defined, else 0; never NaN", 0,
+        lambda b: (b.position >= LONGEST) * 1.0,
+    ),
 )  # fmt: skip
 
 DEFAULT_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.group != "sector")
