@@ -14,7 +14,9 @@ from typing import Any
 import polars as pl
 
 from lasps.data.integrity import bars as _bars
+from lasps.data.integrity import dataset_folder as _folder
 from lasps.data.integrity import industries as _industries
+from lasps.data.integrity import inputs as _inputs
 from lasps.data.integrity import moves as _moves
 from lasps.data.integrity import samples as _samples
 from lasps.data.integrity import trading_days as _days
@@ -33,9 +35,9 @@ BAR_CHECKS: tuple[Callable[[_bars.Bars], Finding], ...] = (
     _moves.scale_breaks, _moves.stray_days, _days.halts, _days.frozen_prices, _days.volume_outliers,
     _days.calendar_gaps, _days.calendar_holes,
 )  # fmt: skip
-DATASET_CHECKS: tuple[Callable[[_samples.Dataset], Finding], ...] = (
-    _samples.array_agreement, _samples.label_balance, _samples.split_overlap, _samples.label_leaks,
-    _samples.feature_values, _samples.duplicated_features, _samples.blank_charts,
+DATASET_CHECKS: tuple[Callable[[_folder.Dataset], Finding], ...] = (
+    _folder.array_agreement, _samples.label_balance, _samples.sample_sectors, _samples.split_overlap, _samples.label_leaks,
+    _inputs.feature_values, _inputs.duplicated_features, _inputs.blank_charts,
 )  # fmt: skip
 _OTHER = ("short_histories", "codes_without_industry", "industries_without_sector",
           "sector_values", "small_sectors", "dominant_sector")  # fmt: skip
@@ -83,7 +85,7 @@ def check(
     if panel is not None and "sector" in panel.columns:
         findings += _sector_checks(panel)
     if dataset is not None:
-        data = _samples.open_dataset(dataset)
+        data = _folder.open_dataset(dataset)
         findings += [run(data) for run in DATASET_CHECKS]
         figures |= dataset_figures(data)
     return IntegrityReport(findings, figures)

@@ -13,7 +13,7 @@ COLUMNS = ("code", "date", "open", "high", "low", "close", "volume")
 PRICES = ("open", "high", "low", "close")
 
 FATAL_OUTSIDE = 0.01
-"""Share of rows with a price outside low..high from which a file is unusable. Guess, not tuned: real files have 1e-4."""
+"""Share of rows with a price outside low..high from which a file is unusable. Guess: real files have 1e-4."""
 FATAL_OUTSIDE_YEAR = 0.05
 """The same within one calendar year of at least MIN_YEAR_ROWS rows. Guess, not tuned."""
 MIN_YEAR_ROWS = 100
@@ -69,7 +69,8 @@ def prepare(raw: pl.DataFrame) -> Bars:
 
 def sort_once(typed: pl.DataFrame) -> pl.DataFrame:
     """Sorted by (code, date), the first row of every key; a table that is in order already is not sorted again."""
-    ordered = typed if not typed.select(out_of_order().any()).item() else typed.sort("code", "date", maintain_order=True)
+    unsorted = typed.select(out_of_order().any()).item()
+    ordered = typed.sort("code", "date", maintain_order=True) if unsorted else typed
     again = (pl.col("code") == pl.col("code").shift(1)) & (pl.col("date") == pl.col("date").shift(1))
     return ordered.filter(~again.fill_null(False))
 
@@ -115,7 +116,7 @@ def market_calendar(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_previous(rows: pl.DataFrame) -> pl.DataFrame:
-    """Traded rows with: previous_close, previous_date, skipped (market days between), rank, from_end, change, next_change."""
+    """Traded rows with previous_close and _date, skipped market days between, rank, from_end, change, next_change."""
     traded = rows.filter(~pl.col("halted") & is_valid())
     by_code = {"previous_close": pl.col("close").shift(1), "previous_date": pl.col("date").shift(1)}
     traded = traded.with_columns(
@@ -167,7 +168,7 @@ def malformed_codes(bars: Bars) -> Finding:
     return found(
         "malformed_codes", hits, codes.height, severity=severity,
         summary=f"{plural(hits.height, 'code')} not six characters long.",
-        advice="Indices and other series leave with the universe (no industry). Codes that lost their zeros: --pad-codes.",
+        advice="Indices and the like leave with the universe (no industry). Codes that lost their zeros: --pad-codes.",
     )  # fmt: skip
 
 

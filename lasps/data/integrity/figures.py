@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 
 from lasps.data.integrity.bars import Bars
-from lasps.data.integrity.samples import Dataset, contact_sheet, label_shares, label_table
+from lasps.data.integrity.dataset_folder import Dataset
+from lasps.data.integrity.inputs import contact_sheet
+from lasps.data.integrity.samples import label_shares, label_table
 
 MOVE_EDGES = np.linspace(-0.35, 0.35, 141)
 """Histogram edges of daily moves, 0.5 points wide: the limits show as walls at 15 and 30 %."""

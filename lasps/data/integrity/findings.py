@@ -62,6 +62,13 @@ def found(
     return Finding(name, severity, hits.height, n_checked, summary, advice, examples, **more)
 
 
+def hits_without_date(lines: list[tuple[Any, ...]]) -> pl.DataFrame:
+    """Hits that have no date from (code, detail, ...) tuples, in their order."""
+    pairs = [line[:2] for line in lines]
+    schema = {"code": pl.String, "detail": pl.String}
+    return pl.DataFrame(pairs, schema=schema, orient="row").with_columns(date=pl.lit(None, pl.Date))
+
+
 @dataclass
 class IntegrityReport:
     """All findings of one look at the data, and what the pictures of the HTML page are drawn from."""

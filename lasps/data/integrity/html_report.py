@@ -138,7 +138,8 @@ def _sheet(charts: list[tuple[str, np.ndarray]]) -> Figure:
 
     rows = -(-len(charts) // SHEET_COLUMNS)
     height, width = charts[0][1].shape[:2]
-    figure = Figure(figsize=(12, 0.3 * rows + 12 / SHEET_COLUMNS * rows * height / width), dpi=110, layout="constrained")
+    size = (12, rows * (0.3 + 12 / SHEET_COLUMNS * height / width))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     for position, axes in enumerate(figure.subplots(rows, SHEET_COLUMNS, squeeze=False).flat):
         axes.set_axis_off()
         if position < len(charts):

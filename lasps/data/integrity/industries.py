@@ -18,9 +18,8 @@ WARN_DOMINANT, FATAL_DOMINANT = 0.3, 0.5
 
 def codes_without_industry(codes: pl.Series, listing: pl.DataFrame) -> Finding:
     """Codes that the listing lacks or lists without an industry; the universe leaves them out."""
-    known = pl.DataFrame({"code": codes}).join(
-        listing.select("code", "name", "industry", listed=pl.lit(True)).unique("code", keep="first"), on="code", how="left"
-    )
+    listed = listing.select("code", "name", "industry", listed=pl.lit(True)).unique("code", keep="first")
+    known = pl.DataFrame({"code": codes}).join(listed, on="code", how="left")
     empty = pl.col("industry").fill_null("").str.strip_chars() == ""
     hits = known.filter(empty).sort("code").with_columns(date=pl.lit(None, pl.Date))
     why = pl.when(pl.col("listed").is_null()).then(pl.lit("not in the listing"))
@@ -29,7 +28,7 @@ def codes_without_industry(codes: pl.Series, listing: pl.DataFrame) -> Finding:
         "codes_without_industry", hits, len(codes),
         severity="fatal" if hits.height > FATAL_UNKNOWN * len(codes) else "warning",
         summary=f"{percent(hits.height, len(codes))} codes have no industry; the universe leaves them out.",
-        advice="Funds and new listings have none. If most are missing, the listing is another market's or lost its zeros.",
+        advice="Funds and new listings have none. Most missing: the listing is not this market's or lost its zeros.",
     )  # fmt: skip
 
 
@@ -45,8 +44,9 @@ def industries_without_sector(
     hits = names.filter(pl.col("industry").is_in(unknown)).sort("n", "industry", descending=[True, False])
     hits = hits.with_columns(date=pl.lit(None, pl.Date), detail=pl.format("{}: {} stocks", "industry", "n"))
     lost, total = int(hits["n"].sum()), int(names["n"].sum())
+    severity: Severity = "fatal" if lost > FATAL_UNKNOWN * total else "warning"
     return found(
-        "industries_without_sector", hits, names.height, severity="fatal" if lost > FATAL_UNKNOWN * total else "warning",
+        "industries_without_sector", hits, names.height, severity=severity,
         summary=f"{plural(hits.height, 'industry', 'industries')} with {plural(lost, 'stock')} map to no sector.",
         advice="Add them to lasps/config/industries.csv. If most are unknown, the industry column was read wrongly.",
     )  # fmt: skip
@@ -61,7 +61,8 @@ def sector_values(panel: pl.DataFrame, num_sectors: int) -> Finding:
     outside = (pl.col("low") < 0) | (pl.col("high") >= num_sectors)
     bad = (pl.col("nulls") > 0) | outside.fill_null(True) | (pl.col("low") != pl.col("high"))
     hits = by_code.filter(bad).sort("code")
-    detail = pl.format("sectors {} to {}, {} rows without", pl.col("low").fill_null(-1), pl.col("high").fill_null(-1), "nulls")
+    low, high = pl.col("low").fill_null(-1), pl.col("high").fill_null(-1)
+    detail = pl.format("sectors {} to {}, {} rows without", low, high, "nulls")
     return found(
         "sector_values", hits.with_columns(detail=detail), by_code.height, severity="fatal",
         summary=f"{plural(hits.height, 'stock')} without one sector in 0..{num_sectors - 1}.",
@@ -80,7 +81,7 @@ def small_sectors(panel: pl.DataFrame, num_sectors: int) -> Finding:
     return found(
         "small_sectors", hits, num_sectors, severity="warning", table=_rows(sizes),
         summary=f"{plural(hits.height, 'sector')} with fewer than {MIN_SECTOR_STOCKS} stocks, {empty} of them empty.",
-        advice="Their heads keep Phase 3's weights or learn single companies. Merge sectors in lasps/config, or accept it.",
+        advice="Their heads keep Phase 3's weights or learn single companies. Merge sectors, or accept it.",
     )  # fmt: skip
 
 
@@ -92,12 +93,14 @@ def dominant_sector(panel: pl.DataFrame, num_sectors: int) -> Finding:
     severity: Severity = "fatal" if largest > FATAL_DOMINANT * total else "warning"
     share = 100 * largest / max(total, 1)
     top = sizes.head(1).filter(pl.col("stocks") > WARN_DOMINANT * total)
-    top = top.with_columns(code=pl.format("sector {}", "sector"), date=pl.lit(None, pl.Date), detail=pl.lit(f"{share:.0f} %"))
+    top = top.with_columns(
+        code=pl.format("sector {}", "sector"), date=pl.lit(None, pl.Date), detail=pl.lit(f"{share:.0f} %")
+    )
     kind = "all stocks are in one sector" if largest == total else f"sector {sector} holds {share:.0f} % of the stocks"
     return found(
         "dominant_sector", top, num_sectors, severity=severity, table=_rows(sizes.sort("sector")),
         summary=f"{kind} ({largest:,} of {total:,}).",
-        advice="The sector map is probably broken: compare the listing's industry names with lasps/config/industries.csv.",
+        advice="The sector map is probably broken: compare the listing's industries with lasps/config/industries.csv.",
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import date
 from fractions import Fraction
 
 import numpy as np
@@ -11,10 +10,10 @@ import polars as pl
 
 from lasps.data.integrity.bars import Bars
 from lasps.data.integrity.findings import Finding, Severity, found, percent, plural
+from lasps.data.panel import PRICE_LIMIT_CHANGE
 
-LIMIT_CHANGE = date(2015, 6, 15)
-"""KRX widened the daily price limit from +-15 % to +-30 % on this day."""
 LIMIT_BEFORE, LIMIT_SINCE = 0.15, 0.30
+"""KRX's daily price limit before and since 2015-06-15."""
 
 TICKS = ((1_000, 1.0), (5_000, 5.0), (10_000, 10.0), (50_000, 50.0), (100_000, 100.0), (500_000, 500.0))
 """Price below which the tick holds: KRX's table until January 2023, the coarser of the two in use; above: 1,000."""
@@ -47,7 +46,7 @@ SIMPLE_RATIOS = tuple(
 
 def price_limit() -> pl.Expr:
     """The limit of a row's date as a fraction."""
-    return pl.when(pl.col("date") < LIMIT_CHANGE).then(LIMIT_BEFORE).otherwise(LIMIT_SINCE)
+    return pl.when(pl.col("date") < PRICE_LIMIT_CHANGE).then(LIMIT_BEFORE).otherwise(LIMIT_SINCE)
 
 
 def tick(price: pl.Expr) -> pl.Expr:
@@ -129,10 +128,11 @@ def impossible_ranges(bars: Bars) -> Finding:
 
 
 def level_changes(traded: pl.DataFrame) -> pl.DataFrame:
-    """Jumps with `ratio` (factor of the level, medians of STAY_DAYS closes) and `kind`: overnight, halt or stray day."""
+    """Jumps beyond the limit with `ratio` and `kind`: overnight or halt (the level stays), stray day, passing."""
     jumps = beyond_limit(traded.with_columns(position=pl.int_range(pl.len())))
     jumps = jumps.with_columns(
-        after=_median_close(traded, jumps, range(0, STAY_DAYS)), before=_median_close(traded, jumps, range(-STAY_DAYS, 0))
+        after=_median_close(traded, jumps, range(STAY_DAYS)),
+        before=_median_close(traded, jumps, range(-STAY_DAYS, 0)),
     )
     jumps = jumps.filter(pl.col("exempt").fill_null("") != "liquidation trading")
     log_jump, log_level = pl.col("change").log(), (pl.col("after") / pl.col("before")).log()
@@ -170,13 +170,13 @@ def scale_breaks(bars: Bars) -> Finding:
     date_hit, same = _busiest_date(hits)
     joined = same >= max(SAME_DATE_CODES, FATAL_CODE_SHARE * n_codes)
     fatal = joined or large["code"].n_unique() > FATAL_CODE_SHARE * n_codes
-    joined_at = f" {same} of them on {date_hit}: two pulls with different adjustments were joined there." if joined else ""
+    joined_at = f" {same} of them on {date_hit}: two different pulls were joined there." if joined else ""
+    n_large, n_halt = large.height, hits.filter(pl.col("kind") == "halt").height
     return found(
         "scale_breaks", hits.with_columns(detail=_break()), bars.traded.height,
         severity="fatal" if fatal else "warning", repairs=_rescale(hits),
-        summary=f"{plural(hits['code'].n_unique(), 'stock')} of {n_codes:,} change their level by a ratio and stay there: "
-        f"{large.height} overnight by {LARGE_RATIO} or more, {hits.filter(pl.col('kind') == 'halt').height} "
-        f"across a halt.{joined_at}",
+        summary=f"{plural(hits['code'].n_unique(), 'stock')} of {n_codes:,} change their level by a ratio and stay: "
+        f"{n_large} overnight by {LARGE_RATIO} or more, {n_halt} across a halt.{joined_at}",
         advice="Pull these stocks again in one go, or rescale the segment before the day (repair rescale_segment).",
     )  # fmt: skip
 
@@ -197,7 +197,7 @@ def stray_days(bars: Bars) -> Finding:
 
 
 def nearest_simple_ratio(ratio: float, tolerance: float = 0.10) -> str:
-    """'1/5' or '3/2' when the ratio is that close to a split's, else ''. The night's own move blurs it by some percent."""
+    """'1/5' or '3/2' when the ratio is that close to a split's, else ''; the night's own move blurs it."""
     best = min(SIMPLE_RATIOS, key=lambda simple: abs(math.log(ratio / simple)))
     if abs(math.log(ratio / best)) > tolerance:
         return ""

@@ -46,7 +46,7 @@ def frozen_prices(bars: Bars) -> Finding:
     """FROZEN_ROWS or more equal closes in a row although shares were traded: a feed that repeats its last price."""
     stretch = pl.struct("code", "close").rle_id()
     runs = bars.traded.group_by(run=stretch).agg(
-        pl.col("code").first(), date=pl.col("date").min(), last=pl.col("date").max(), close=pl.col("close").first(), n=pl.len()
+        pl.col("code", "close").first(), date=pl.col("date").min(), last=pl.col("date").max(), n=pl.len()
     )  # fmt: skip
     hits = runs.filter(pl.col("n") >= FROZEN_ROWS).sort("n", "code", "date", descending=[True, False, False])
     share = float(hits["n"].sum()) / max(bars.traded.height, 1)
@@ -68,10 +68,11 @@ def volume_outliers(bars: Bars) -> Finding:
     usual = np.median(traded["volume"].to_numpy()[before], axis=1) if rows.height else np.empty(0)
     rows = rows.with_columns(factor=pl.col("volume") / np.maximum(usual, 1.0))
     hits = rows.filter(pl.col("factor") > VOLUME_FACTOR).sort("factor", descending=True)
-    detail = pl.format("{} shares, {} x the usual", pl.col("volume").cast(pl.Int64), pl.col("factor").round(0).cast(pl.Int64))
+    detail = pl.format("{} shares, {} x the usual", *(pl.col(c).round(0).cast(pl.Int64) for c in ("volume", "factor")))
     n = bars.traded.height
+    severity: Severity = "warning" if hits.height > WARN_VOLUME * n else "info"
     return found(
-        "volume_outliers", hits.with_columns(detail=detail), n, severity="warning" if hits.height > WARN_VOLUME * n else "info",
+        "volume_outliers", hits.with_columns(detail=detail), n, severity=severity,
         summary=f"{percent(hits.height, n)} rows with more than {VOLUME_FACTOR:g} times the usual volume.",
         advice="News does that to quiet stocks. Many on one date: the unit changed (shares, thousand shares, KRW).",
     )  # fmt: skip

@@ -1,0 +1,89 @@
+#!/usr/bin/env python
+"""Look at market data before anything is trained on it: a table on the terminal, an HTML page with pictures.
+
+    python experiments/check_data.py --source bars.parquet --listing listing.csv
+    python experiments/check_data.py --data-dir data/processed
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from loguru import logger
+
+from experiments._cli import run_script, write_json
+from lasps.config.settings import settings
+
+
+def main() -> None:
+    """Exit code 0: no fatal finding but the waived ones; 2: fatal findings, or nothing to look at."""
+    args = _arguments()
+    from lasps.data import integrity
+
+    integrity.validate_waivers(args.waive)
+    if args.source is None and args.listing is not None:
+        logger.warning("--listing is ignored without --source")
+    report = _check_source(args) if args.source else _check_dataset(args)
+    report.waived = tuple(args.waive)
+    print(report.text())
+    write_json(args.json, report.to_dict())
+    if args.suggest_repairs is not None:
+        write_json(args.suggest_repairs, [repair for finding in report.sorted() for repair in finding.repairs])
+        logger.info(f"Saved: {args.suggest_repairs} (choose from it, then --repairs FILE)")
+    title = f"Data integrity: {(args.source or args.data_dir).name}"
+    logger.info(f"Saved: {report.write_html(args.html, title)}")
+    report.raise_if_fatal(args.waive)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default=None, metavar="FILE", help="raw bars: parquet, CSV or a folder")
+    parser.add_argument("--listing", type=Path, default=None, metavar="FILE", help="code, name, market, industry")
+    parser.add_argument("--pad-codes", action="store_true", help="give codes their lost leading zeros back")
+    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a finished dataset, without --source")
+    parser.add_argument("--waive", nargs="+", default=[], metavar="CHECK", help="fatal findings to accept, by name")
+    parser.add_argument("--repairs", type=Path, default=None, metavar="FILE", help="JSON list of repairs to apply first")
+    parser.add_argument("--suggest-repairs", type=Path, default=None, metavar="FILE", help="write possible repairs here")
+    parser.add_argument("--html", type=Path, default=settings.REPORT_DIR / "integrity.html", metavar="FILE")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the findings here as well")
+    return parser.parse_args()
+
+
+def _check_source(args: argparse.Namespace) -> Any:
+    """Raw bars, and where they make one, the panel with its sectors."""
+    from lasps.data import integrity
+    from lasps.data.sources import files
+
+    raw = files.read_bars(args.source, pad_codes=args.pad_codes)
+    if args.repairs is not None:
+        raw, counts = integrity.apply_repairs(raw, integrity.read_repairs(args.repairs))
+        logger.info(f"Repaired: {counts['rows']}")
+    listing = files.read_listing(args.listing) if args.listing else None
+    return integrity.check(_panel(raw, listing) if listing is not None else None, listing, raw=raw)
+
+
+def _panel(raw: Any, listing: Any) -> Any:
+    """The panel with sectors, or None with a warning where the raw bars make none: the raw checks say why."""
+    from lasps.data import panel, universe
+
+    try:
+        bars, _ = panel.make_panel(raw)
+        return universe.select_universe(bars, listing)[0]
+    except ValueError as error:
+        logger.warning(f"no panel can be made of these bars, the sector checks are left out: {error}")
+        return None
+
+
+def _check_dataset(args: argparse.Namespace) -> Any:
+    from lasps.data import integrity
+
+    return integrity.check(dataset=args.data_dir)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,105 @@
+"""FinanceDataReader's replies turned into bars and a listing, and its errors into sentences.
+
+The shapes are those of finance-datareader 0.9.202: `DataReader(code, start, end)` is a pandas frame with the index
+`Date` and Open, High, Low, Close, Volume, Change (adjusted, from Naver; a halted day has open = high = low = 0; a code
+without data, or a page that is none, gives an empty frame); `StockListing("KRX")` has Code, Name, Market and prices,
+`StockListing("KRX-DESC")` has Code, Sector (the industry's name) and Industry (the company's products).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+_COLUMNS = ("Open", "High", "Low", "Close", "Volume")
+
+
+class DownloadError(ValueError):
+    """Nothing could be downloaded; the message says why and what to do."""
+
+
+def to_bars(code: str, frame: Any) -> pl.DataFrame:
+    """FinanceDataReader's frame of one stock as raw bars, sorted by date.
+
+    Args:
+        code: the stock asked for.
+        frame: index Date; Open, High, Low, Close (KRW), Volume (shares); other columns are ignored.
+
+    Returns:
+        code, date, open, high, low, close Float64, volume Int64.
+
+    Raises:
+        DownloadError: an empty frame, columns or dates missing, a date twice.
+    """
+    if frame is None or len(frame) == 0:
+        raise DownloadError("an empty reply: no such stock, no days in that time, or a page instead of data")
+    missing = [c for c in _COLUMNS if c not in frame.columns]
+    if missing:
+        raise DownloadError(f"the reply has no {', '.join(missing)}, but {', '.join(map(str, frame.columns))}")
+    index = frame.index
+    if getattr(index, "tz", None) is not None:
+        index = index.tz_localize(None)
+    if index.dtype.kind != "M":
+        raise DownloadError(f"the reply is not indexed by dates, but by {index.dtype}")
+    columns: dict[str, Any] = {"date": index.to_numpy().astype("datetime64[D]")}
+    columns |= {name.lower(): frame[name].to_numpy(dtype="float64", na_value=float("nan")) for name in _COLUMNS}
+    bars = pl.DataFrame(columns).with_columns(code=pl.lit(code), volume=pl.col("volume").fill_nan(None).cast(pl.Int64))
+    bars = bars.select("code", "date", "open", "high", "low", "close", "volume").sort("date")
+    if bars["date"].is_duplicated().any():
+        raise DownloadError(f"the reply has the date {bars.filter(pl.col('date').is_duplicated())['date'][0]} twice")
+    return bars
+
+
+def to_listing(prices: Any, described: Any) -> pl.DataFrame:
+    """StockListing("KRX") and StockListing("KRX-DESC") as code, name, market, industry (nullable), sorted by code.
+
+    Raises:
+        DownloadError: an empty listing, columns missing, codes that lost their zeros.
+    """
+    for frame, name, columns in (
+        (prices, "KRX", ("Code", "Name", "Market")), (described, "KRX-DESC", ("Code", "Sector")),
+    ):  # fmt: skip
+        if frame is None or len(frame) == 0:
+            raise DownloadError(f"the listing {name} is empty")
+        if missing := [c for c in columns if c not in frame.columns]:
+            got = ", ".join(map(str, frame.columns))
+            raise DownloadError(f"the listing {name} has no {', '.join(missing)}, but {got}")
+    table = pl.DataFrame({c.lower(): _texts(prices[c]) for c in ("Code", "Name", "Market")})
+    industries = pl.DataFrame({"code": _texts(described["Code"]), "industry": _texts(described["Sector"])})
+    wrong = table.filter(~pl.col("code").fill_null("").str.contains(r"^[0-9A-Z]{6}$"))
+    if wrong.height:
+        raise DownloadError(f"{wrong.height} codes of the listing KRX are not 6 characters long: {wrong['code'][0]!r}")
+    return table.join(industries.unique("code", keep="first"), on="code", how="left").unique("code").sort("code")
+
+
+def _texts(column: Any) -> list[str | None]:
+    return [str(value).strip() if isinstance(value, str) and value.strip() else None if _empty(value) else str(value)
+            for value in column]  # fmt: skip
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value != value or value == ""
+
+
+def explain(error: BaseException) -> str:
+    """What an error of the library means, in one line."""
+    kind, text = type(error).__name__, (str(error).strip().splitlines() or [""])[0]
+    status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, DownloadError):
+        return str(error)
+    if isinstance(status, int):
+        hint = "; today's listing may not be published yet, try later" if status == 404 else ""
+        return f"the server answered HTTP {status}{hint}"
+    if kind == "JSONDecodeError":
+        return "the server sent no JSON, often an HTML page (maintenance, a login or a block)"
+    if isinstance(error, ValueError) and text.startswith("Failed to load data"):
+        return f"the server's reply could not be read ({text})"
+    if isinstance(error, TimeoutError) or "Timeout" in kind:
+        return f"no reply in time ({text})"
+    # 0.9.202 answers a refused connection with UnboundLocalError: its handler prints a reply that it never got
+    if isinstance(error, (OSError, UnboundLocalError)):
+        return f"no connection to the server ({kind})"
+    if isinstance(error, (KeyError, IndexError, AttributeError, TypeError)):
+        return f"FinanceDataReader could not read the reply ({kind}: {text}); pip install -U finance-datareader"
+    return f"{kind}: {text}"
