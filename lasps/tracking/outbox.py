@@ -128,7 +128,7 @@ class Outbox:
                                    0 if self.location.is_local else RUN_ID_SECONDS)
             return self.writer.run_ids.get(run, f"{SPOOLED}{run}")
 
-    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+    def flush(self, seconds: float) -> bool:
         """Wait until everything is sent, or the breaker is open, or the time is up; whether all is sent."""
         with self._changed:
             self._changed.wait_for(lambda: self._unsent == 0 or self.broken is not None, seconds)
@@ -136,7 +136,7 @@ class Outbox:
 
     def finish(self) -> None:
         """At the end of the outermost run: flush, then drop the journal or say where it lies."""
-        sent = self.flush()
+        sent = self.flush(FLUSH_SECONDS)
         with self._lock:
             if self._journal is None:
                 return

@@ -35,7 +35,6 @@ class Journal:
         (self.folder / "files").mkdir(parents=True)
         beside = location.database is not None and location.database.parent == location.folder.parent
         header = {"uri": None if beside else location.uri, "process": process_tags()}
-        self._file = (self.folder / JOURNAL).open("a", encoding="utf-8")
         self._write(header)
         self.count = 0
 
@@ -61,16 +60,11 @@ class Journal:
         return str(target.relative_to(self.folder))
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file; the journal stays on disk."""
-        self._file.close()
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
     def delete(self) -> None:
         """Everything in it was carried out."""
-        self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
