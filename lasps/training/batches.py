@@ -1,0 +1,130 @@
+"""Batches: a fast loader in a repeatable order, and one shape for whatever a loader yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lasps.config.settings import CLASS_NAMES
+from lasps.reproducibility import derived_seed
+
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
+"""time series (B,T,F), charts (B,3,H,W), sector ids (B,), labels (B,)"""
+KEYS = ("time_series", "chart_image", "sector_id", "label")
+
+
+class BatchedDataset(Protocol):
+    """A dataset that stacks a batch itself."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> Tensors: ...
+
+
+class BatchLoader:
+    """Batches of a dataset with a `batch(indices)` method, without a Python call per sample.
+
+    The order of epoch e is drawn from (seed, e) alone: the e-th pass of two loaders is the same, whatever ran before.
+    `set_epoch(e)` chooses e; without it, e counts the passes. The last batch may be short; nothing is dropped.
+
+    Yields:
+        time series float32 (B,T,F), charts uint8 or float32 (B,3,H,W), sector ids int64 (B,), labels int64 (B,).
+    """
+
+    def __init__(self, dataset: BatchedDataset, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is epoch `epoch`."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The sample indices of one epoch, int64 (N,)."""
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng(derived_seed(self.seed, "order", epoch)).permutation(len(self.dataset))
+
+    def __iter__(self) -> Iterator[Tensors]:
+        order = self.order(self.epoch)
+        self.epoch += 1
+        for start in range(0, len(order), self.batch_size):
+            yield self.dataset.batch(order[start:start + self.batch_size])
+
+
+class Batch(NamedTuple):
+    """One batch on the device of the model."""
+
+    time_series: Tensor
+    charts: Tensor
+    sector_ids: Tensor
+    labels: Tensor
+
+
+def iterate(loader: Iterable[Any], device: str | torch.device) -> Iterator[Batch]:
+    """The loader's batches on `device`: tuples of four tensors, dicts, or lists of the seed's items."""
+    for number, batch in enumerate(loader):
+        tensors = _as_tensors(batch, number)
+        yield Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+
+def _as_tensors(batch: Any, number: int) -> Sequence[Tensor]:
+    if isinstance(batch, Mapping) and all(key in batch for key in KEYS):
+        return _checked_labels([torch.as_tensor(batch[key]) for key in KEYS], number)
+    if isinstance(batch, Sequence) and len(batch) == 4 and all(isinstance(part, Tensor) for part in batch):
+        return _checked_labels(batch, number)
+    raise ValueError(f"batch {number}: expected a tuple (time_series, chart_image, sector_id, label) of tensors or a "
+                     f"dict with these keys, got {type(batch).__name__}; give the DataLoader "
+                     "collate_fn=stock_collate_fn (lasps.data.datasets.stock_dataset)")
+
+
+def _checked_labels(tensors: Sequence[Tensor], number: int) -> Sequence[Tensor]:
+    labels = tensors[3]
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= len(CLASS_NAMES)):
+        raise ValueError(f"batch {number}: expected labels 0 SELL, 1 HOLD, 2 BUY, got {int(labels.min())}.."
+                         f"{int(labels.max())}")
+    return tensors
+
+
+def as_loader(data: Any, batch_size: int) -> Iterable[Any]:
+    """A dataset as an ordered loader; whatever else can be iterated, as it is.
+
+    Raises:
+        ValueError: there is nothing in it.
+    """
+    if hasattr(data, "batch") and hasattr(data, "__len__"):
+        data = BatchLoader(data, batch_size)
+    elif isinstance(data, Dataset):
+        data = DataLoader(data, batch_size=batch_size, shuffle=False)
+    if hasattr(data, "__len__") and not len(data):
+        raise ValueError("expected at least one sample, got an empty dataset or loader")
+    return data
+
+
+def checked_loader(loader: Any, name: str) -> None:
+    """Raise ValueError unless `loader` has a length above 0."""
+    if not hasattr(loader, "__len__") or not hasattr(loader, "__iter__"):
+        raise ValueError(f"{name}: expected a DataLoader or BatchLoader with a length, got {type(loader).__name__}")
+    if not len(loader):
+        raise ValueError(f"{name}: expected at least one batch, got an empty loader")
+
+
+def set_epoch(loader: Any, epoch: int, seed: int) -> None:
+    """Make the coming pass depend on (seed, epoch) alone: tell whoever has a `set_epoch`, seed a loader's generator."""
+    sampler = getattr(loader, "sampler", None)
+    for part in (loader, sampler, getattr(loader, "batch_sampler", None)):
+        if part is not None and hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+    for generator in {getattr(loader, "generator", None), getattr(sampler, "generator", None)}:
+        if generator is not None:
+            generator.manual_seed(derived_seed(seed, "generator", epoch))

@@ -1,0 +1,334 @@
+"""The three phases of training: backbone and common head, end to end, sector heads.
+
+All state of a running phase is in one `PhaseRun`; an epoch is a list of verbs. Epochs are counted from 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor
+from tqdm import tqdm
+
+from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
+from lasps.config.settings import settings
+from lasps.evaluation.calibration import corrected_log_probabilities
+from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.reproducibility import derived_seed, seed_everything, tensor_fingerprint
+from lasps.tracking import NullTracker, Tracker
+from lasps.training.batches import Batch, BatchLoader, checked_loader, iterate, set_epoch
+from lasps.training.inference import predict
+from lasps.training.loss_functions import FocalLoss
+from lasps.training.phase2 import train_phase2
+from lasps.training.resume import data_key, read_resume_state, resume_path, write_resume_state
+from lasps.training.schedule import learning_rate_factor, make_optimizer, set_learning_rate, warmup_steps_of
+
+PHASE1 = THREE_PHASE_CONFIG["phase1_backbone"]
+PHASE3 = THREE_PHASE_CONFIG["phase3_finetune"]
+State = dict[str, Tensor]
+UNTRAINED = {1: "sector_heads.", 3: "common_head."}
+"""The heads that a phase does not use."""
+AUTOCAST = ("auto", "bf16", "off")
+
+
+@dataclass
+class PhaseRun:
+    """Everything that changes while a phase runs."""
+
+    phase: int
+    optimizer: torch.optim.Optimizer
+    lr: float
+    total_steps: int
+    warmup_steps: int
+    epoch: int = 0
+    """finished epochs"""
+    step: int = 0
+    """optimiser steps done"""
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_state: State = field(default_factory=dict)
+
+    def epochs_without_gain(self) -> int:
+        """Finished epochs since the best one."""
+        return self.epoch - self.best_epoch
+
+    def record(self, figures: Mapping[str, float]) -> None:
+        """Append one epoch's figures to the history."""
+        for name, value in figures.items():
+            self.history.setdefault(name, []).append(float(value))
+
+
+class ThreePhaseTrainer:
+    """Trains a model in Phases 1, 3 and 2; each leaves the phase's best weights in `model`, in eval mode.
+
+    Args:
+        model: trained in place, moved to `device`.
+        device: "cpu", "cuda", "cuda:1" ...
+        tracker: gets one batched call per epoch; None keeps nothing.
+        seed: of everything random; one seed gives the same bits on the same machine and thread count.
+        resume_dir: where the state is kept after each epoch; None keeps none.
+        resume: go on from the state in `resume_dir`. A state of other settings or data is an error; without `resume`
+            it is removed and the phase starts afresh.
+        focal_gamma, class_weights: of the criterion and of the probabilities that choose the best weights.
+        weight_decay, warmup_fraction, gradient_clip: of the optimiser, see `schedule`.
+        autocast: "bf16", "off", or "auto" (bf16 where the GPU or processor computes it). Evaluation is in float32.
+    """
+
+    def __init__(self, model: SectorAwareFusionModel, device: str | torch.device = "cpu",
+                 tracker: Tracker | None = None, seed: int = TRAINING_CONFIG["seed"],
+                 resume_dir: str | Path | None = None, resume: bool = False, *,
+                 focal_gamma: float = TRAINING_CONFIG["focal_gamma"],
+                 class_weights: tuple[float, ...] = settings.CLASS_WEIGHTS,
+                 weight_decay: float = TRAINING_CONFIG["weight_decay"],
+                 warmup_fraction: float = TRAINING_CONFIG["warmup_fraction"],
+                 gradient_clip: float = TRAINING_CONFIG["gradient_clip"],
+                 autocast: str = TRAINING_CONFIG["autocast"]) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.tracker = NullTracker() if tracker is None else tracker
+        self.seed, self.resume = seed, resume
+        self.resume_dir = None if resume_dir is None else Path(resume_dir)
+        self.focal_gamma, self.class_weights = focal_gamma, tuple(class_weights)
+        self.weight_decay, self.warmup_fraction = weight_decay, warmup_fraction
+        self.gradient_clip = gradient_clip
+        self.autocast = uses_bf16(autocast, self.device)
+        self.criterion = FocalLoss(len(self.class_weights), focal_gamma, self.class_weights).to(self.device)
+
+    def state_dict(self) -> State:
+        """A copy of the model's weights and buffers, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    # ------------------------------------------------------------------------------------------------ the phases
+
+    def train_phase1(self, train_loader: Any, val_loader: Any, epochs: int = PHASE1["epochs"],
+                     lr: float = PHASE1["lr"], patience: int = PHASE1["patience"]) -> dict[str, Any]:
+        """Backbone and common head on all sectors; at the end every sector's head is a copy of the common head.
+
+        The best weights are those of the epoch with the lowest val log loss of the corrected probabilities; training
+        stops `patience` epochs after it.
+
+        Args:
+            train_loader, val_loader: loaders of (time_series, chart_image, sector_id, label) or dicts of these. Without
+                val (None): all epochs, last weights, one warning.
+
+        Returns:
+            Per epoch: train_loss, val_loss (focal, sample means), val_log_loss, val_accuracy, lr, seconds,
+            samples_per_second. And best_epoch (from 1), best_val_loss and best_val_log_loss (of that epoch).
+
+        Raises:
+            ValueError: a loss or gradient that is not finite (before it reaches the weights), bad input, or a state to
+                resume that belongs to another run.
+        """
+        result = self._train_phase(1, train_loader, val_loader, epochs, lr, patience)
+        self.model.init_sector_heads_from_common()
+        return result
+
+    def train_phase3(self, train_loader: Any, val_loader: Any, epochs: int = PHASE3["epochs"],
+                     lr: float = PHASE3["lr"], patience: int = PHASE3["patience"]) -> dict[str, Any]:
+        """Backbone and sector heads end to end, each sample through its sector's head; otherwise as `train_phase1`."""
+        return self._train_phase(3, train_loader, val_loader, epochs, lr, patience)
+
+    def train_phase2(self, sector_loaders: Mapping[int, Any], epochs_per_sector: int = 10, lr: float = 5e-4,
+                     val_loaders: Mapping[int, Any] | None = None, **options: Any) -> Mapping[int, dict[str, Any]]:
+        """Sector heads on the frozen backbone; see `lasps.training.phase2.train_phase2`."""
+        return train_phase2(self, sector_loaders, epochs_per_sector=epochs_per_sector, lr=lr,
+                            val_loaders=val_loaders, **options)
+
+    def _train_phase(self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float,
+                     patience: int) -> dict[str, Any]:
+        check_numbers(phase, epochs, lr, patience)
+        checked_loader(train_loader, f"Phase {phase}: train_loader")
+        if val_loader is None:
+            logger.warning(f"Phase {phase}: no val_loader, so all {epochs} epochs are trained, last weights kept")
+        else:
+            checked_loader(val_loader, f"Phase {phase}: val_loader")
+        self.model.unfreeze_backbone()
+        key = self._run_key(phase, train_loader, val_loader, epochs, lr, patience)
+        run = self._start(phase, lr, epochs * len(train_loader))
+        self._restore(run, key)
+        while run.epoch < epochs and run.epochs_without_gain() < patience:
+            figures = self._run_epoch(run, train_loader, val_loader, epochs)
+            self._keep_best(run, judged=val_loader is not None)
+            self._save(run, key)
+            self._report(run, figures, epochs)
+        self.model.load_state_dict(run.best_state)
+        self.model.eval()
+        return summary(run)
+
+    # ------------------------------------------------------------------------------------------------ one epoch
+
+    def _run_epoch(self, run: PhaseRun, train_loader: Any, val_loader: Any, epochs: int) -> dict[str, float]:
+        """Train on all batches, judge on val, and write the figures into the run's history."""
+        seed_everything(derived_seed(self.seed, f"phase{run.phase}", run.epoch))
+        set_epoch(train_loader, run.epoch, self.seed)
+        bar = f"Phase {run.phase} [{run.epoch + 1}/{epochs}]"
+        started = time.perf_counter()
+        loss, samples = self._train_epoch(run, train_loader, bar)
+        seconds = time.perf_counter() - started
+        run.epoch += 1
+        figures = {"train_loss": loss, **self._judge(run.phase, val_loader, bar),
+                   "lr": run.optimizer.param_groups[0]["lr"], "seconds": seconds,
+                   "samples_per_second": samples / max(seconds, 1e-9)}
+        run.record(figures)
+        return figures
+
+    def _train_epoch(self, run: PhaseRun, loader: Any, bar: str) -> tuple[float, int]:
+        """One pass over the training data: (sample mean of the loss, number of samples)."""
+        self.model.train()
+        total, samples = 0.0, 0
+        batches = tqdm(iterate(loader, self.device), desc=bar, total=len(loader), disable=None, leave=False)
+        for number, batch in enumerate(batches):
+            total += self._step(run, batch, Where(run, number, loader)) * len(batch.labels)
+            samples += len(batch.labels)
+        if not samples:
+            raise ValueError(f"Phase {run.phase}: expected at least one training sample, got an empty loader")
+        return total / samples, samples
+
+    def _step(self, run: PhaseRun, batch: Batch, where: Where) -> float:
+        """One batch: forward, backward, and the optimiser's step unless something is not finite; the batch's loss."""
+        lr = run.lr * learning_rate_factor(run.step, run.total_steps, run.warmup_steps)
+        set_learning_rate(run.optimizer, lr)
+        run.optimizer.zero_grad(set_to_none=True)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                out = self.model(batch.time_series, batch.charts, batch.sector_ids, phase=run.phase)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        loss = self.criterion(out["logits"], batch.labels)
+        where.check_finite("loss", loss)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
+        where.check_finite("gradient norm", norm)
+        run.optimizer.step()
+        run.step += 1
+        return float(loss.detach())
+
+    def _judge(self, phase: int, val_loader: Any, bar: str) -> dict[str, float]:
+        """Focal loss, log loss of the corrected probabilities and accuracy on val, as sample means, in float32."""
+        if val_loader is None:
+            return {}
+        found = predict(self.model, val_loader, self.device, phase=phase, desc=f"{bar} val")
+        logits, labels = torch.from_numpy(found.logits).double(), torch.from_numpy(found.labels)
+        if not bool(logits.isfinite().all()):
+            raise ValueError(f"{bar}: the model's logits on val are not finite: it has diverged. "
+                             "Lower the learning rate; the state of the epoch before is kept")
+        criterion = FocalLoss(len(self.class_weights), self.focal_gamma, self.class_weights)
+        log_p = corrected_log_probabilities(found.logits, self.focal_gamma, self.class_weights)
+        return {"val_loss": float(criterion(logits, labels)),
+                "val_log_loss": float(-log_p[np.arange(len(found.labels)), found.labels].mean()),
+                "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean())}
+
+    def _keep_best(self, run: PhaseRun, judged: bool) -> None:
+        """Take the weights as the best ones if val says so (or nothing is there to judge them)."""
+        scores = run.history.get("val_log_loss", [])
+        if not judged or scores[-1] == min(scores) and scores.index(scores[-1]) == len(scores) - 1:
+            run.best_epoch, run.best_state = run.epoch, self.state_dict()
+
+    def _report(self, run: PhaseRun, figures: Mapping[str, float], epochs: int) -> None:
+        """One line, and one call of the tracker."""
+        shown = " ".join(f"{name.removeprefix('train_')}={figures[name]:.4f}"
+                         for name in ("train_loss", "val_loss", "val_log_loss", "val_accuracy") if name in figures)
+        logger.info(f"Phase{run.phase} [{run.epoch}/{epochs}] {shown} {figures['samples_per_second']:.0f} samples/s")
+        self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in figures.items()},
+                                 step=run.epoch)
+
+    # ------------------------------------------------------------------------------------------------ start and state
+
+    def _start(self, phase: int, lr: float, total_steps: int) -> PhaseRun:
+        used = [(name, p) for name, p in self.model.named_parameters() if not name.startswith(UNTRAINED[phase])]
+        optimizer = make_optimizer(used, lr, self.weight_decay)
+        return PhaseRun(phase, optimizer, lr, total_steps, warmup_steps_of(total_steps, self.warmup_fraction))
+
+    def _run_key(self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float,
+                 patience: int) -> dict[str, Any]:
+        """Everything that the phase's result depends on."""
+        key = {"phase": phase, "epochs": epochs, "lr": lr, "patience": patience, "seed": self.seed,
+               "focal_gamma": self.focal_gamma, "class_weights": list(self.class_weights),
+               "weight_decay": self.weight_decay, "warmup_fraction": self.warmup_fraction,
+               "gradient_clip": self.gradient_clip, "bf16": self.autocast, "device": self.device.type,
+               "torch": str(torch.__version__), "start": tensor_fingerprint(self.model.state_dict())}
+        for split, loader in (("train", train_loader), ("val", val_loader)):
+            described = {} if loader is None else data_key(loader)
+            key |= {f"{split} {name}": value for name, value in described.items()}
+        return key
+
+    def _restore(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
+        """Bring model and run to where an interrupted run was; without `resume`, remove what is left of one."""
+        if self.resume_dir is None:
+            return
+        path = resume_path(self.resume_dir, run.phase)
+        if not self.resume:
+            path.unlink(missing_ok=True)
+            return
+        state = read_resume_state(path, key)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.epoch, run.step, run.history = state["epoch"], state["step"], state["history"]
+        run.best_epoch, run.best_state = state["best_epoch"], state["best_state"]
+        logger.info(f"Phase {run.phase}: going on after epoch {run.epoch}")
+
+    def _save(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
+        if self.resume_dir is not None:
+            write_resume_state(resume_path(self.resume_dir, run.phase), key, {
+                "model": self.state_dict(), "optimizer": run.optimizer.state_dict(), "epoch": run.epoch,
+                "step": run.step, "history": run.history, "best_epoch": run.best_epoch,
+                "best_state": run.best_state})
+
+
+class Where:
+    """The place of a batch in a run, for messages."""
+
+    def __init__(self, run: PhaseRun, batch: int, loader: Any) -> None:
+        self.run, self.batch, self.loader = run, batch, loader
+
+    def __str__(self) -> str:
+        place = f"Phase {self.run.phase}, epoch {self.run.epoch + 1}, step {self.run.step + 1}, batch {self.batch}"
+        if not isinstance(self.loader, BatchLoader):
+            return place
+        start = self.batch * self.loader.batch_size
+        rows = self.loader.order(self.run.epoch)[start:start + self.loader.batch_size]
+        return f"{place} (samples {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''})"
+
+    def check_finite(self, name: str, value: Tensor) -> None:
+        """Raise ValueError, before the optimiser's step, unless `value` is finite."""
+        if not bool(torch.isfinite(value)):
+            raise ValueError(f"{self}: expected a finite {name}, got {float(value)}. Stopped before this step reached "
+                             "the weights. Lower the learning rate, or look at these samples")
+
+
+def summary(run: PhaseRun) -> dict[str, Any]:
+    """What a phase returns: its history per epoch and its best epoch."""
+    best = {f"best_{name}": run.history[name][run.best_epoch - 1] if name in run.history else None
+            for name in ("val_loss", "val_log_loss")}
+    return {"val_loss": [], **run.history, **best, "best_epoch": run.best_epoch}
+
+
+def check_numbers(phase: int, epochs: int, lr: float, patience: int) -> None:
+    """Raise ValueError for hyperparameters that cannot train."""
+    if epochs < 1 or patience < 1 or not 0 < lr < float("inf"):
+        raise ValueError(f"Phase {phase}: expected epochs >= 1, patience >= 1 and a finite lr > 0, got {epochs}, "
+                         f"{patience} and {lr}")
+
+
+def uses_bf16(autocast: str, device: torch.device) -> bool:
+    """Whether training runs under bfloat16 autocast; "auto" asks the GPU or processor.
+
+    Raises:
+        ValueError: not one of `AUTOCAST`.
+    """
+    if autocast not in AUTOCAST:
+        raise ValueError(f"autocast: expected one of {', '.join(AUTOCAST)}, got {autocast!r}")
+    if autocast != "auto":
+        return autocast == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
