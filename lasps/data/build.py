@@ -1,0 +1,286 @@
+"""From a validated panel to a dataset on disk: features, labels, splits, scaler, rows, windows.
+
+The folder appears in one step when everything is written, or not at all; `dataset_files` says what stands in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from loguru import logger
+
+from lasps.config.sectors import SECTORS
+from lasps.config.settings import CLASS_NAMES
+from lasps.data.charts import CHART_SIZE
+from lasps.data.dataset_files import (
+    digests_of,
+    fingerprint,
+    materialize_split,
+    put_in_place,
+    refuse_unknown_folder,
+    save_array,
+    staging,
+    standing_twin,
+    write_description,
+)
+from lasps.data.datasets.loading import SCHEMA_VERSION, read_description
+from lasps.data.datasets.scan import MissingFileError
+from lasps.data.features import compute_features, features_named, volatility
+from lasps.data.labels import FLAGS, make_labels
+from lasps.data.panel import segment_starts
+from lasps.data.sampling import Sampling, choose_samples
+from lasps.data.scaling import RobustScaler
+from lasps.data.splits import SPLITS, Borders
+
+VOLATILITY_DAYS = 20
+SAMPLE_COLUMNS = ("label", "forward_return", "forward_return_skip1", "label_end", *FLAGS)
+ORACLE_COLUMNS = tuple(f"oracle_p_{name.lower()}" for name in CLASS_NAMES)
+
+
+def build_dataset(
+    panel: pl.DataFrame,
+    out_dir: str | Path,
+    *,
+    borders: Borders,
+    source: Mapping[str, Any],
+    listing: pl.DataFrame | None = None,
+    horizon: int = 5,
+    threshold: float = 0.03,
+    window: int = 60,
+    warm_up: int = 0,
+    chart_size: tuple[int, int] = CHART_SIZE,
+    features: Sequence[str] | None = None,
+    stride: int | Mapping[str, int] = 1,
+    train_fraction: float = 1.0,
+    embargo_days: int = 0,
+    scaler: RobustScaler | None = None,
+    materialize: bool = False,
+    force: bool = False,
+    oracle: Callable[[pl.Series, pl.Series], Any] | None = None,
+    integrity: Any = None,
+) -> dict[str, Any]:
+    """Build train, val and test in `out_dir`, in one step.
+
+    An identical dataset that stands there already is left as it is; another one is replaced only with `force`, and a
+    folder without dataset.json never.
+
+    Args:
+        panel: validated, with `sector` (`select_universe`).
+        out_dir: the dataset's folder.
+        borders: the splits' days.
+        source: where the bars came from (name, fingerprint, fetch date ...), and `universe`; kept as it is.
+        listing: names, added to samples.parquet.
+        horizon, threshold: of the labels.
+        window: days per sample.
+        warm_up: rows a stock must have before a window; with 60, every look-back inside the window is observed.
+        chart_size: (H, W).
+        features: names; DEFAULT_FEATURES if not given.
+        stride, train_fraction, embargo_days: see `choose_samples`.
+        scaler: one fitted before; else it is fitted on the rows of train's windows.
+        materialize: also write time_series.npy and chart_images.npy.
+        force: replace a dataset of another fingerprint.
+        oracle: (codes, dates) -> an object with `probabilities` (N,3) and `standard_error`, for a market whose truth
+            is known.
+        integrity: the report that the panel passed (`to_dict()` or a dict), kept in dataset.json.
+
+    Returns:
+        The content of dataset.json.
+
+    Raises:
+        ValueError: a split without samples, unknown features, bad options, or `out_dir` holds something else.
+    """
+    out_dir = Path(out_dir)
+    refuse_unknown_folder(out_dir)
+    _check_sectors(panel)
+    names = [feature.name for feature in features_named(features)]
+    labels = make_labels(panel, horizon, threshold)
+    sampling = choose_samples(panel, labels, borders, window, warm_up, stride, train_fraction, embargo_days)
+    options = {
+        "features": names, "window": window, "warm_up": warm_up, "horizon": horizon, "threshold": threshold,
+        "chart_size": [int(n) for n in chart_size], "borders": borders.to_dict(), "embargo_days": embargo_days,
+        "stride": stride if isinstance(stride, int) else dict(stride), "train_fraction": train_fraction,
+    }  # fmt: skip
+    with staging(out_dir) as folder:
+        scaler = _write_rows(folder / "rows", panel, names, sampling, scaler)
+        tables = _write_samples(folder, panel, labels, sampling, listing, oracle)
+        if materialize:
+            _materialize(folder, window, chart_size)
+        description = _describe(options, scaler, sampling, tables, source, integrity, materialize)
+        description["digests"] = digests_of(folder)
+        description["fingerprint"] = fingerprint(description)
+        twin = standing_twin(out_dir, description, force)
+        if twin is not None:
+            return twin
+        write_description(folder, description)
+        put_in_place(folder, out_dir)
+    logger.info("Saved: {} ({})", out_dir, {name: len(rows) for name, rows in sampling.ends.items()})
+    return description
+
+
+def extend_dataset(
+    data_dir: str | Path,
+    panel: pl.DataFrame,
+    *,
+    source: Mapping[str, Any],
+    out_dir: str | Path | None = None,
+    test_end: date | None = None,
+    listing: pl.DataFrame | None = None,
+    oracle: Callable[[pl.Series, pl.Series], Any] | None = None,
+    integrity: Any = None,
+) -> dict[str, Any]:
+    """Build a dataset again with new days: same options, same borders, same scaler, so old samples stay bit-equal.
+
+    Args:
+        data_dir: the dataset to extend.
+        panel: its bars and the new ones, with `sector`.
+        source, listing, oracle, integrity: as in `build_dataset`, of the new bars.
+        out_dir: where to write; `data_dir` itself if not given.
+        test_end: a later last day of test; the other borders never move.
+
+    Raises:
+        ValueError: `test_end` is earlier than before, an old sample is missing or has another label (bars adjusted
+            differently), or as in `build_dataset`.
+    """
+    old = read_description(data_dir)
+    if old is None:
+        raise MissingFileError(f"{data_dir}: expected a dataset with a dataset.json to extend. Build it first: "
+                               "`make data`")
+    borders = Borders.from_dict(old["borders"])
+    if test_end is not None:
+        if test_end < borders.test_end:
+            raise ValueError(f"test_end: expected {borders.test_end} or later, as borders only grow, got {test_end}")
+        borders = replace(borders, test_end=test_end)
+    _check_overlap(Path(data_dir), panel, old)
+    return build_dataset(
+        panel, data_dir if out_dir is None else out_dir, borders=borders, source=source, listing=listing,
+        horizon=old["horizon"], threshold=old["threshold"], window=old["window"], warm_up=old["warm_up"],
+        chart_size=tuple(old["chart_size"]), features=old["features"], stride=old["stride"],
+        train_fraction=old["train_fraction"], embargo_days=old["embargo_days"],
+        scaler=RobustScaler.from_dict(old["scaler"]), materialize=old["materialized"], force=out_dir is None,
+        oracle=oracle, integrity=integrity,
+    )  # fmt: skip
+
+
+def _check_sectors(panel: pl.DataFrame) -> None:
+    if "sector" not in panel.columns or panel["sector"].null_count():
+        raise ValueError("panel: expected a complete column `sector` (run select_universe first), found columns "
+                         f"{panel.columns}")
+    outside = panel.filter(~pl.col("sector").is_between(0, len(SECTORS) - 1))
+    if outside.height:
+        code, sector = outside.select("code", "sector").row(0)
+        raise ValueError(f"panel: expected sectors 0..{len(SECTORS) - 1}, found {sector} for code {code}")
+
+
+def _write_rows(
+    folder: Path, panel: pl.DataFrame, names: list[str], sampling: Sampling, scaler: RobustScaler | None
+) -> RobustScaler:
+    """Write scaled features, bars and stock starts; returns the scaler."""
+    values = compute_features(panel, names)
+    if scaler is None:
+        scaler = RobustScaler.fit(values[sampling.train_rows], names)
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    save_array(folder / "features.npy", scaler.transform(values, out=values))
+    del values
+    columns = [panel[name].to_numpy().astype(np.float32) for name in ("open", "high", "low", "close", "volume")]
+    save_array(folder / "bars.npy", np.stack(columns, axis=1))
+    save_array(folder / "stock_starts.npy", segment_starts(panel)[:-1].astype(np.int64))
+    return scaler
+
+
+def _write_samples(
+    folder: Path,
+    panel: pl.DataFrame,
+    labels: pl.DataFrame,
+    sampling: Sampling,
+    listing: pl.DataFrame | None,
+    oracle: Callable[[pl.Series, pl.Series], Any] | None,
+) -> dict[str, pl.DataFrame]:
+    """Write ends, sector ids, labels and samples.parquet of each split; returns the sample tables."""
+    volatile = pl.Series(f"volatility_{VOLATILITY_DAYS}", volatility(panel, VOLATILITY_DAYS))
+    tables = {}
+    for split, ends in sampling.ends.items():
+        rows = panel.select("code", "date", "sector")[ends]
+        table = rows.hstack(labels.select(SAMPLE_COLUMNS)[ends]).with_columns(volatile[ends].fill_nan(None))
+        if listing is not None:
+            names = listing.select("code", "name").unique("code", keep="first")
+            table = table.join(names, on="code", how="left", maintain_order="left")
+        if oracle is not None:
+            truth = np.asarray(oracle(table["code"], table["date"]).probabilities, dtype=np.float64)
+            table = table.with_columns(pl.Series(name, truth[:, i]) for i, name in enumerate(ORACLE_COLUMNS))
+        save_array(folder / split / "ends.npy", ends.astype(np.int64))
+        save_array(folder / split / "sector_ids.npy", table["sector"].to_numpy().astype(np.int64))
+        save_array(folder / split / "labels.npy", table["label"].to_numpy().astype(np.int64))
+        table.write_parquet(folder / split / "samples.parquet", compression="zstd")
+        tables[split] = table
+    return tables
+
+
+def _materialize(folder: Path, window: int, chart_size: tuple[int, int]) -> None:
+    for split in SPLITS:
+        materialize_split(folder, split, window, chart_size, len(SECTORS))
+
+
+def _describe(
+    options: dict[str, Any],
+    scaler: RobustScaler,
+    sampling: Sampling,
+    tables: dict[str, pl.DataFrame],
+    source: Mapping[str, Any],
+    integrity: Any,
+    materialized: bool,
+) -> dict[str, Any]:
+    labels = tables["train"]["label"].to_numpy()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "universe": source.get("universe"),
+        **options,
+        "scaler": scaler.to_dict(),
+        "sectors": [sector.english for sector in SECTORS],
+        "classes": list(CLASS_NAMES),
+        "counts": {split: _counts(table) for split, table in tables.items()},
+        "left_out": sampling.left_out,
+        "train_class_frequencies": (np.bincount(labels, minlength=len(CLASS_NAMES)) / len(labels)).tolist(),
+        "source": dict(source),
+        "integrity": integrity.to_dict() if hasattr(integrity, "to_dict") else integrity,
+        "materialized": materialized,
+    }
+
+
+def _counts(table: pl.DataFrame) -> dict[str, Any]:
+    """Samples of a split: in all, by class, by sector, by flag; its stocks and days."""
+    classes = np.bincount(table["label"].to_numpy(), minlength=len(CLASS_NAMES))
+    return {
+        "n": table.height,
+        "classes": dict(zip(CLASS_NAMES, classes.tolist(), strict=True)),
+        "sectors": np.bincount(table["sector"].to_numpy(), minlength=len(SECTORS)).tolist(),
+        "stocks": table["code"].n_unique(),
+        "days": table["date"].n_unique(),
+        "first": str(table["date"].min()),
+        "last": str(table["date"].max()),
+        **{flag: int(table[flag].sum()) for flag in FLAGS},
+    }
+
+
+def _check_overlap(data_dir: Path, panel: pl.DataFrame, old: Mapping[str, Any]) -> None:
+    """Raise ValueError if an old sample is gone or labelled differently; labels cut short may be completed."""
+    labels = make_labels(panel, old["horizon"], old["threshold"])
+    now = panel.select("code", "date").hstack(labels.select(now_label="label", now_return="forward_return"))
+    columns = ["code", "date", "label", "forward_return", "label_cut_short"]
+    before = pl.concat(pl.read_parquet(data_dir / split / "samples.parquet", columns=columns) for split in SPLITS)
+    both = before.join(now, on=["code", "date"], how="left")
+    moved = (pl.col("forward_return") - pl.col("now_return")).abs() > 1e-4
+    other = ~pl.col("label_cut_short") & ((pl.col("label") != pl.col("now_label")) | moved)
+    changed = both.filter(pl.col("now_label").is_null() | other)
+    if changed.height:
+        stocks = changed["code"].unique().sort()
+        raise ValueError(
+            f"{changed.height} of {before.height} old samples are gone or have another forward return in the new bars "
+            f"({stocks.len()} stocks, e.g. {', '.join(stocks.head(5))}; first: {changed.row(0)}). The bars were "
+            "adjusted differently or rows were dropped: build a new dataset from one pull"
+        )

@@ -1,0 +1,71 @@
+"""From a folder to a dataset, in whichever form it lies there, and only if it is what its description says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lasps.data.datasets.scan import MissingFileError
+from lasps.data.datasets.stock_dataset import StockDataset
+from lasps.data.datasets.window_dataset import WindowDataset
+
+DESCRIPTION_NAME = "dataset.json"
+SCHEMA_VERSION = 1
+SEED_ARRAYS = ("time_series", "chart_images", "sector_ids", "labels")
+
+
+def read_description(data_dir: str | Path) -> dict[str, Any] | None:
+    """The content of dataset.json; None for a folder without one (somebody else's bare arrays).
+
+    Raises:
+        ValueError: it cannot be read, or is of another schema version.
+    """
+    path = Path(data_dir) / DESCRIPTION_NAME
+    if not path.is_file():
+        return None
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, cannot read it ({error}). Build the dataset again") from error
+    version = description.get("schema_version") if isinstance(description, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{path}: expected schema_version {SCHEMA_VERSION}, found {version}. The dataset was built by "
+                         "another version of lasps: build it again")
+    return description
+
+
+def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset:
+    """One split of a dataset: cut from rows where there are rows, else from the seed's four arrays.
+
+    Raises:
+        MissingFileError: no such folder, or nothing in it that a split can be read from.
+        ValueError: an array is bad (see the datasets), or is not the one that dataset.json describes.
+    """
+    folder = Path(data_dir) / split
+    if not folder.is_dir():
+        raise MissingFileError(f"expected a dataset with the split {split!r} in {data_dir}, found no folder {folder}. "
+                               "Run `make data` to build one, or name another with --data-dir")
+    description = read_description(data_dir)
+    sectors = None if description is None else len(description["sectors"])
+    if (folder / "ends.npy").is_file():
+        if description is None:
+            raise MissingFileError(f"{folder} holds windows as rows, but {data_dir} has no {DESCRIPTION_NAME} to say "
+                                   "how long they are. Build the dataset again")
+        size = tuple(description["chart_size"])
+        rows = Path(data_dir) / "rows"
+        dataset: StockDataset | WindowDataset = WindowDataset(rows, folder, description["window"], size, sectors)
+    else:
+        series, charts, sector_ids, labels = (folder / f"{name}.npy" for name in SEED_ARRAYS)
+        dataset = StockDataset(series, charts, sector_ids, labels, num_sectors=sectors)
+    if description is not None:
+        _check_digests(dataset, description["digests"], Path(data_dir))
+    return dataset
+
+
+def _check_digests(dataset: StockDataset | WindowDataset, expected: dict[str, str], data_dir: Path) -> None:
+    rows = dataset.row_paths if isinstance(dataset, WindowDataset) else {}
+    for name, path in (rows | dataset.paths).items():
+        if expected.get(path.relative_to(data_dir).as_posix()) != dataset.digests[name]:
+            raise ValueError(f"{path}: expected the array that {data_dir / DESCRIPTION_NAME} describes, found another "
+                             "content. It was changed or comes from another build: build the dataset again")
