@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""Is B better than A, and is either better than nothing? Figures, differences with intervals, and a verdict.
+
+    python experiments/compare.py checkpoints/phase3_final.pt checkpoints/phase2_best.pt --baselines
+
+Each model is a checkpoint, a prediction file (.parquet, .csv) or an MLflow run id, with a name of your own as
+NAME=WHERE. Several with one name and different seeds count as seeds of one model. Differences are B minus A.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments._cli import add_data_flags, resolve_device, run_script, write_json
+from lasps.config.settings import settings
+
+if TYPE_CHECKING:
+    from lasps.tracking import Tracker
+
+
+def parse_args() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint, prediction file or run id")
+    add_data_flags(parser, batch_size=512)
+    parser.add_argument("--split", choices=("test", "val", "both"), default="test",
+                        help="val is a selection split: shown, never judged")
+    parser.add_argument("--baselines", action="store_true", help="fit (once) and show every baseline of --data-dir")
+    parser.add_argument("--prior", type=prior, default=None, metavar="A,B,C",
+                        help="training shares of SELL, HOLD, BUY; default: those of --data-dir, else in-sample")
+    parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write a report with pictures")
+    parser.add_argument("--cost", type=fraction, default=0.0010, metavar="C",
+                        help="commission and half spread per side, as a fraction of the traded value")
+    parser.add_argument("--tax", type=fraction, default=None, help="tax on sales; default: the year's Korean rate")
+    return parser.parse_args()
+
+
+def prior(text: str) -> tuple[float, ...]:
+    """An argparse type: three shares with sum 1."""
+    from lasps.evaluation.metrics import checked_prior
+
+    try:
+        return tuple(float(x) for x in checked_prior([float(part) for part in text.split(",")]))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a fraction of the traded value."""
+    value = float(text)
+    if not 0 <= value < 0.1:
+        raise argparse.ArgumentTypeError(f"expected a fraction in 0..0.1, such as 0.001 for 0.1 %, got {text}")
+    return value
+
+
+def compared(args: argparse.Namespace) -> dict[str, Any]:
+    """Load what is to be compared and compare it."""
+    from loguru import logger
+
+    from lasps.config.sectors import SECTORS
+    from lasps.data.datasets.loading import read_description
+    from lasps.evaluation.comparison import compare
+    from lasps.evaluation.portfolio import Costs
+    from lasps.pipeline.comparing import cached_baselines, load_models, prior_of
+
+    splits = ("val", "test") if args.split == "both" else (args.split,)
+    needs_model = any(Path(m.partition("=")[2] or m).suffix == ".pt" for m in args.models)
+    models = load_models(args.models, splits, args.data_dir, resolve_device(args.device) if needs_model else "cpu",
+                         args.batch_size)
+    shares, source = (args.prior, "--prior") if args.prior else prior_of(args.data_dir, models)
+    if shares is None:
+        logger.warning(f"no training frequencies ({source}): the prior is in-sample")
+    baselines = cached_baselines(args.data_dir, splits, settings.REPORT_DIR / "cache") if args.baselines else None
+    description = read_description(args.data_dir) if args.data_dir.is_dir() else None
+    names = (description or {}).get("sectors") or [s.english for s in SECTORS]
+    return compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
+                   costs=Costs(args.cost, args.tax))
+
+
+def log_comparison(result: dict[str, Any], page: str | None, tracker: Tracker) -> None:
+    """A run `compare` with the differences, the JSON and the report."""
+    from lasps.evaluation.metrics import flat_metrics
+
+    tags = {"verdict": result["verdict"][:4000], "first_line": result["first_line"]}
+    with tracker.run("compare", tags=tags) as run, \
+            tempfile.TemporaryDirectory() as folder:
+        for name, by_split in result["models"].items():
+            keep = ("n", "accuracy", "log_loss", "macro_f1", "rank_ic", "rank_ic_skip1", "expected_calibration_error")
+            for split, m in by_split.items():
+                run.log_metrics(flat_metrics({k: m[k] for k in keep}, f"{split}/{name.replace(' ', '_')}/"))
+        write_json(Path(folder) / "comparison.json", result)
+        run.log_artifact(Path(folder) / "comparison.json")
+        if page is not None:
+            (Path(folder) / "comparison.html").write_text(page, encoding="utf-8")
+            run.log_artifact(Path(folder) / "comparison.html")
+
+
+def main() -> None:
+    """Compare, print, write, log."""
+    args = parse_args()
+    from loguru import logger
+
+    from lasps.evaluation.report import comparison_html, comparison_text
+    from lasps.reproducibility import write_atomically
+    from lasps.tracking import open_tracker
+
+    result = compared(args)
+    print(comparison_text(result))
+    write_json(args.json, result)
+    page = comparison_html(result) if args.html or not args.no_track else None
+    if args.html and page is not None:
+        write_atomically(args.html, page)
+        logger.info(f"Saved: {args.html}")
+    log_comparison(result, page, open_tracker(enabled=not args.no_track))
+
+
+if __name__ == "__main__":
+    run_script(main)

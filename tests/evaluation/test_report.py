@@ -1,0 +1,43 @@
+"""The report says first what must be admitted, and shows every model, pair and picture."""
+
+import pytest
+
+from lasps.evaluation.comparison import compare
+from lasps.evaluation.report import comparison_figures, comparison_html, comparison_text, text_table
+from tests.evaluation.conftest import make_forecast
+
+
+@pytest.fixture(scope="module")
+def result():
+    days = {"n_days": 40, "n_stocks": 100, "market_seed": 2}
+    models = {"phase3_final": {"test": [make_forecast(skill=0.3, **days)]},
+              "<b>phase2</b>": {"test": [make_forecast(skill=0.9, **days)]}}  # fmt: skip
+    baselines = {"lightgbm": {"test": make_forecast(skill=1.0, **days)}}
+    return compare(models, prior=(0.3, 0.4, 0.3), prior_source="dataset.json", baselines=baselines,
+                   sector_names=["Food", "Steel", "Banks"])  # fmt: skip
+
+
+def test_the_first_line_is_about_lightgbm_and_the_verdict_follows(result):
+    lines = comparison_text(result).splitlines()
+    assert "lightgbm" in lines[0] and result["verdict"] in lines
+    assert any(line.startswith("phase3_final ") for line in lines)
+    assert "majority HOLD (dataset.json)" in comparison_text(result)
+
+
+def test_the_page_is_one_file_with_its_pictures_and_escapes_names(result):
+    page = comparison_html(result)
+    assert page.count("data:image/png;base64,") == len(comparison_figures(result, "test")) == 7
+    assert "<b>phase2</b>" not in page and "&lt;b&gt;phase2" in page
+    assert "http" not in page.replace("http-equiv", "") and "Steel" in page and "survivor" not in page.lower()[:500]
+
+
+def test_undefined_numbers_are_a_dash():
+    rows = make_forecast(n_days=3, n_stocks=30).drop("code", "date", "forward_return").with_row_index("row")
+    found = compare({"a": {"val": [rows]}}, prior=(0.3, 0.4, 0.3))
+    text = comparison_text(found)
+    assert "no dates; a selection split" in text and " - " in text
+    assert comparison_html(found).startswith("<!doctype html>")
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    assert text_table(["a", "b"], [["long", "1"], ["x", "22"]]) == "a      b\nlong   1\nx     22"
