@@ -36,8 +36,8 @@ BAR_CHECKS: tuple[Callable[[_bars.Bars], Finding], ...] = (
     _days.calendar_gaps, _days.calendar_holes,
 )  # fmt: skip
 DATASET_CHECKS: tuple[Callable[[_folder.Dataset], Finding], ...] = (
-    _folder.array_agreement, _samples.label_balance, _samples.sample_sectors, _samples.split_overlap, _samples.label_leaks,
-    _inputs.feature_values, _inputs.duplicated_features, _inputs.blank_charts,
+    _folder.array_agreement, _samples.label_balance, _samples.sample_sectors, _samples.split_overlap,
+    _samples.label_leaks, _inputs.feature_values, _inputs.duplicated_features, _inputs.blank_charts,
 )  # fmt: skip
 _OTHER = ("short_histories", "codes_without_industry", "industries_without_sector",
           "sector_values", "small_sectors", "dominant_sector")  # fmt: skip

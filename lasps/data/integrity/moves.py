@@ -67,7 +67,7 @@ def beyond_limit(traded: pl.DataFrame) -> pl.DataFrame:
 
 def _exemption(traded: pl.DataFrame, hits: pl.DataFrame) -> pl.Series:
     """Why a move may be larger than the limit, or null."""
-    start, end = traded["date"].min(), traded["date"].max()
+    start, end = pl.lit(traded["date"].min(), pl.Date), pl.lit(traded["date"].max(), pl.Date)
     life = traded.group_by("code").agg(
         first=pl.col("date").min(), last=pl.col("date").max(),
         late_halt=((pl.col("skipped") > RELISTING_GAP) & (pl.col("from_end") < LIQUIDATION_ROWS)).any(),

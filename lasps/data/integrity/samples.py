@@ -19,15 +19,14 @@ def label_table(data: Dataset) -> pl.DataFrame:
     """One row per sample: split, year (null for a foreign dataset), sector, label."""
     frames = []
     for split in data.splits.values():
-        years = pl.lit(None, pl.Int32)
-        if split.samples is not None and split.samples.height == len(split.labels):
-            years = split.samples["date"].dt.year().cast(pl.Int32)  # type: ignore[assignment]
-        n = min(len(split.labels), len(split.sector_ids))
-        frames.append(
-            pl.DataFrame({"sector": split.sector_ids[:n].astype(np.int64), "label": split.labels[:n].astype(np.int64)})
-            .with_columns(split=pl.lit(split.name), year=years)
-            .select("split", "year", "sector", "label")
-        )
+        n = min(len(split.labels), len(split.sector_ids))  # of another length: array_agreement says so
+        arrays = {"sector": split.sector_ids[:n], "label": split.labels[:n]}
+        frame = pl.DataFrame({name: array.astype(np.int64) for name, array in arrays.items()})
+        years = pl.Series([None] * n, dtype=pl.Int32)
+        if split.samples is not None and split.samples.height >= n:
+            years = split.samples["date"].head(n).dt.year().cast(pl.Int32)
+        frame = frame.with_columns(split=pl.lit(split.name), year=years)
+        frames.append(frame.select("split", "year", "sector", "label"))
     return pl.concat(frames)
 
 
