@@ -12,6 +12,7 @@ import pytest
 
 from experiments import check_data
 from lasps.data import integrity
+from lasps.data.integrity import html_report
 from lasps.data.integrity.dataset_folder import open_dataset
 from tests.data.test_integrity import market, scaled
 
@@ -223,6 +224,13 @@ def test_small_and_empty_sectors_are_listed_with_their_sizes() -> None:
     finding = integrity.check(with_sectors([*range(19), 0]))["small_sectors"]
     assert finding.count == 20 and "1 of them empty" in finding.summary
     assert finding.table[0] == {"sector": 0, "stocks": 2}
+
+
+def test_sector_sizes_are_in_the_report_even_when_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lasps.data.integrity.industries.MIN_SECTOR_STOCKS", 1)
+    report = integrity.check(with_sectors(list(range(20))))
+    assert report["small_sectors"].count == 0 and len(report["small_sectors"].table) == 20
+    assert [p["title"] for p in html_report.pictures(report)] == ["Coverage", "Daily moves", "Sectors"]
 
 
 @pytest.mark.parametrize("bad", [None, 20, -1])

@@ -54,7 +54,7 @@ def found(
     No hit at all is an info finding with count 0, whatever the severity.
     """
     if hits.height == 0:
-        return Finding(name, "info", 0, n_checked, "nothing found")
+        return Finding(name, "info", 0, n_checked, "nothing found", table=more.get("table", ()))
     examples = tuple(
         (str(row["code"]), "" if row["date"] is None else str(row["date"]), str(row["detail"]))
         for row in hits.head(MAX_EXAMPLES).iter_rows(named=True)

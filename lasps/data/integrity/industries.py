@@ -98,7 +98,7 @@ def dominant_sector(panel: pl.DataFrame, num_sectors: int) -> Finding:
     )
     kind = "all stocks are in one sector" if largest == total else f"sector {sector} holds {share:.0f} % of the stocks"
     return found(
-        "dominant_sector", top, num_sectors, severity=severity, table=_rows(sizes.sort("sector")),
+        "dominant_sector", top, num_sectors, severity=severity,
         summary=f"{kind} ({largest:,} of {total:,}).",
         advice="The sector map is probably broken: compare the listing's industries with lasps/config/industries.csv.",
     )  # fmt: skip

@@ -123,7 +123,7 @@ def download(
         reader, listing_reader = reader or library.DataReader, listing_reader or library.StockListing
     ask = _Asker(pause_s, attempts, timeout_s)
     store = Store(Path(folder))
-    pull = store.open_pull(first, last, today)
+    pull = store.open_pull(first, None if end is None else last, today)
     listing = _listing(ask, listing_reader, store, pull)
     wanted = _wanted(listing, codes, markets)
     result = DownloadResult(store.folder, pull.name)
@@ -131,7 +131,8 @@ def download(
         _pull_bars(ask, reader, store, pull, wanted, result, stop_after)
     finally:
         pull.failed = dict(result.failed)
-        pull.complete = result.ok and len(result.fetched) + len(result.kept) == len(wanted)
+        pull.finished = len(result.fetched) + len(result.kept) + len(result.failed) == len(wanted)
+        pull.complete = pull.finished and not result.failed
         store.save()
     if pull.files:
         store.write_tables()

@@ -13,6 +13,8 @@ from typing import Any
 import polars as pl
 
 SCHEMA_VERSION = 1
+RESUME_DAYS = 7
+"""An interrupted pull is continued for so long; then its end lies too far back. Guess."""
 CHANGED_RATIO = 0.003
 """A close that differs by more (and by more than a won and a half) was adjusted anew; less is rounding. Guess."""
 
@@ -40,12 +42,16 @@ class AdjustmentChange:
 
 @dataclass
 class Pull:
-    """One pull: its name is its folder; `files` says when each stock was fetched."""
+    """One pull: its name is its folder; `files` says when each stock was fetched.
+
+    finished: every stock was tried; complete: and none failed.
+    """
 
     name: str
     start: date
     end: date
     complete: bool = False
+    finished: bool = False
     files: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -76,18 +82,24 @@ class Store:
                 "untouched; move the manifest away and pull again."
             ) from error
 
-    def open_pull(self, start: date, end: date, today: date) -> Pull:
-        """The unfinished pull of the same time, or of the same day, to go on with; else a new one."""
+    def open_pull(self, start: date, end: date | None, today: date) -> Pull:
+        """The pull to go on with, else a new one.
+
+        A pull of the same start goes on on its own day; later, when it was cut short less than RESUME_DAYS ago, or when
+        its very end is asked for and stocks failed. A stock that always fails must not hold up newer days for ever.
+        """
         for pull in reversed(self.pulls):
-            same_end = pull.end == end or (not pull.complete and end == today)
-            if pull.start == start and same_end and (not pull.complete or pull.name.startswith(str(today))):
+            age = (today - date.fromisoformat(pull.name[:10])).days
+            same_end = pull.end == (end or today)
+            cut_short = not pull.finished and end is None and age < RESUME_DAYS
+            if pull.start == start and ((same_end and (age == 0 or not pull.complete)) or cut_short):
                 self._adopt(pull)
                 return pull
         taken = {pull.name for pull in self.pulls}
         name, number = str(today), 2
         while name in taken:
             name, number = f"{today}-{number}", number + 1
-        pull = Pull(name, start, end)
+        pull = Pull(name, start, end or today)
         self.pulls.append(pull)
         self.save()
         return pull

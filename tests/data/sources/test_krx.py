@@ -131,10 +131,30 @@ def test_ctrl_c_leaves_a_pull_that_goes_on_and_equals_one_in_one_piece(tmp_path:
     assert whole.equals(pieces)
 
 
+def test_a_stock_that_always_fails_does_not_hold_up_newer_days(tmp_path: Path) -> None:
+    first = pull(tmp_path, failing(None), end=None)
+    same_day = pull(tmp_path, failing(None), end=None)
+    later = pull(tmp_path, failing(None), end=None, today=date(2024, 3, 11))
+    assert (first.pull, same_day.pull, later.pull) == ("2024-03-04", "2024-03-04", "2024-03-11")
+    assert (same_day.fetched, later.fetched) == ([], ["000020", "0009K0"])
+    assert pl.read_parquet(tmp_path / "bars.parquet")["date"].max() == date(2024, 3, 11)
+
+
+def test_an_interrupted_pull_up_to_today_goes_on_the_next_day_and_is_given_up_after_a_week(tmp_path: Path) -> None:
+    def interrupted(code: str, start: str, end: str) -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    for folder in ("soon", "late"):
+        with pytest.raises(KeyboardInterrupt):
+            pull(tmp_path / folder, interrupted, end=None)
+    assert pull(tmp_path / "soon", end=None, today=date(2024, 3, 5)).pull == "2024-03-04"
+    assert pull(tmp_path / "late", end=None, today=date(2024, 3, 15)).pull == "2024-03-15"
+
+
 def test_files_of_a_killed_run_are_known_again(tmp_path: Path) -> None:
     pull(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["pulls"][0] |= {"files": {}, "complete": False}
+    manifest["pulls"][0] |= {"files": {}, "complete": False, "finished": False}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert pull(tmp_path).kept == CODES
     assert set(json.loads((tmp_path / "manifest.json").read_text())["pulls"][0]["files"]) == set(CODES)
