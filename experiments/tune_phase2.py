@@ -1,0 +1,131 @@
+#!/usr/bin/env python
+"""An Optuna study of Phase 2's lr, epochs, min_samples and pull to the start, on shared features computed once.
+
+    python experiments/tune_phase2.py --checkpoint checkpoints/phase3_final.pt --trials 100
+
+Say it again to go on after a stop; say it in several terminals (or --workers 3) to share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+
+from experiments._cli import add_data_flags, positive_int, resolve_device, run_script, write_json
+from lasps.config.model_config import TRAINING_CONFIG
+from lasps.config.settings import settings
+
+
+def parse_args() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=settings.CHECKPOINT_DIR / "phase3_final.pt")
+    add_data_flags(parser, batch_size=TRAINING_CONFIG["eval_batch_size"])
+    parser.add_argument("--trials", type=positive_int, default=100, help="trials of the whole study, earlier ones too")
+    parser.add_argument("--study", default="phase2", help="its name; its file is checkpoints/studies/NAME.journal")
+    parser.add_argument("--storage", default=None, help="any Optuna storage URL, or a .journal file")
+    parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
+    parser.add_argument("--workers", type=positive_int, default=1, help="processes that share the study")
+    parser.add_argument("--helper", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
+    """Shared features of the checkpoint with the study's half of val, and the judged half."""
+    from lasps.data.datasets.loading import load_split
+    from lasps.pipeline.phases import starting_model
+    from lasps.training.head_data import HeadData
+    from lasps.training.phase2 import head_data
+    from lasps.tuning import split_val
+
+    if not args.checkpoint.is_file():
+        raise FileNotFoundError(f"--checkpoint {args.checkpoint} does not exist. Make it with 'make train', or name "
+                                "another one.")
+    train, val = load_split(args.data_dir, "train"), load_split(args.data_dir, "val")
+    model = starting_model(args.checkpoint, train)
+    data = head_data(model, train, val, device=device)
+    assert data.val is not None
+    studied, judged = split_val(data.val)
+    return HeadData(data.train, data.start, studied, data.class_weights), judged
+
+
+def digest_of(data: Any) -> str:
+    """What a study belongs to: backbone, data and start heads."""
+    digest = hashlib.sha256(f"{data.train.fingerprint}|{data.val.fingerprint}".encode())
+    for name in sorted(data.start):
+        digest.update(data.start[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def start_others(workers: int) -> list[subprocess.Popen[bytes]]:
+    """The same command in further processes, one worker each, that share the cores and leave the report to this one."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    if workers > 1:
+        torch.set_num_threads(threads)
+    command = [sys.executable, *sys.argv, "--workers", "1", "--helper"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    return [subprocess.Popen(command, env=environment) for _ in range(workers - 1)]
+
+
+def main() -> None:
+    """Run trials, then say what the study came to."""
+    args = parse_args()
+    from filelock import FileLock
+
+    from lasps.tracking import open_tracker
+    from lasps.tuning import conclude, journal_path, open_study, run_trials, space_of
+    from lasps.tuning.trials import running_elsewhere
+
+    device = resolve_device(args.device)
+    data, judged = load_data(args, device)
+    tags = {"optuna.study": args.study, "checkpoint": args.checkpoint.name, "device": device, "seed": args.seed,
+            "data_fingerprint": data.train.fingerprint}
+    tracker = open_tracker(enabled=not args.no_track, system_metrics=False)
+    journal_path(args.study).parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with FileLock(journal_path(args.study).with_suffix(".start.lock")):  # one worker makes the study and its run
+            study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
+            known_run = study.user_attrs.get("mlflow_run_id")
+            run = stack.enter_context(tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run))
+            if run.run_id is not None:
+                study.set_user_attr("mlflow_run_id", run.run_id)
+        others = start_others(args.workers)
+        run_trials(study, data, args.trials, run, device)
+        for other in others:
+            other.wait()
+        if args.helper or running_elsewhere(study):
+            logger.info(f"Study {args.study}: another worker says what it came to")
+        else:
+            report(conclude(study, data, judged, device), study, run, args)
+
+
+def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
+    """Print the conclusion, keep it as JSON and in MLflow."""
+    from lasps.evaluation import figures
+    from lasps.tuning import journal_path
+
+    print("\n" + "\n".join(found.lines()))
+    write_json(journal_path(args.study).with_suffix(".json"), found.to_dict())
+    write_json(args.json, found.to_dict())
+    run.log_metrics({f"judged/{name}_log_loss": value for name, value in found.log_loss.items()})
+    run.log_metrics({"judged/difference": found.difference.difference, "judged/low": found.difference.low,
+                     "judged/high": found.difference.high})
+    run.log_artifact(journal_path(args.study).with_suffix(".json"))
+    trials = study.trials_dataframe(attrs=("number", "value", "state", "params", "user_attrs", "duration"))
+    run.log_table(trials.astype({"duration": str}), "tables/trials")
+    for name, figure in figures.study_figures(trials, found.plateau).items():
+        run.log_figure(figure, name)
+        figures.close(figure)
+
+
+if __name__ == "__main__":
+    run_script(main)

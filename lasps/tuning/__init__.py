@@ -1,0 +1,35 @@
+"""An Optuna study of Phase 2's hyperparameters on kept shared features: the backbone runs once."""
+
+from __future__ import annotations
+
+from lasps.tuning.conclusion import Conclusion, conclude, plateau_of
+from lasps.tuning.halves import split_val
+from lasps.tuning.study import (
+    DEFAULT,
+    best_settings,
+    journal_path,
+    load_study,
+    open_study,
+    requeue_dead,
+    settings_of,
+    space_of,
+    suggest,
+)
+from lasps.tuning.trials import run_trials
+
+__all__ = [
+    "DEFAULT",
+    "Conclusion",
+    "best_settings",
+    "conclude",
+    "journal_path",
+    "load_study",
+    "open_study",
+    "plateau_of",
+    "requeue_dead",
+    "run_trials",
+    "settings_of",
+    "space_of",
+    "split_val",
+    "suggest",
+]

@@ -1,0 +1,158 @@
+"""What a study came to: best against default on the half of val that no trial saw."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.predictions import Forecast
+from lasps.evaluation.significance import Difference, day_difference
+from lasps.training.head_acceptance import logits_of
+from lasps.training.head_data import HeadData, HeadResult, HeadSamples, HeadSettings
+from lasps.training.head_training import train_heads
+from lasps.tuning.study import DEFAULT, TUNED, settings_of
+from lasps.tuning.trials import accepted_sectors
+
+FEWEST_FOR_IMPORTANCE = 10  # completed trials; guess, not tuned
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """best: the best trial's values; on the judged half of val: log losses of the start heads, of the default and of
+    the best settings, and best minus default (below zero is better) with its 95 % interval over days; importance:
+    share of each hyperparameter (empty with few trials); plateau: name -> (low, high) among the trials that stand
+    within one standard error of the best; plateau_size: their number."""
+
+    study: str
+    best_trial: int
+    best: dict[str, Any]
+    states: dict[str, int]
+    log_loss: dict[str, float]
+    difference: Difference
+    importance: dict[str, float]
+    plateau: dict[str, tuple[float, float]]
+    plateau_size: int
+
+    @property
+    def is_better(self) -> bool:
+        """The whole interval of best minus default lies below zero."""
+        return self.difference.high is not None and self.difference.high < 0
+
+    @property
+    def command(self) -> str:
+        """What trains with the best values."""
+        return f"make train-phase2 STUDY={self.study}"
+
+    def lines(self) -> list[str]:
+        """The conclusion in words."""
+        d = self.difference
+        states = ", ".join(f"{n} {name.lower()}" for name, n in self.states.items())
+        interval = f"95 % interval over {d.n_days} days {d.low:+.4f} .. {d.high:+.4f}" if d.interval else \
+            f"no interval: {d.n_days} days are too few"
+        share = ", ".join(f"{name} {100 * value:.0f} %" for name, value in self.importance.items())
+        ranges = ", ".join(f"{name} {low:.3g} .. {high:.3g}" for name, (low, high) in self.plateau.items())
+        verdict = "The gain stands out from the noise." if self.is_better else \
+            "WITHIN NOISE: on days that the study did not see, the best values are not distinguishable from the " \
+            "defaults. Keeping the defaults is as good a choice."
+        return [
+            f"Study {self.study}: {states}; best is trial {self.best_trial}",
+            "Best:        " + ", ".join(f"{name} {value:.4g}" for name, value in self.best.items()),
+            "Default:     " + ", ".join(f"{name} {getattr(DEFAULT, name):.4g}" for name in TUNED),
+            "Log loss on the other half of val: " + ", ".join(f"{k} {v:.4f}" for k, v in self.log_loss.items()),
+            f"Best minus default: {d.difference:+.4f} ({interval}; below zero is better)",
+            verdict,
+            f"Importance:  {share or 'too few completed trials to say'}",
+            f"Plateau:     {self.plateau_size} trials within one standard error of the best: {ranges}",
+            f"Train with the best values: {self.command}",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json and MLflow."""
+        d = self.difference
+        return {"study": self.study, "best_trial": self.best_trial, "best": self.best, "states": self.states,
+                "log_loss": self.log_loss, "difference": d.difference, "interval": d.interval, "n_days": d.n_days,
+                "n": d.n, "within_noise": not self.is_better, "importance": self.importance,
+                "plateau": {k: list(v) for k, v in self.plateau.items()}, "plateau_size": self.plateau_size,
+                "command": self.command}
+
+
+def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
+             device: str | torch.device = "cpu") -> Conclusion:
+    """Train default and best once more, let each keep what it would keep, and compare them on the judged half.
+
+    Args:
+        data: as in the study, with the study's half of val.
+        judged: the other half.
+
+    Raises:
+        ValueError: no trial was completed.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise ValueError(f"study {study.study_name!r} has no completed trial to conclude from")
+    best = study.best_trial
+    results = train_heads(data, [_fitting(data), settings_of(best.params)], device=device)
+    forecasts = {"start": forecast(data, judged, None)}
+    forecasts |= {name: forecast(data, judged, r) for name, r in zip(("default", "best"), results, strict=True)}
+    difference = day_difference(forecasts["default"], forecasts["best"], "log_loss")
+    within = plateau_of(study, difference.standard_error or 0.0)
+    return Conclusion(
+        study.study_name, best.number, {key: best.params[key] for key in TUNED}, count_states(study),
+        {name: log_loss_of(f) for name, f in forecasts.items()}, difference, importance_of(study),
+        {key: (min(t.params[key] for t in within), max(t.params[key] for t in within)) for key in TUNED}, len(within))
+
+
+def _fitting(data: HeadData) -> HeadSettings:
+    """The default, its min_samples lowered to the largest sector where the data is tiny."""
+    largest = max(len(rows) for rows in data.train.rows_by_sector().values())
+    return replace(DEFAULT, min_samples=min(DEFAULT.min_samples, largest))
+
+
+def forecast(data: HeadData, judged: HeadSamples, result: HeadResult | None) -> Forecast:
+    """Corrected probabilities on `judged`, rows sorted by day, from the heads that Phase 2 would leave behind."""
+    kept = {} if result is None else accepted_sectors(data, result)
+    gamma = DEFAULT.gamma if result is None else result.settings.gamma
+    p = np.empty((len(judged), len(data.class_weights)))
+    for sector, rows in judged.rows_by_sector().items():
+        head = result.best_heads[sector] if result is not None and sector in kept else \
+            {name: value[sector] for name, value in data.start.items()}
+        p[rows] = corrected_probabilities(logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(),
+                                          gamma, data.class_weights)
+    dates, day = (np.empty(0), None) if judged.days is None else np.unique(judged.days, return_inverse=True)
+    order = np.arange(len(judged)) if day is None else np.argsort(day, kind="stable")
+    return Forecast(p[order], judged.labels.numpy()[order], judged.sector_ids.numpy()[order],
+                    None if day is None else day[order].astype(np.int64), list(dates))
+
+
+def log_loss_of(f: Forecast) -> float:
+    """Mean log loss of a forecast."""
+    return float(-np.log(np.clip(f.p[np.arange(f.n), f.labels], 1e-300, None)).mean())
+
+
+def plateau_of(study: optuna.Study, width: float) -> list[optuna.trial.FrozenTrial]:
+    """Completed trials whose value lies within `width` of the best: nothing tells them apart."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = min((float(t.value) for t in complete if t.value is not None), default=float("nan"))
+    return [t for t in complete if t.value is not None and t.value <= best + width]
+
+
+def importance_of(study: optuna.Study) -> dict[str, float]:
+    """PED-ANOVA (Watanabe, Bansal & Hutter 2023): how much each hyperparameter decides who is among the best tenth."""
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_FOR_IMPORTANCE:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: float(share) for name, share in optuna.importance.get_param_importances(study).items()}
+
+
+def count_states(study: optuna.Study) -> dict[str, int]:
+    """State name -> number of trials, absent states left out."""
+    names = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+    return {name: names.count(name) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING") if name in names}
