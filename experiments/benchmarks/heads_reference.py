@@ -17,6 +17,9 @@ from lasps.training.head_data import HeadData, HeadSettings
 from lasps.training.loss_functions import focal_terms
 from lasps.training.stacked_heads import epoch_order
 
+Pair = tuple[Tensor, Tensor]
+"""features (B, D), labels (B,)"""
+
 
 def plain_loops(
     data: HeadData, setting: HeadSettings, through_data_loader: bool = False
@@ -47,15 +50,15 @@ def plain_loops(
     return found
 
 
-def tensor_batches(features: Tensor, labels: Tensor, order: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def tensor_batches(features: Tensor, labels: Tensor, order: np.ndarray, batch_size: int) -> Iterator[Pair]:
     """Batches cut from tensors in memory."""
     for part in torch.from_numpy(order).split(batch_size):
         yield features[part], labels[part]
 
 
-def loader_batches(features: Tensor, labels: Tensor, order: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def loader_batches(features: Tensor, labels: Tensor, order: np.ndarray, batch_size: int) -> Iterator[Pair]:
     """The same batches from a DataLoader, as the seed's plan builds it."""
-    yield from DataLoader(TensorDataset(features, labels), batch_size=batch_size, sampler=order.tolist())  # type: ignore[misc]
+    yield from DataLoader(TensorDataset(features, labels), batch_size=batch_size, sampler=order.tolist())
 
 
 def _head(start: Mapping[str, Tensor], dropout: float) -> nn.Module:

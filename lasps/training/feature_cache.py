@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.reproducibility import sha256_of, tensor_fingerprint
-from lasps.training.head_data import HeadSamples
 from lasps.training.batches import Batch
+from lasps.training.head_data import HeadSamples
 from lasps.training.sample_sources import SampleSource, sources_of
 
 HEAD_PREFIXES = ("common_head.", "sector_heads.")
@@ -169,8 +169,8 @@ def _encode_batch(model: nn.Module, batch: Batch, device: torch.device, done: in
     bad = ~torch.isfinite(found).all(dim=1)
     if bad.any():
         raise ValueError(
-            f"expected finite shared features, got NaN or infinity for {int(bad.sum())} of samples {done}..{done + len(bad)}, "
-            f"first {done + int(bad.nonzero()[0, 0])}: the backbone's weights or its input are broken there"
+            f"expected finite shared features, got NaN or infinity for {int(bad.sum())} of samples {done}.."
+            f"{done + len(bad) - 1}, first {done + int(bad.nonzero()[0, 0])}: the backbone's weights or its input are broken there"
         )
     return found.numpy()
 

@@ -1,4 +1,4 @@
-"""Which trained heads are kept: the pooled stopping epoch is chosen elsewhere, here each sector's head must earn its place.
+"""Which trained heads are kept: the stopping epoch is pooled over sectors, but each sector's head must earn its place.
 
 Losses are of corrected probabilities (`lasps.evaluation.calibration`): a focal model's own softmax is not a forecast.
 """
@@ -100,8 +100,8 @@ def logits_of(head: Mapping[str, Tensor], features: Tensor) -> Tensor:
 
 
 def log_losses(logits: Tensor, labels: np.ndarray, gamma: float, class_weights: tuple[float, ...]) -> np.ndarray:
-    """-log of the corrected probability of each label: logits (N, C) -> (N,) float64."""
+    """-log of the corrected probability of each label: logits (..., N, C), labels (N,) -> (..., N) float64."""
     if len(labels) == 0:
-        return np.empty(0)
+        return np.zeros(logits.shape[:-1])
     log_p = corrected_log_probabilities(logits.to("cpu", torch.float64).numpy(), gamma, class_weights)
-    return -log_p[np.arange(len(labels)), labels]
+    return -log_p[..., np.arange(len(labels)), labels]

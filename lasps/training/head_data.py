@@ -1,4 +1,4 @@
-"""What head training takes and gives: shared features, settings, results. Shapes: B batch, S sectors, C classes, D width."""
+"""What head training takes and gives: shared features, settings, results. Shapes: N samples, S sectors, D width."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def as_samples(
 def _check_range(where: str, what: str, values: Tensor, stop: int) -> None:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= stop:
-        raise ValueError(f"{where}: expected {what} in 0..{stop - 1}, got {low}..{high}: check the dataset they come from")
+        raise ValueError(f"{where}: expected {what} in 0..{stop - 1}, got {low}..{high}: check their dataset")
 
 
 def _check_finite(where: str, features: Tensor, rows: int = 65_536) -> None:
@@ -178,6 +178,6 @@ def _check_finite(where: str, features: Tensor, rows: int = 65_536) -> None:
         if bad.any():
             row = first + int(bad.nonzero()[0, 0])
             raise ValueError(
-                f"{where}: expected finite shared features, got NaN or infinity in row {row}: the backbone's weights or "
-                "its input are broken there"
+                f"{where}: expected finite shared features, got NaN or infinity in row {row}: the backbone's weights "
+                "or its input are broken there"
             )

@@ -60,32 +60,33 @@ def written_out_gradients(
     if keep is not None:
         hidden.mul_(keep)
         fc2 = fc2 / keep_rate  # inverted dropout's 1 / keep_rate, moved from B x H hidden units to C x H weights
-    log_p = torch.baddbmm(params["fc2.bias"].unsqueeze(1), hidden, fc2.mT).log_softmax(dim=-1)
-    loss, d_logits = _focal_loss_and_gradient(log_p, y.unsqueeze(-1), weight.unsqueeze(-1), gamma)
+    logits = torch.baddbmm(params["fc2.bias"].unsqueeze(2), fc2, hidden.mT)  # (R, C, B): fast along the long axis
+    loss, d_logits = _focal_loss_and_gradient(logits, y.unsqueeze(1), weight.unsqueeze(1), gamma)
 
-    d_fc2 = torch.bmm(d_logits.mT, hidden)
+    d_fc2 = torch.bmm(d_logits, hidden)
     grads["fc2.weight"].copy_(d_fc2 if keep is None else d_fc2.div_(keep_rate))
-    torch.sum(d_logits, dim=1, out=grads["fc2.bias"])
-    d_hidden = torch.bmm(d_logits, fc2).mul_(hidden > 0)  # a dropped unit is 0 as well
+    torch.sum(d_logits, dim=2, out=grads["fc2.bias"])
+    d_hidden = torch.bmm(d_logits.mT, fc2).mul_(hidden > 0)  # a dropped unit is 0 as well
     torch.sum(d_hidden, dim=1, out=grads["fc1.bias"])
     grads["fc1.weight"].copy_(torch.bmm(d_hidden.mT, x))
     return loss
 
 
 def _focal_loss_and_gradient(
-    log_p: Tensor, y: Tensor, weight: Tensor, gamma: float | Tensor
+    logits: Tensor, y: Tensor, weight: Tensor, gamma: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Losses (R,) and d loss / d logits (R, B, C); `log_p` (R, B, C) is overwritten.
+    """Losses (R,) and d loss / d logits (R, C, B) from logits (R, C, B), y and weight (R, 1, B).
 
     With p = p_t, q = 1 - p: dL/dz_j = weight * (gamma p q^(gamma-1) log p - q^gamma) * (1[j = t] - p_j).
     """
-    log_pt = log_p.gather(-1, y)
+    log_p = logits.log_softmax(dim=1)
+    log_pt = log_p.gather(1, y)
     q = torch.expm1(log_pt).neg_().clamp_min_(TINY)
     focus = weight * q**gamma
     loss = (focus * log_pt).sum(dim=(1, 2)).neg_()
     slope = log_pt.exp().mul_(log_pt).mul_(focus).div_(q).mul_(gamma).sub_(focus)
     d_logits = log_p.exp_().mul_(-slope)
-    d_logits.scatter_add_(-1, y, slope)
+    d_logits.scatter_add_(1, y, slope)
     return loss, d_logits
 
 
@@ -114,7 +115,7 @@ def vmap_gradients(
 def one_head_loss(
     params: dict[str, Tensor], x: Tensor, y: Tensor, weight: Tensor, gamma: Tensor, dropout: Tensor
 ) -> Tensor:
-    """The focal loss (Lin et al. 2017) of one head on one batch: x (B, D), y and weight (B,), dropout (B, H) factors."""
+    """Focal loss (Lin et al. 2017) of one head on one batch: x (B, D), y and weight (B,), dropout (B, H) factors."""
     hidden = functional.relu(functional.linear(x, params["fc1.weight"], params["fc1.bias"])) * dropout
     log_p = functional.linear(hidden, params["fc2.weight"], params["fc2.bias"]).log_softmax(dim=-1)
     log_pt = log_p.gather(-1, y.unsqueeze(-1)).squeeze(-1)

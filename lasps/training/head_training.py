@@ -31,7 +31,7 @@ STATE_VERSION = 1
 VAL_ROWS = 16_384  # samples x settings of one val product: bounds the memory of hidden units to 4 MB
 
 OnEpoch = Callable[[int, np.ndarray], set[int] | None]
-"""(epoch from 1, pooled corrected val log loss (K,), NaN for settings already over) -> settings to stop, by position."""
+"""(epoch from 1, pooled corrected val log loss (K,), NaN for settings that are over) -> positions of settings to stop."""
 
 
 def train_heads(
@@ -101,8 +101,8 @@ class HeadTraining:
         if not sectors:
             largest = max((len(rows) for rows in self.rows.values()), default=0)
             raise ValueError(
-                f"expected at least one sector with min_samples={setting.min_samples} samples, the largest has {largest}: "
-                "lower min_samples or bring more data"
+                f"expected at least one sector with min_samples={setting.min_samples} samples, the largest has "
+                f"{largest}: lower min_samples or bring more data"
             )
         return sectors
 
@@ -189,10 +189,9 @@ class HeadTraining:
             for part in np.array_split(own, -(-len(own) * k // VAL_ROWS)):
                 logits = logits_of(head, self.val.features[torch.from_numpy(part)])
                 labels = self.data.val.labels[part].numpy()  # type: ignore[union-attr]
-                sums += [
-                    log_losses(logits[column], labels, setting.gamma, self.data.class_weights).sum()
-                    for column, setting in enumerate(stack.settings)
-                ]
+                for gamma in {setting.gamma for setting in stack.settings}:  # one call per gamma, not per setting
+                    columns = [c for c, setting in enumerate(stack.settings) if setting.gamma == gamma]
+                    sums[columns] += log_losses(logits[columns], labels, gamma, self.data.class_weights).sum(axis=1)
             for column, position in enumerate(stack.indices):
                 if sector in self.results[position].val_losses:
                     self.results[position].val_losses[sector].append(float(sums[column]) / len(own))
@@ -204,7 +203,7 @@ class HeadTraining:
             len(own) * (result.val_losses[sector][-1] if sector in result.val_losses else start[sector])
             for sector, own in self.val_rows.items()
         )
-        return total / len(self.data.val)  # type: ignore[arg-type]
+        return total / len(self.data.val)  # type: ignore[arg-type, operator]
 
     def stop(self, on_epoch: OnEpoch | None) -> None:
         """Take settings that have had their epochs, or that the callback stops, out of their stacks."""
@@ -270,7 +269,8 @@ class HeadTraining:
     def key(self) -> str:
         """Digest of everything the result depends on."""
         digest = hashlib.sha256()
-        parts = [STATE_VERSION, [asdict(s) for s in self.settings], list(self.data.class_weights), str(self.device.type)]
+        settings = [asdict(setting) for setting in self.settings]
+        parts = [STATE_VERSION, settings, list(self.data.class_weights), self.device.type]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for samples in (self.data.train, self.data.val):
             digest.update((_fingerprint(samples) if samples is not None else "none").encode())
@@ -284,7 +284,7 @@ class HeadTraining:
         try:
             state = torch.load(state_file, map_location=self.device, weights_only=True)
             matches = state["key"] == self.key
-        except Exception as error:  # any damage ends the same way: start again  # noqa: BLE001
+        except Exception as error:  # any damage ends the same way: start again
             logger.warning(f"{state_file}: cannot be read ({type(error).__name__}), Phase 2 starts from its beginning")
             return
         if not matches:

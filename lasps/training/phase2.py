@@ -1,4 +1,4 @@
-"""Phase 2: every sector's head at once, on shared features computed once, each head accepted on val or left as it was."""
+"""Phase 2: every sector's head at once, on shared features computed once, each accepted on val or left as it was."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train_phase2(
     weight_decay: float = PHASE2["weight_decay"],
     dropout: float = PHASE2["dropout"],
     batch_size: int | None = None,
-    gamma: float = TRAINING_CONFIG["focal_gamma"],
+    gamma: float | None = None,
     class_weights: tuple[float, ...] | None = None,
     seed: int | None = None,
     cache: bool | Path = True,
@@ -58,7 +58,8 @@ def train_phase2(
     """Train the sector heads of `trainer.model` with the backbone frozen; no other weight or buffer changes by a bit.
 
     Args:
-        trainer: with `model` and `device`, and if it has them `seed`, `resume_dir` and `tracker`.
+        trainer: with `model` and `device`, and where it has them `seed`, `focal_gamma`, `class_weights`, `resume_dir`
+            and `tracker`, which the arguments of these names override (TRAINING_CONFIG and settings where it has none).
         sector_loaders: sector -> loader over that sector's samples, each read once in a fixed order (see
             `sample_sources`); their batch_size is the training's. A sector with fewer than `min_samples` samples (the
             seed's scripts leave those out themselves) keeps its head and is named in a warning.
@@ -77,13 +78,16 @@ def train_phase2(
     tracker = tracker if tracker is not None else getattr(trainer, "tracker", None)
     chosen = HeadSettings(
         lr=lr, epochs=epochs_per_sector, min_samples=max(min_samples, 1), l2_sp=l2_sp, weight_decay=weight_decay,
-        batch_size=batch_size or _batch_size_of(sector_loaders), gamma=gamma, dropout=dropout,
+        batch_size=batch_size or _batch_size_of(sector_loaders), dropout=dropout,
+        gamma=getattr(trainer, "focal_gamma", TRAINING_CONFIG["focal_gamma"]) if gamma is None else gamma,
         seed=getattr(trainer, "seed", TRAINING_CONFIG["seed"]) if seed is None else seed,
     )
+    class_weights = class_weights or getattr(trainer, "class_weights", None)
     logger.info("Phase 2: Sector Heads (backbone frozen)")
     before = _fingerprint_without_sector_heads(model)
     data = head_data(
-        model, sector_loaders, val_loaders, device=device, cache=cache, resume_dir=resume_dir, class_weights=class_weights
+        model, sector_loaders, val_loaders, device=device, cache=cache, resume_dir=resume_dir,
+        class_weights=class_weights,
     )
     _warn_of_small_sectors(sector_loaders, data, chosen.min_samples)
     if data.val is None:
@@ -145,11 +149,11 @@ def cache_folder(cache: bool | Path, resume_dir: Path | None = None) -> Path | N
 
 
 def _batch_size_of(sector_loaders: Mapping[int, Any]) -> int:
-    """The loaders' batch size; where they differ or have none, the most frequent or the configured one, with a warning."""
-    sizes = Counter(getattr(loader, "batch_size", None) for loader in sector_loaders.values())
-    sizes.pop(None, None)
+    """The loaders' batch size, where they differ the most frequent one, with a warning; the configured one without any."""
+    found = [getattr(loader, "batch_size", None) for loader in sector_loaders.values()]
+    sizes = Counter(size for size in found if isinstance(size, int))
     if not sizes:
-        return PHASE2["batch_size"]
+        return int(PHASE2["batch_size"])
     (size, _), *others = sizes.most_common()
     if others:
         logger.warning(f"Phase 2: sector_loaders have batch sizes {sorted(sizes)}, all sectors train with {size}")
@@ -197,7 +201,7 @@ def _history(data: HeadData, result: HeadResult) -> tuple[Phase2History, dict[in
 @torch.no_grad()
 def _write_heads(model: nn.Module, heads: Mapping[int, Mapping[str, torch.Tensor]]) -> None:
     for sector, head in heads.items():
-        own = dict(model.sector_heads[sector].named_parameters())  # type: ignore[index]
+        own = dict(model.sector_heads[sector].named_parameters())  # type: ignore[index, union-attr]
         for name, value in head.items():
             own[name].copy_(value)
 
@@ -213,8 +217,8 @@ def _log(history: Phase2History, result: HeadResult, data: HeadData, judged: Map
         return
     first, best = result.val_log_loss[0], result.best_val_log_loss
     logger.info(
-        f"Phase 2: stopping epoch {result.best_epoch} of {result.settings.epochs}, pooled over sectors: corrected val log "
-        f"loss {first:.4f} -> {best:.4f} before acceptance"
+        f"Phase 2: stopping epoch {result.best_epoch} of {result.settings.epochs}, pooled over sectors: corrected val "
+        f"log loss {first:.4f} -> {best:.4f} before acceptance"
     )
     what = (
         f"blocks of {BLOCK_DAYS} days" if data.val.days is not None
@@ -223,7 +227,9 @@ def _log(history: Phase2History, result: HeadResult, data: HeadData, judged: Map
     unjudged = [sector for sector, verdict in judged.items() if verdict.blocks < 2]
     if unjudged:
         logger.warning(f"Phase 2: too few val samples to judge sectors {unjudged}: they keep their start")
-    logger.info(f"Phase 2: accepted on val: {history.accepted} of {len(history)} (gain above one standard error over {what})")
+    logger.info(
+        f"Phase 2: accepted on val: {history.accepted} of {len(history)} (gain above one standard error over {what})"
+    )
 
 
 def _track(tracker: Any, result: HeadResult) -> None:

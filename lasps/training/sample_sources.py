@@ -21,7 +21,6 @@ from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSamp
 from lasps.training.batches import KEYS, Batch
 
 
-
 @dataclass(frozen=True)
 class SampleSource:
     """Samples of one dataset at `indices` (N,), ascending, or, with indices None, whatever `dataset` yields, once.
@@ -70,8 +69,8 @@ class SampleSource:
             at = int(np.flatnonzero(wrong)[0])
             wanted = int(np.broadcast_to(expected, wrong.shape)[at])
             raise ValueError(
-                f"expected only samples of sector {wanted} from its loader, got one of sector {int(found[at])}: build each "
-                "sector's loader from get_sector_subset(sector)"
+                f"expected only samples of sector {wanted} from its loader, got one of sector {int(found[at])}: build "
+                "each sector's loader from get_sector_subset(sector)"
             )
 
 

@@ -1,9 +1,9 @@
 """Many heads trained at once: the heads of A sectors under K settings as rows of one matrix.
 
-Phase 2's heads are small (128 -> 64 -> 3) and independent, so one head after the other spends its time on calls, not on
-arithmetic. A `HeadStack` keeps R = A * K heads as rows, sectors outermost and sorted by size: at step t the sectors that
-still have a t-th batch are a prefix of the rows, and shrinking that prefix is a slice, not a copy. Every row has its own
-batches, order, dropout, step count, learning rate and optimiser state, exactly as if it were trained alone.
+Phase 2's heads are small (128 -> 64 -> 3) and independent, so one head after the other spends its time on calls, not
+on arithmetic. A `HeadStack` keeps R = A * K heads as rows, sectors outermost and sorted by size: at step t the sectors
+that still have a t-th batch are a prefix of the rows, and shrinking that prefix is a slice, not a copy. Every row has
+its own batches, order, dropout, step count, learning rate and optimiser state, exactly as if it were trained alone.
 
 Shapes: A sectors of this stack, K settings, R = A * K rows, T steps of a segment, B batch, D width, H hidden, P
 parameters of one head (padded to a multiple of 16, so that every row starts on a cache line).
@@ -65,7 +65,7 @@ def epoch_order(seed: int, sector: int, epoch: int, n: int) -> np.ndarray:
 
 @dataclass
 class Segment:
-    """T consecutive steps with the same active sectors: x (T, A, B, D), y, weight (T, A, B), noise (T, A, B, H) or None.
+    """T consecutive steps of the same active sectors: x (T, A, B, D), y, weight (T, A, B), noise (T, A, B, H) or None.
 
     weight is a sample's alpha_t / (real size of its batch), 0 where a short batch is padded; sizes (T, A) the real
     batch sizes; steps (T, A) the optimiser's step number, from 1.
@@ -200,6 +200,7 @@ class HeadStack:
         self.keep_from = None if not dropped.any() else torch.from_numpy((dropped - 32768).astype(np.int16)).to(device)
         self.keep_rate = per_setting((1 - dropped / 65536).tolist()).unsqueeze(2).to(device, dtype)
         self.grads, self.work = torch.zeros_like(self.params), torch.zeros_like(self.params)
+        self.prefixes: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
 
     def train_epoch(self, epoch: int) -> Tensor:
         """One epoch (from 1) of every row; returns the training criterion's sample means, (A, K) float64."""
@@ -221,9 +222,10 @@ class HeadStack:
         if self.keep_from is not None and segment.noise is not None:
             noise = segment.noise[t].unsqueeze(1)
             keep = (noise >= self.keep_from.view(1, k, 1, 1)).flatten(0, 1)
+        if rows not in self.prefixes:
+            self.prefixes[rows] = self.layout.views(self.params[:rows]), self.layout.views(self.grads[:rows])
         return self.gradients(
-            self.layout.views(self.params[:rows]),
-            self.layout.views(self.grads[:rows]),
+            *self.prefixes[rows],
             _for_settings(segment.x[t], k),
             _for_settings(segment.y[t], k),
             _for_settings(segment.weight[t], k),

@@ -1,0 +1,394 @@
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from loguru import logger
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
+
+from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.reproducibility import tensor_fingerprint
+from lasps.training import feature_cache
+from lasps.training.feature_cache import shared_samples
+from lasps.training.phase2 import train_phase2
+from lasps.training.sample_sources import sources_of
+
+SIZES = [30, 17, 0, 9]  # batches of 8: a last batch of 6, of one, an empty sector, of one
+
+
+def arrays(sizes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    sectors = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    sectors = sectors[torch.randperm(len(sectors), generator=generator)]
+    series = torch.randn(len(sectors), 10, 5, generator=generator)
+    charts = torch.randint(0, 256, (len(sectors), 3, 16, 20), generator=generator, dtype=torch.uint8)
+    labels = (series[:, -1, 0] * (sectors - 1)).sign().long() + 1
+    return series, charts, sectors, labels
+
+
+class Market(Dataset):
+    """A dataset as the project's own: a fast `batch`, a fingerprint, dates."""
+
+    def __init__(self, sizes=tuple(SIZES), seed=1):
+        self.tensors, self.reads = arrays(list(sizes), seed), 0
+        self.fingerprint = f"market-{sizes}-{seed}"
+        dates = np.datetime64("2024-01-01") + np.sort(np.arange(len(self)) % 40)
+        self.samples = pl.DataFrame({"date": dates})
+
+    def __len__(self):
+        return len(self.tensors[3])
+
+    def batch(self, indices):
+        self.reads += len(indices)
+        return tuple(tensor[torch.as_tensor(np.asarray(indices))] for tensor in self.tensors)
+
+    def __getitem__(self, index):
+        return tuple(tensor[index] for tensor in self.tensors)
+
+    def of_sector(self, sector):
+        return Subset(self, torch.nonzero(self.tensors[2] == sector)[:, 0].tolist())
+
+
+class Tracker:
+    """Keeps every call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def log_metrics(self, metrics, step=None):
+        self.calls.append((step, dict(metrics)))
+
+
+def loaders(market, shuffle=True, **options):
+    subsets = {sector: market.of_sector(sector) for sector in range(4)}
+    return {s: DataLoader(part, batch_size=8, shuffle=shuffle and len(part) > 0, **options) for s, part in subsets.items()}
+
+
+def make_trainer(**attributes):
+    torch.manual_seed(0)
+    model = SectorAwareFusionModel(
+        num_sectors=4, ts_input_dim=5,
+        encoder={"hidden_dim": 8, "num_layers": 1, "num_heads": 2}, cnn={"conv_channels": (4, 4), "output_dim": 4},
+    )
+    return SimpleNamespace(model=model, device="cpu", seed=7, tracker=None, resume_dir=None, **attributes)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def lines():
+    """Log lines as text."""
+    kept = []
+    sink = logger.add(lambda message: kept.append(message.record["message"]), level="INFO")
+    yield kept
+    logger.remove(sink)
+
+
+def heads_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items() if name.startswith("sector_heads.")}
+
+
+def rest_of(model):
+    return tensor_fingerprint({n: v for n, v in model.state_dict().items() if not n.startswith("sector_heads.")})
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ------------------------------------------------------------------------------- what changes and what does not
+
+
+def test_only_trained_sectors_heads_change_even_from_train_mode_and_with_a_last_batch_of_one():
+    trainer = make_trainer()
+    model = trainer.model
+    model.train()
+    before, heads = rest_of(model), heads_of(model)
+    train_phase2(trainer, loaders(Market()), 2, 1e-3, cache=False)
+    assert rest_of(model) == before
+    assert model.training and model.cnn.training
+    after = heads_of(model)
+    changed = {int(name.split(".")[1]) for name in heads if not torch.equal(heads[name], after[name])}
+    assert changed == {0, 1, 3}
+
+
+def test_frozen_flags_and_gradients_stay_as_they_were():
+    trainer = make_trainer()
+    trainer.model.freeze_backbone()
+    flags = [parameter.requires_grad for parameter in trainer.model.parameters()]
+    train_phase2(trainer, loaders(Market()), 1, cache=False)
+    assert flags == [parameter.requires_grad for parameter in trainer.model.parameters()]
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_an_error_leaves_the_model_as_it_was():
+    trainer = make_trainer()
+    before = heads_of(trainer.model)
+    with pytest.raises(ValueError, match="finite"):
+        train_phase2(trainer, loaders(Market()), 3, lr=1e38, cache=False)
+    assert same(before, heads_of(trainer.model))
+
+
+# ------------------------------------------------------------------------------- what is said and returned
+
+
+def test_the_plans_lines_come_sector_by_sector(lines):
+    history = train_phase2(make_trainer(), loaders(Market()), 2, cache=False)
+    assert lines[0] == "Phase 2: Sector Heads (backbone frozen)"
+    assert "Sector 2: 0 samples (skipping)" in lines
+    epochs = [line for line in lines if line.startswith("Phase2 Sector")]
+    assert [line.split(" loss=")[0] for line in epochs] == [
+        f"Phase2 Sector {sector} [{epoch}/2]" for sector in (0, 1, 3) for epoch in (1, 2)
+    ]
+    assert float(epochs[0].split("loss=")[1]) == pytest.approx(history[0]["losses"][0], abs=1e-4)
+    assert sum("no val_loaders" in line for line in lines) == 1
+
+
+def test_history_has_n_losses_best_epoch_and_whether_the_start_was_kept():
+    history = train_phase2(make_trainer(), loaders(Market()), 3, cache=False)
+    assert {sector: entry["n"] for sector, entry in history.items()} == {0: 30, 1: 17, 3: 9}
+    assert all(len(entry["losses"]) == 3 and entry["best_epoch"] == 3 for entry in history.values())
+    assert not any(entry["kept_start"] for entry in history.values())
+
+
+def test_the_logged_loss_is_the_criterions_sample_mean():
+    trainer = make_trainer()
+    series, charts, sectors, labels = Market().tensors
+    own = sectors == 0
+    with torch.no_grad():
+        logits = trainer.model.eval()(series[own], charts[own], sectors[own])["logits"]
+    p = logits.softmax(1).gather(1, labels[own][:, None])[:, 0]
+    expected = float(((1 - p) ** 2 * -p.log()).mean())
+    history = train_phase2(trainer, loaders(Market()), 1, lr=1e-12, dropout=0.0, cache=False)
+    assert history[0]["losses"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_metrics_go_to_the_tracker_in_one_call_per_epoch():
+    tracker = Tracker()
+    val = Market(seed=2)
+    history = train_phase2(make_trainer(), loaders(Market()), 2, val_loaders=val, cache=False, tracker=tracker)
+    assert [step for step, _ in tracker.calls] == [0, 1, 2]
+    assert tracker.calls[1][1]["phase2/sector_03/train_loss"] == history[3]["losses"][0]
+    assert tracker.calls[0][1]["phase2/sector_00/val_loss"] == history[0]["val_losses"][0]
+
+
+def test_sectors_under_min_samples_are_named_and_keep_their_heads(lines):
+    trainer = make_trainer()
+    before = heads_of(trainer.model)
+    history = train_phase2(trainer, loaders(Market()), 1, min_samples=10, cache=False)
+    assert set(history) == {0, 1}
+    assert "Sector 3: 9 samples (skipping)" in lines
+    after = heads_of(trainer.model)
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("sector_heads.3."))
+
+
+@pytest.mark.parametrize("given, options", [({}, {}), (None, {"min_samples": 1000})])
+def test_no_sector_with_enough_samples_is_an_error(given, options):
+    with pytest.raises(ValueError, match="at least one sector"):
+        train_phase2(make_trainer(), loaders(Market()) if given is None else given, 1, cache=False, **options)
+
+
+def test_a_sample_of_another_sector_in_a_loader_is_an_error():
+    market = Market()
+    swapped = {0: DataLoader(market.of_sector(1), batch_size=8)}
+    with pytest.raises(ValueError, match="only samples of sector 0.*got one of sector 1"):
+        train_phase2(make_trainer(), swapped, 1, cache=False)
+
+
+# ------------------------------------------------------------------------------- any loader
+
+
+def test_every_kind_of_loader_gives_the_same_heads():
+    market = Market()
+    plain = TensorDataset(*market.tensors)
+    keys = ("time_series", "chart_image", "sector_id", "label")
+    rows = {s: torch.nonzero(market.tensors[2] == s)[:, 0].tolist() for s in (0, 1, 3)}
+
+    def as_dicts(items):
+        return dict(zip(keys, torch.utils.data.default_collate(items), strict=True))
+
+    kinds = [
+        {s: DataLoader(market.of_sector(s), batch_size=8, shuffle=True) for s in rows},
+        {s: DataLoader(Subset(plain, rows[s]), batch_size=8, shuffle=True) for s in rows},
+        {s: DataLoader(Subset(plain, rows[s]), batch_size=8, shuffle=True, collate_fn=as_dicts) for s in rows},
+        {s: DataLoader(plain, batch_size=8, sampler=SubsetRandomSampler(rows[s])) for s in rows},
+        {s: [tuple(t[rows[s]] for t in market.tensors)] for s in rows},
+    ]
+    found = []
+    for kind in kinds:
+        trainer = make_trainer()
+        train_phase2(trainer, kind, 2, 1e-3, cache=False, batch_size=8, dropout=0.0)
+        found.append(heads_of(trainer.model))
+    for other in found[1:]:
+        assert all(torch.allclose(found[0][name], other[name], atol=1e-5) for name in other)
+
+
+def test_sectors_of_one_dataset_are_read_front_to_back_in_one_source():
+    (source,) = sources_of(loaders(Market()))
+    assert np.array_equal(source.indices, np.arange(sum(SIZES)))
+    assert np.array_equal(source.expected, Market().tensors[2].numpy())
+
+
+# ------------------------------------------------------------------------------- features kept
+
+
+def test_features_are_the_models_in_eval_mode_and_samples_in_dataset_order():
+    trainer, market = make_trainer(), Market()
+    trainer.model.train()
+    samples = shared_samples(trainer.model, loaders(market))
+    with torch.no_grad():
+        expected = trainer.model.eval()(*market.tensors[:3])["shared_features"]
+    assert torch.allclose(samples.features, expected, atol=1e-5)
+    assert torch.equal(samples.labels, market.tensors[3])
+    assert torch.equal(samples.sector_ids, market.tensors[2])
+
+
+def test_a_second_call_reads_no_data_and_another_backbone_reads_it_again(tmp_path):
+    trainer = make_trainer()
+    first = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
+    again = Market()
+    second = shared_samples(trainer.model, loaders(again), cache_dir=tmp_path)
+    assert again.reads <= feature_cache.CHECKED_SAMPLES
+    assert torch.equal(first.features, second.features) and first.fingerprint == second.fingerprint
+    with torch.no_grad():
+        trainer.model.cnn.output.bias.add_(0.5)
+    changed = shared_samples(trainer.model, loaders(again), cache_dir=tmp_path)
+    assert again.reads >= sum(SIZES) and changed.fingerprint != first.fingerprint
+    assert not torch.equal(first.features, changed.features)
+
+
+def test_heads_are_no_part_of_the_key(tmp_path):
+    trainer, market = make_trainer(), Market()
+    first = train_phase2(trainer, loaders(market), 1, cache=tmp_path)
+    reads = market.reads
+    second = train_phase2(trainer, loaders(market), 1, cache=tmp_path)
+    assert market.reads - reads <= feature_cache.CHECKED_SAMPLES
+    assert first[0]["losses"] != second[0]["losses"]  # the heads go on from where they were
+
+
+def test_data_without_a_fingerprint_is_known_by_its_content(tmp_path, monkeypatch):
+    trainer = make_trainer()
+    passes = []
+    original = feature_cache._encode
+    monkeypatch.setattr(feature_cache, "_encode", lambda *a: (passes.append(1), original(*a))[1])
+    series, charts, sectors, labels = Market().tensors
+    for _ in range(2):
+        shared_samples(trainer.model, TensorDataset(series, charts, sectors, labels), cache_dir=tmp_path)
+    assert len(passes) == 1
+    series = series.clone()
+    series[20, 3, 1] += 1e-3
+    shared_samples(trainer.model, TensorDataset(series, charts, sectors, labels), cache_dir=tmp_path)
+    assert len(passes) == 2
+
+
+@pytest.mark.parametrize("damage", ["one byte", "truncated", "no description"])
+def test_damaged_features_are_computed_again(tmp_path, damage, lines):
+    trainer = make_trainer()
+    first = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
+    (entry,) = tmp_path.iterdir()
+    file = entry / ("meta.json" if damage == "no description" else "features.npy")
+    content = bytearray(file.read_bytes())
+    if damage == "one byte":
+        content[-5] ^= 1
+    file.write_bytes(content[:-40] if damage == "truncated" else content)
+    if damage == "no description":
+        file.unlink()
+    second = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
+    assert torch.equal(first.features, second.features)
+    assert any("damaged" in line for line in lines)
+
+
+def test_features_of_older_code_are_computed_again(tmp_path, monkeypatch, lines):
+    trainer = make_trainer()
+    first = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
+    original = type(trainer.model).encode
+    monkeypatch.setattr(type(trainer.model), "encode", lambda self, *batch: original(self, *batch) * 1.5)
+    second = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
+    assert torch.allclose(second.features, 1.5 * first.features)
+    assert any("another version of the code" in line for line in lines)
+
+
+def test_a_killed_pass_leaves_nothing_that_is_used_and_is_swept_up(tmp_path):
+    left = tmp_path / f".writing-{2**22 + 1}-aa"  # above the largest process id
+    left.mkdir()
+    (left / "features.npy").write_bytes(b"half")
+    shared_samples(make_trainer().model, loaders(Market()), cache_dir=tmp_path)
+    assert not left.exists()
+
+
+def test_features_that_are_not_finite_name_the_sample():
+    trainer = make_trainer()
+    trainer.model.encode = lambda series, charts: torch.full((len(series), 128), float("nan"))
+    with pytest.raises(ValueError, match="finite shared features.*first 0"):
+        shared_samples(trainer.model, loaders(Market()))
+
+
+# ------------------------------------------------------------------------------- killed and repeated
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from lasps.training import head_training
+from lasps.training.phase2 import train_phase2
+from tests.training.test_phase2 import Market, loaders, make_trainer
+torch.set_num_threads(1)
+original = head_training.HeadTraining.train_epoch
+def train_epoch(self):
+    if self.epoch == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self)
+head_training.HeadTraining.train_epoch = train_epoch
+train_phase2(make_trainer(), loaders(Market()), 6, 1e-3, val_loaders=loaders(Market(seed=2)), resume_dir=sys.argv[1])
+"""
+
+
+def test_after_kill_9_a_repeated_call_gives_the_same_bits(tmp_path, lines):
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, timeout=120,
+                           env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert ended.returncode == -9, ended.stderr.decode()
+    whole, repeated = make_trainer(), make_trainer()
+    val = loaders(Market(seed=2))
+    train_phase2(whole, loaders(Market()), 6, 1e-3, val_loaders=val, cache=False)
+    assert "Phase 2: continuing after epoch 3" not in lines
+    market = Market()
+    train_phase2(repeated, loaders(market), 6, 1e-3, val_loaders=val, resume_dir=tmp_path)
+    assert "Phase 2: continuing after epoch 3" in lines
+    assert market.reads <= feature_cache.CHECKED_SAMPLES
+    assert same(heads_of(whole.model), heads_of(repeated.model))
+    assert not (tmp_path / "phase2.state.pt").exists()
+
+
+def test_shuffled_loaders_and_torchs_global_seed_change_nothing():
+    found = []
+    for seed in (1, 2):
+        trainer = make_trainer()
+        torch.manual_seed(seed)
+        train_phase2(trainer, loaders(Market()), 2, cache=False)
+        found.append(heads_of(trainer.model))
+    assert same(*found)
+
+
+def test_a_plain_module_with_encode_and_heads_is_enough():
+    class Foreign(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sector_heads = make_trainer().model.sector_heads
+            self.mix = nn.Linear(5, 128)
+
+        def encode(self, series, charts):
+            return self.mix(series[:, -1])
+
+    trainer = SimpleNamespace(model=Foreign(), device="cpu")
+    assert len(train_phase2(trainer, loaders(Market()), 1, cache=False)) == 3

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from lasps.training.head_acceptance import accept_heads, blocks_of, equal_blocks, judge, log_losses
+from lasps.training.head_data import as_samples
+from lasps.training.phase2 import train_phase2
+from tests.training.test_phase2 import Market, heads_of, lines, loaders, make_trainer, one_thread  # noqa: F401
+
+
+def val_samples(days, n=None):
+    n = len(days) if n is None else n
+    return as_samples(torch.zeros(n, 4), torch.zeros(n), torch.zeros(n), days)
+
+
+def test_blocks_are_ten_trading_days_and_a_short_rest_joins_the_last():
+    calendar = np.arange(37) * 3 + 100  # gaps in the calendar are no trading days
+    blocks = blocks_of(val_samples(np.repeat(calendar, 2)))
+    assert [int((blocks == b).sum()) for b in np.unique(blocks)] == [20, 20, 34]
+    assert len(np.unique(blocks_of(val_samples(np.arange(9))))) == 1
+    assert blocks_of(val_samples(None, 9)) is None
+
+
+def test_without_dates_blocks_are_contiguous_and_equal():
+    blocks = equal_blocks(103)
+    assert np.all(np.diff(blocks) >= 0)
+    assert set(np.bincount(blocks)) == {10, 11} and len(np.bincount(blocks)) == 10
+    assert len(np.unique(equal_blocks(3))) == 3
+
+
+def test_the_standard_error_is_that_of_block_means_when_blocks_are_equal():
+    gains = np.random.default_rng(0).normal(size=60)
+    blocks = np.repeat(np.arange(6), 10)
+    means = gains.reshape(6, 10).mean(axis=1)
+    found = judge(gains, blocks)
+    assert found.gain == pytest.approx(gains.mean())
+    assert found.standard_error == pytest.approx(means.std(ddof=1) / np.sqrt(6))
+
+
+def test_days_that_move_together_are_not_taken_for_independent_samples():
+    gains = np.repeat([1.0, -0.9, 1.0, -0.9], 250)
+    together, apart = judge(gains, np.repeat(np.arange(4), 250)), judge(gains, np.arange(1000))
+    assert not together.accepted and apart.accepted
+
+
+@pytest.mark.parametrize("gains, accepted", [([0.2, 0.3, 0.2], True), ([0.2, -0.2, 0.1], False), ([-0.2] * 3, False)])
+def test_a_head_is_accepted_if_its_gain_exceeds_one_standard_error(gains, accepted):
+    assert judge(np.array(gains), np.arange(3)).accepted is accepted
+
+
+def test_one_block_or_no_sample_proves_nothing():
+    assert not judge(np.ones(5), np.zeros(5)).accepted
+    assert not judge(np.empty(0), np.empty(0)).accepted
+
+
+def test_losses_are_of_corrected_probabilities():
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), np.array([0])
+    plain = log_losses(logits, labels, 0.0, (1.0, 1.0, 1.0))
+    assert plain == pytest.approx(-float(logits.log_softmax(1)[0, 0]))
+    assert log_losses(logits, labels, 2.0, (1.0, 1.0, 1.0)) < plain  # a focal model is surer than its softmax
+    assert log_losses(logits, labels, 0.0, (3.0, 1.0, 1.0)) > plain
+
+
+def test_a_sector_without_val_samples_keeps_its_start():
+    head = {"fc1.weight": torch.zeros(2, 4), "fc1.bias": torch.zeros(2), "fc2.weight": torch.zeros(3, 2),
+            "fc2.bias": torch.zeros(3)}
+    better = {**head, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])}
+    val = val_samples(np.arange(40))
+    judged = accept_heads(val, {0: head, 5: head}, {0: better, 5: better}, 2.0, (1.0, 1.0, 1.0))
+    assert judged[0].accepted and judged[0].blocks == 4
+    assert not judged[5].accepted and judged[5].n == 0
+
+
+def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(lines):  # noqa: F811
+    trainer = make_trainer()
+    before = heads_of(trainer.model)
+    history = train_phase2(trainer, loaders(Market((300, 200, 0, 9))), 4, 1e-2,
+                           val_loaders=loaders(Market((120, 0, 0, 9), seed=2)), cache=False)
+    after = heads_of(trainer.model)
+    assert len({entry["best_epoch"] for entry in history.values()}) == 1
+    assert not history[0]["kept_start"] and history[0]["val_gain"] > history[0]["val_standard_error"]
+    assert history[1]["kept_start"] and history[1]["val_losses"] == [] and history[1]["val_gain"] is None
+    for sector, entry in history.items():
+        names = [name for name in before if name.startswith(f"sector_heads.{sector}.")]
+        assert all(torch.equal(before[n], after[n]) for n in names) == entry["kept_start"]
+    assert any(f"accepted on val: {history.accepted} of 3 " in line and "blocks of 10 days" in line for line in lines)
+    assert not any("improved" in line for line in lines)
+
+
+def test_without_dates_the_log_says_how_blocks_were_made(lines):  # noqa: F811
+    val = Market(seed=2)
+    val.samples = None
+    train_phase2(make_trainer(), loaders(Market()), 1, val_loaders=val, cache=False)
+    assert any("equal blocks of samples" in line for line in lines)
