@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from lasps.evaluation import metrics, verdict
+from lasps.evaluation.leaks import FIRST_DAY_LIMIT, first_day_excess
 from lasps.evaluation.metrics import METRICS, DaySums
 from lasps.evaluation.portfolio import Costs, portfolio_summary
 from lasps.evaluation.predictions import Forecast, align, as_forecast, keys_of
@@ -79,6 +80,7 @@ def compare(
         base = _prior(prior, prior_source, entries, split, result)
         for entry in entries:
             result["models"].setdefault(entry.name, {})[split] = _figures(entry, base, costs)
+            _note_leak(entry.name, split, result)
         _add_pairs(entries, split, result)
     result["verdict"] = _joined(result.pop("_verdicts", []), splits)
     result["first_line"] = _joined(result.pop("_first_lines", []), splits)
@@ -146,6 +148,7 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
     """M (the mean over seeds), the seeds' own figures and spread, and what goes beyond M for the first seed."""
     per_seed = [metrics.summary(f, prior) for f in entry.forecasts]
     f = entry.forecasts[0]
+    leak = first_day_excess(f)
     sectors = [metrics.by_sector(g, prior) for g in entry.forecasts]
     return {
         **_mean_of(per_seed),
@@ -158,7 +161,18 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
         "coverage": metrics.coverage_curve(f),
         "calibration": calibration_curve(f),
         "portfolio": portfolio_summary(f, costs),
+        "leak": asdict(leak) | {"flagged": leak.flagged},
     }  # fmt: skip
+
+
+def _note_leak(name: str, split: str, result: dict[str, Any]) -> None:
+    leak = result["models"][name][split]["leak"]
+    if leak["flagged"]:
+        low, high = leak["interval"]
+        result["notes"].insert(0, (
+            f"{split}: {name} may know the future: its first-day excess is {leak['excess']:.3f} [{low:.3f}, {high:.3f}], "
+            f"honest forecasts stay below {FIRST_DAY_LIMIT} (lasps.evaluation.leaks). Look for a feature of the next "
+            "day."))  # fmt: skip
 
 
 def calibration_curve(f: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:

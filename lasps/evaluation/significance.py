@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from lasps.evaluation.metrics import METRICS, DaySums
 from lasps.evaluation.predictions import Forecast, align, as_forecast
@@ -181,12 +180,18 @@ def series_mean(metric: str, values: Array) -> Difference:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm-adjusted p-values; None (no interval) stays None and takes no share."""
-    known = [p for p in p_values if p is not None]
-    if not known:
-        return [None] * len(p_values)
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return [None if p is None else float(next(adjusted)) for p in p_values]
+    """Holm-adjusted p-values (1979); None (no interval) stays None and takes no share.
+
+    Equal to statsmodels' multipletests(method="holm"), which collects garbage for a quarter of a second per call.
+    """
+    known = np.array([i for i, p in enumerate(p_values) if p is not None], dtype=np.int64)
+    p = np.array([p_values[i] for i in known], dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
+    out: list[float | None] = [None] * len(p_values)
+    for i, adjusted in zip(known[order], stepped, strict=True):
+        out[int(i)] = min(float(adjusted), 1.0)
+    return out
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,13 @@ def test_sectors_that_differ_are_found_and_the_others_are_not():
     assert "1 of 3 sectors differ" in found["verdict"]
 
 
+def test_a_forecast_that_knows_tomorrow_is_noted_first():
+    leaky = table(0.5).with_columns(score=pl.col("forward_return") - pl.col("forward_return_skip1"))
+    found = compare({"leaky": {"test": [leaky]}, "honest": {"test": [table(0.5)]}}, prior=PRIOR)
+    assert "leaky may know the future" in found["notes"][0] and len(found["notes"]) == 1
+    assert found["models"]["leaky"]["test"]["leak"]["flagged"]
+
+
 def test_an_empty_comparison_is_refused():
     with pytest.raises(ValueError, match="at least one model"):
         compare({})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lasps.evaluation import report_figures
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.report import comparison_figures, comparison_html, comparison_text, text_table
 from tests.evaluation.conftest import make_forecast
@@ -24,14 +25,21 @@ def test_the_first_line_is_about_lightgbm_and_the_verdict_follows(result):
     assert "majority HOLD (dataset.json)" in comparison_text(result)
 
 
-def test_the_page_is_one_file_with_its_pictures_and_escapes_names(result):
+def test_a_picture_becomes_part_of_the_page(result):
+    _, figure = comparison_figures(result, "test")[0]
+    assert report_figures.as_base64(figure).startswith("data:image/png;base64,iVBOR")
+
+
+def test_the_page_is_one_file_with_its_pictures_and_escapes_names(result, monkeypatch):
+    monkeypatch.setattr(report_figures, "as_base64", lambda figure: "data:image/png;base64,x")
     page = comparison_html(result)
     assert page.count("data:image/png;base64,") == len(comparison_figures(result, "test")) == 7
     assert "<b>phase2</b>" not in page and "&lt;b&gt;phase2" in page
     assert "http" not in page.replace("http-equiv", "") and "Steel" in page and "survivor" not in page.lower()[:500]
 
 
-def test_undefined_numbers_are_a_dash():
+def test_undefined_numbers_are_a_dash(monkeypatch):
+    monkeypatch.setattr(report_figures, "as_base64", lambda figure: "x")
     rows = make_forecast(n_days=3, n_stocks=30).drop("code", "date", "forward_return").with_row_index("row")
     found = compare({"a": {"val": [rows]}}, prior=(0.3, 0.4, 0.3))
     text = comparison_text(found)

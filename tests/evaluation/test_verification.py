@@ -1,0 +1,63 @@
+"""The known answers in small: simulated markets, the leak rule, coverage, false claims (make verify runs them all)."""
+
+import numpy as np
+import pytest
+
+from lasps.evaluation import verification
+from lasps.evaluation.leaks import first_day_excess
+from lasps.evaluation.simulation import leaked_feature, normal_probabilities, simulate_market
+
+
+@pytest.fixture(scope="module")
+def market():
+    return simulate_market(np.random.default_rng(0), 120, 60, verification.common_effect())
+
+
+def test_a_simulated_market_looks_like_krx(market):
+    sell, hold, buy = np.bincount(market.labels.ravel()) / market.labels.size
+    assert 0.18 < sell < 0.32 and 0.45 < hold < 0.6 and 0.18 < buy < 0.32
+    closes = np.log1p(market.forward_return[:-1]) - np.log1p(market.forward_return[1:])
+    day_1_minus_6 = np.log1p(market.forward_return) - np.log1p(market.forward_return_skip1)
+    np.testing.assert_allclose(closes, day_1_minus_6[:-1], atol=1e-12)
+
+
+def test_knowing_the_signals_is_worth_something(market):
+    blind, seeing = (market.forecast(normal_probabilities(k * market.mean, market.volatility)) for k in (0, 1))
+    assert verification.difference(blind, seeing, "log_loss").difference < -0.002
+
+
+def test_a_leaked_feature_has_the_stated_strength(market):
+    leak = leaked_feature(np.random.default_rng(1), market, 0.3).reshape(market.labels.shape)
+    daily = [np.corrcoef(x, r)[0, 1] for x, r in zip(leak, market.next_return, strict=True)]
+    assert np.mean(daily) == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_leak_is_flagged_and_the_bounce_is_not():
+    assert verification.leak_flags(0.3, runs=3, seed=5)[0] == 3
+    flags, excess = verification.leak_flags(0.0, runs=3, seed=5)
+    assert flags == 0 and min(excess) > 0.02
+
+
+def test_the_leak_rule_keeps_quiet_without_both_returns(market):
+    f = market.forecast(normal_probabilities(market.mean, market.volatility))
+    alone = type(f)(f.p, f.labels, f.sectors, f.day, f.dates, forward_return=f.forward_return)
+    check = first_day_excess(alone)
+    assert check.excess is None and not check.flagged
+
+
+def test_intervals_cover_and_equal_models_are_rarely_told_apart():
+    found = verification.simulated_differences(60, 60, 7, (0.0, 1.0), ("log_loss",))["log_loss"]
+    assert verification.coverage(found) >= 0.85
+    assert np.mean([d.difference for d in found]) < 0
+    (claim, family) = verification.check_false_claims(n_days=60, runs=40)
+    assert float(claim.found.split()[0]) <= 18 and float(family.found.split()[0]) <= 18
+
+
+def test_permuted_labels_teach_nothing():
+    (finding,) = verification.check_permuted_labels(runs=8, n_days=60)
+    assert finding.passed
+
+
+def test_a_broken_promise_is_printed_as_such():
+    text = verification.as_markdown([verification.Finding("x", "y", "z", False)])
+    assert "**NO**" in text
