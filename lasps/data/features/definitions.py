@@ -173,4 +173,11 @@ FEATURES: tuple[Feature, ...] = (
     ),
 )  # fmt: skip
 
-DEFAULT_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.group != "sector")
+LEFT_OUT = (
+    *("return_2", "return_3", "return_40", "log_volatility_10", "log_atr_5", "high_20", "low_20"),
+    *("macd", "bollinger_upper", "bollinger_lower", "volume_1"),
+    *("sector_return_1", "sector_return_5", "sector_return_20"),
+)
+"""What the default set does without: close to a combination of its neighbours, or of no use on val."""
+
+DEFAULT_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.name not in LEFT_OUT)
