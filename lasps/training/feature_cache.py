@@ -170,7 +170,8 @@ def _encode_batch(model: nn.Module, batch: Batch, device: torch.device, done: in
     if bad.any():
         raise ValueError(
             f"expected finite shared features, got NaN or infinity for {int(bad.sum())} of samples {done}.."
-            f"{done + len(bad) - 1}, first {done + int(bad.nonzero()[0, 0])}: the backbone's weights or its input are broken there"
+            f"{done + len(bad) - 1}, first {done + int(bad.nonzero()[0, 0])}: the backbone's weights or its input are "
+            "broken there"
         )
     return found.numpy()
 

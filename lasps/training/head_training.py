@@ -31,7 +31,7 @@ STATE_VERSION = 1
 VAL_ROWS = 16_384  # samples x settings of one val product: bounds the memory of hidden units to 4 MB
 
 OnEpoch = Callable[[int, np.ndarray], set[int] | None]
-"""(epoch from 1, pooled corrected val log loss (K,), NaN for settings that are over) -> positions of settings to stop."""
+"""(epoch from 1, pooled corrected val log loss (K,), NaN for settings that are over) -> positions to stop."""
 
 
 def train_heads(

@@ -149,7 +149,7 @@ def cache_folder(cache: bool | Path, resume_dir: Path | None = None) -> Path | N
 
 
 def _batch_size_of(sector_loaders: Mapping[int, Any]) -> int:
-    """The loaders' batch size, where they differ the most frequent one, with a warning; the configured one without any."""
+    """The loaders' batch size; where they differ, the most frequent one, with a warning; else the configured one."""
     found = [getattr(loader, "batch_size", None) for loader in sector_loaders.values()]
     sizes = Counter(size for size in found if isinstance(size, int))
     if not sizes:

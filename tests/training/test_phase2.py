@@ -66,7 +66,10 @@ class Tracker:
 
 def loaders(market, shuffle=True, **options):
     subsets = {sector: market.of_sector(sector) for sector in range(4)}
-    return {s: DataLoader(part, batch_size=8, shuffle=shuffle and len(part) > 0, **options) for s, part in subsets.items()}
+    return {
+        sector: DataLoader(part, batch_size=8, shuffle=shuffle and len(part) > 0, **options)
+        for sector, part in subsets.items()
+    }
 
 
 def make_trainer(**attributes):

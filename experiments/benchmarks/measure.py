@@ -1,0 +1,59 @@
+"""Time and memory of one call."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    """The call's result and its wall time in seconds."""
+    began = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - began
+
+
+def peak_anonymous_memory(call: Callable[[], Result], every: float = 0.02) -> tuple[Result, float | None]:
+    """The call's result and by how many bytes it raised the process' anonymous memory at most; None without /proc.
+
+    Anonymous memory is what belongs to the process alone: pages of memory-mapped files do not count.
+    """
+    before = anonymous_memory()
+    if before is None:
+        return call(), None
+    peak, done = [before], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every):
+            peak[0] = max(peak[0], anonymous_memory() or 0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        result = call()
+    finally:
+        done.set()
+        watcher.join()
+    return result, float(peak[0] - before)
+
+
+def anonymous_memory() -> int | None:
+    """This process' anonymous resident memory in bytes."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    for line in status.read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def row(what: str, ours: float, reference: float | None = None, unit: str = "s") -> dict[str, Any]:
+    """One line of a benchmark's table; ratio = reference / ours."""
+    ratio = None if reference is None else reference / ours
+    return {"what": what, "ours": ours, "reference": reference, "ratio": ratio, "unit": unit}
