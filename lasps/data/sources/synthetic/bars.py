@@ -6,10 +6,10 @@ from lasps.data.sources.synthetic.exchange import limits, round_to_tick
 from lasps.data.sources.synthetic.latent import Latent, Stocks, random_stream
 from lasps.data.sources.synthetic.parameters import Parameters
 
-VOLUME_PER_LOG_VOLATILITY = 0.5  # busy days are volatile days; guess, not tuned
-VOLUME_PER_MOVE = 0.10  # per |return| in base volatilities, capped; guess, not tuned
-LOG_WICKS = -0.4  # both wicks together, log of base volatilities at z = 0
-WIDTH_PER_LOG_VOLATILITY = 0.6
+VOLUME_PER_LOG_VOLATILITY = 0.3  # busy days are volatile days; guess, not tuned
+VOLUME_PER_MOVE = 0.05  # per |return| in base volatilities, capped; guess, not tuned
+LOG_WICKS = 0.2  # both wicks together, log of base volatilities at z = 0
+WIDTH_PER_LOG_VOLATILITY = 0.4
 
 
 def make_bars(seed: int, stocks: Stocks, latent: Latent, p: Parameters) -> dict[str, np.ndarray]:

@@ -14,25 +14,25 @@ EFFECTS = ("sector", "none")
 
 # (sector as lasps.config.sectors numbers it, the exchange's industry name, part of the companies' names, share of the stocks)
 INDUSTRIES: tuple[tuple[int, str, str, int], ...] = (
-    (0, "기타 식품 제조업", "식품", 16),
-    (1, "봉제의복 제조업", "의류", 11),
-    (2, "펄프, 종이 및 판지 제조업", "제지", 10),
-    (3, "기타 화학제품 제조업", "화학", 26),
-    (4, "의약품 제조업", "제약", 28),
-    (5, "시멘트, 석회, 플라스터 및 그 제품 제조업", "시멘트", 9),
+    (0, "기타 식품 제조업", "식품", 17),
+    (1, "봉제의복 제조업", "의류", 12),
+    (2, "펄프, 종이 및 판지 제조업", "제지", 12),
+    (3, "기타 화학제품 제조업", "화학", 24),
+    (4, "의약품 제조업", "제약", 26),
+    (5, "시멘트, 석회, 플라스터 및 그 제품 제조업", "시멘트", 11),
     (6, "1차 철강 제조업", "철강", 19),
-    (7, "특수 목적용 기계 제조업", "기계", 32),
-    (8, "전자부품 제조업", "전자", 38),
+    (7, "특수 목적용 기계 제조업", "기계", 28),
+    (8, "전자부품 제조업", "전자", 32),
     (9, "의료용 기기 제조업", "의료", 17),
-    (10, "자동차 신품 부품 제조업", "자동차", 22),
+    (10, "자동차 신품 부품 제조업", "자동차", 21),
     (11, "상품 종합 도매업", "상사", 18),
-    (12, "전기업", "전력", 8),
-    (13, "건물 건설업", "건설", 13),
-    (14, "해상 운송업", "해운", 10),
-    (15, "전기 통신업", "통신", 8),
+    (12, "전기업", "전력", 10),
+    (13, "건물 건설업", "건설", 14),
+    (14, "해상 운송업", "해운", 12),
+    (15, "전기 통신업", "통신", 10),
     (16, "기타 금융업", "금융", 20),
-    (17, "소프트웨어 개발 및 공급업", "소프트", 30),
-    (18, "회사 본부 및 경영 컨설팅 서비스업", "지주", 15),
+    (17, "소프트웨어 개발 및 공급업", "소프트", 27),
+    (18, "회사 본부 및 경영 컨설팅 서비스업", "지주", 16),
     (19, "영화, 비디오물, 방송프로그램 제작 및 배급업", "영화", 14),
 )
 NUM_SECTORS = len(INDUSTRIES)
@@ -51,7 +51,7 @@ class Parameters:
     """Constants of the latent market. A stock's own numbers (scales) are drawn alike in every sector."""
 
     # Returns
-    base_volatility: float = 0.021  # median over stocks of the idiosyncratic daily volatility
+    base_volatility: float = 0.0115  # median over stocks of the idiosyncratic daily volatility
     base_volatility_spread: float = 0.33  # its log standard deviation over stocks
     market_beta_spread: float = 0.25  # market betas are uniform in 1 +- this
     sector_factor: float = 0.55  # sector factor's volatility in units of the market's
@@ -60,20 +60,20 @@ class Parameters:
     log_volatility_spread: float = 0.28  # stationary standard deviation of a stock's log-volatility
     market_persistence: float = 0.98
     market_spread: float = 0.25
-    before: Regime = Regime(market_volatility=0.0085, drift=-0.035)
-    after: Regime = Regime(market_volatility=0.0105, drift=-0.045)
+    before: Regime = Regime(market_volatility=0.0056, drift=-0.07)
+    after: Regime = Regime(market_volatility=0.0068, drift=-0.055)
     # The planted effect
-    effect_size: float = 0.33  # daily drift per unit of beta . z, in units of base volatility
-    signal_persistence: tuple[float, ...] = (0.90, 0.88, 0.87, 0.89)  # AR(1): half-lives of 5 to 7 days
+    effect_size: float = 0.66  # daily drift per unit of beta . z, in units of base volatility
+    signal_persistence: tuple[float, ...] = (0.78, 0.80, 0.84, 0.84)  # AR(1): half-lives of 3 to 4 days
     # How bars show the signals (log scale except the overnight one, which is in base volatilities)
     signal_in_volume: float = 0.55
-    noise_in_volume: float = 0.25
-    signal_in_width: float = 0.50
-    noise_in_width: float = 0.25
-    signal_in_asymmetry: float = 1.1
-    noise_in_asymmetry: float = 0.5
-    signal_overnight: float = 0.55
-    noise_overnight: float = 0.30
+    noise_in_volume: float = 0.10
+    signal_in_width: float = 0.55
+    noise_in_width: float = 0.10
+    signal_in_asymmetry: float = 1.3
+    noise_in_asymmetry: float = 0.25
+    signal_overnight: float = 0.70
+    noise_overnight: float = 0.18
     overnight_share_of_return: float = 0.3
     # The exchange
     halt_probability: float = 0.0004  # a day on which a halt of 1..halt_days_max days begins; guess, not tuned
