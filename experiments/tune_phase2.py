@@ -110,8 +110,7 @@ def main() -> None:
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     """Print the conclusion, keep it as JSON and in MLflow."""
-    from lasps.evaluation import figures
-    from lasps.tuning import journal_path
+    from lasps.tuning import figures, journal_path
 
     print("\n" + "\n".join(found.lines()))
     write_json(journal_path(args.study).with_suffix(".json"), found.to_dict())
@@ -122,9 +121,10 @@ def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     run.log_artifact(journal_path(args.study).with_suffix(".json"))
     trials = study.trials_dataframe(attrs=("number", "value", "state", "params", "user_attrs", "duration"))
     run.log_table(trials.astype({"duration": str}), "tables/trials")
-    for name, figure in figures.study_figures(trials, found.plateau).items():
+    for name, figure in figures.study_figures(trials, found.plateau, found.importance).items():
         run.log_figure(figure, name)
-        figures.close(figure)
+    d = found.difference
+    run.log_figure(figures.judgement(found.log_loss, d.difference, d.interval), "study_judgement")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""Class-wise accuracy with intervals over days, and which samples changed their class between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lasps.config.settings import CLASS_NAMES
+from lasps.evaluation.metrics import DaySums
+from lasps.evaluation.predictions import Forecast, align, as_forecast
+from lasps.evaluation.significance import difference_of
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share in 0..1 of n samples with its 95 % interval over days; low and high are None where none exists."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def class_accuracy(f: Forecast) -> dict[str, Share]:
+    """Class name -> share of its samples that are predicted as it (recall); NaN for a class without samples."""
+    found = {}
+    for c, name in enumerate(CLASS_NAMES):
+        of_class = f.labels == c
+        sums = _day_sums(f, of_class & (f.predicted == c), of_class)
+        found[name] = _share(sums, int(of_class.sum()), f)
+    return found
+
+
+def _day_sums(f: Forecast, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> DaySums:
+    day = np.zeros(f.n, dtype=np.int64) if f.day is None else f.day
+    n_days = int(day.max(initial=0)) + 1
+    columns = [np.bincount(day, weights=mask, minlength=n_days) for mask in (hits, rows)]
+    return DaySums(np.stack(columns, axis=1), _ratio)
+
+
+def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _share(own: DaySums, n: int, f: Forecast) -> Share:
+    zero = DaySums(np.zeros_like(own.sums), lambda s: np.zeros(s.shape[:-1]))
+    n_days = 0 if f.day is None else len(np.unique(f.day))
+    d = difference_of("class_accuracy", zero, own, n, n_days)
+    return Share(d.difference, d.low, d.high, n)
+
+
+def confusion(f: Forecast) -> NDArray[np.int64]:
+    """Counts (C, C): rows are the true class, columns the predicted one."""
+    c = len(CLASS_NAMES)
+    return np.bincount(f.labels * c + f.predicted, minlength=c * c).reshape(c, c)
+
+
+def class_changes(a: pl.DataFrame, b: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Which samples `b` calls otherwise than `a`.
+
+    Returns:
+        One row per (from, to) pair of classes with n and right (share of them that `b` gets right) and before (share
+        that `a` got right); and the changed samples themselves: key, sector, label, from, to, p of both for `to`.
+    """
+    a, b, _ = align(a, b)
+    before, after = as_forecast(a), as_forecast(b)
+    changed = before.predicted != after.predicted
+    names = pl.Series(CLASS_NAMES)
+    rows = np.arange(after.n)
+    samples = a.select([c for c in ("code", "date", "row", "sector", "forward_return") if c in a.columns]).with_columns(
+        label=names[before.labels], **{"from": names[before.predicted], "to": names[after.predicted]},
+        p_before=before.p[rows, after.predicted], p_after=after.p[rows, after.predicted]).filter(changed)
+    table = samples.group_by("from", "to").agg(
+        n=pl.len(), right=(pl.col("label") == pl.col("to")).mean(), before=(pl.col("label") == pl.col("from")).mean())
+    return table.sort("n", descending=True), samples
+
+
+def prediction_forecasts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Forecast]:
+    """name -> Forecast of each prediction table."""
+    return {name: as_forecast(table) for name, table in tables.items()}

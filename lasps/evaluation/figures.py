@@ -1,0 +1,293 @@
+"""Pictures for notebooks and MLflow: plain arrays and frames in, matplotlib Figures out.
+
+One class has one colour everywhere (Korean convention: BUY red, SELL blue, HOLD grey). Sector names are Korean where a
+font has them, English elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lasps.config.sectors import SECTORS
+from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.evaluation.class_accuracy import Share
+
+KOREAN_FONTS = ("NanumGothic", "Nanum Gothic", "Noto Sans CJK KR", "Noto Sans KR", "Noto Sans CJK JP", "Malgun Gothic",
+                "Apple SD Gothic Neo", "AppleGothic", "NanumBarunGothic", "UnDotum", "Baekmuk Gulim")
+MODEL_COLORS = ("#8a8f98", "#e0a100", "#2f8f5b", "#7a4fb5", "#d16ba5", "#00808f")
+TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#8a8f98", "#2f8f5b", "#d1363a"
+GRID_COLOR = "#e8eaed"
+
+
+@cache
+def korean_font() -> str | None:
+    """The name of an installed font with Hangul, None where there is none."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return next((name for name in KOREAN_FONTS if name in installed), None)
+
+
+def sector_name(sector: int, names: Sequence[str] | None = None) -> str:
+    """A sector as pictures show it: Korean where a font can, else English; foreign data's own names, or its number."""
+    if names is not None:
+        name = names[sector] if sector < len(names) else f"sector {sector}"
+        return name if korean_font() or name.isascii() else sector_name(sector)
+    if sector >= len(SECTORS):
+        return f"sector {sector}"
+    return SECTORS[sector].korean if korean_font() else SECTORS[sector].english
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, NDArray]:
+    """A figure and its axes (rows, columns), with a light grid and no box."""
+    family = [name for name in (korean_font(), "DejaVu Sans") if name]
+    with matplotlib.rc_context({"font.family": family}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **keywords)
+    matplotlib.rcParams["font.family"] = family  # texts added later look their font up when they are made
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color=GRID_COLOR, linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.tick_params(labelsize=8)
+    return figure, axes
+
+
+def set_title(figure: Figure, text: str) -> None:
+    """The figure's title: what it shows, in a sentence."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12, fontweight="bold")
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = None,
+                sizes: Mapping[int, int] | None = None, title: str = "Phase 2: the heads of the sectors") -> Figure:
+    """Learning curves, one small picture per sector.
+
+    Args:
+        curves: sector -> frame with columns step, train (focal loss) and val (corrected log loss), NaN where unknown.
+        best_epoch: the stopping epoch, marked.
+        sizes: sector -> training samples, for the titles.
+    """
+    columns = 5
+    rows = max(1, -(-len(curves) // columns))
+    figure, axes = new_figure(13, 0.6 + 2.1 * rows, rows, columns, sharex=True)
+    for ax, (sector, frame) in zip(axes.flat, sorted(curves.items()), strict=False):
+        ax.plot(frame["step"], frame["train"], color=TRAIN_COLOR, marker=".", markersize=3, label="train, focal loss")
+        own = ax.twinx()
+        own.plot(frame["step"], frame["val"], color=VAL_COLOR, marker=".", markersize=3, label="val, log loss")
+        own.tick_params(labelsize=7, colors=VAL_COLOR)
+        own.spines["top"].set_visible(False)
+        if best_epoch is not None:
+            ax.axvline(best_epoch, color=MARK_COLOR, linewidth=0.9, linestyle=":")
+        n = f"  n {sizes[sector]:,}" if sizes and sector in sizes else ""
+        ax.set_title(f"{sector_name(sector)}{n}", fontsize=8, loc="left")
+    for ax in list(axes.flat)[len(curves):]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("epoch", fontsize=8)
+    set_title(figure, f"{title} (grey: train focal loss, left; green: val log loss, right; dotted: stopping epoch)")
+    return figure
+
+
+def phase_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Train and val loss of whole phases: name -> frame with columns step, train and val."""
+    figure, axes = new_figure(4.6 * max(len(curves), 1), 3.2, 1, max(len(curves), 1))
+    for ax, (name, frame) in zip(axes[0], curves.items(), strict=False):
+        ax.plot(frame["step"], frame["train"], color=TRAIN_COLOR, marker="o", markersize=3, label="train (focal loss)")
+        ax.plot(frame["step"], frame["val"], color=VAL_COLOR, marker="o", markersize=3, label="val (log loss)")
+        if frame["val"].notna().any():
+            best = frame.loc[frame["val"].idxmin()]
+            ax.plot(best["step"], best["val"], "o", color=MARK_COLOR, markersize=6, label="best")
+        ax.set(xlabel="epoch", ylabel="loss, nats")
+        ax.set_title(name, loc="left", fontsize=10)
+        ax.legend(fontsize=8, frameon=False)
+    set_title(figure, "Learning curves")
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------ comparison
+
+
+def class_accuracy_bars(shares: Mapping[str, Mapping[str, Share]], title: str = "Class-wise accuracy") -> Figure:
+    """Class-wise accuracy of several models side by side, with 95 % intervals over days: model -> class -> Share."""
+    figure, axes = new_figure(9.5, 3.8)
+    ax, width = axes[0, 0], 0.8 / max(len(shares), 1)
+    for i, (model, by_class) in enumerate(shares.items()):
+        for c, name in enumerate(CLASS_NAMES):
+            share = by_class[name]
+            x = c + (i - (len(shares) - 1) / 2) * width
+            ax.bar(x, 100 * share.value, 0.9 * width, color=CLASS_COLORS[name], alpha=0.4 + 0.6 * (i + 1) / len(shares))
+            if share.low is not None and share.high is not None:
+                ax.plot([x, x], [100 * share.low, 100 * share.high], color="black", linewidth=1.2)
+            ax.annotate(f"{model}\n{100 * share.value:.1f} %", (x, 100 * share.value), xytext=(0, 10), fontsize=7,
+                        textcoords="offset points", ha="center")
+    n = next(iter(shares.values()))
+    ax.set_xticks(range(len(CLASS_NAMES)), [f"{name} (n {n[name].n:,})" for name in CLASS_NAMES])
+    ax.set_ylim(0, 1.18 * max(100 * s.value for m in shares.values() for s in m.values() if np.isfinite(s.value)))
+    ax.set_ylabel("predicted as what they were, %")
+    set_title(figure, f"{title}, with 95 % intervals over days")
+    return figure
+
+
+def confusion_matrices(counts: Mapping[str, NDArray[np.int64]]) -> Figure:
+    """One matrix per model: counts and, as colour, the share of the true class (rows: truth; columns: the call)."""
+    figure, axes = new_figure(3.7 * len(counts), 3.8, 1, len(counts))
+    for ax, (name, matrix) in zip(axes[0], counts.items(), strict=True):
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        ax.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+        for (i, j), share in np.ndenumerate(shares):
+            ax.text(j, i, f"{100 * share:.0f} %\n{matrix[i, j]:,}", ha="center", va="center", fontsize=9,
+                    color="white" if share > 0.55 else "black")
+        _class_ticks(ax)
+        ax.set_title(f"{name}: accuracy {100 * np.trace(matrix) / max(matrix.sum(), 1):.2f} %", loc="left", fontsize=10)
+    set_title(figure, "Confusion: rows are what happened, columns what was called")
+    return figure
+
+
+def _class_ticks(ax: Axes) -> None:
+    ax.grid(False)
+    ax.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    ax.set_yticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        for label, name in zip(labels, CLASS_NAMES, strict=True):
+            label.set_color(CLASS_COLORS[name])
+            label.set_fontweight("bold")
+
+
+def sector_differences(frame: pd.DataFrame, a: str, b: str, unit: str = "log loss, nats",
+                       below_is_better: bool = True) -> Figure:
+    """b minus a per sector, sorted, with n and 95 % intervals.
+
+    Args:
+        frame: columns sector, n, difference, low, high (NaN: no interval) and significant (after correction).
+    """
+    rows = frame.sort_values("difference", ascending=below_is_better).reset_index(drop=True)
+    figure, axes = new_figure(8.5, 1.2 + 0.28 * len(rows))
+    ax, sign = axes[0, 0], -1 if below_is_better else 1
+    for y, row in rows.iterrows():
+        color = CLASS_COLORS["HOLD"]
+        if row["significant"]:
+            color = CLASS_COLORS["BUY"] if sign * row["difference"] > 0 else CLASS_COLORS["SELL"]
+        if np.isfinite([row["low"], row["high"]]).all():
+            ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+        ax.plot(row["difference"], y, "o", color=color, markersize=5)
+    ax.axvline(0, color="black", linewidth=0.9)
+    ax.set_yticks(range(len(rows)), [f"{sector_name(int(s))}  (n {int(n):,})" for s, n in zip(rows["sector"], rows["n"],
+                                                                                         strict=True)])
+    ax.invert_yaxis()
+    side = "left" if below_is_better else "right"
+    ax.set_xlabel(f"{b} minus {a}, {unit} ({side} of 0: {b} is better; grey: within noise)")
+    set_title(figure, f"{b} against {a}, sector by sector")
+    return figure
+
+
+def reliability(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
+    """Stated probability against observed share, per class.
+
+    Args:
+        curves: model -> class -> points with probability, share and n (`comparison.calibration_curve`).
+    """
+    figure, axes = new_figure(11, 3.8, 1, len(CLASS_NAMES))
+    for ax, name in zip(axes[0], CLASS_NAMES, strict=True):
+        for (model, by_class), color in zip(curves.items(), MODEL_COLORS, strict=False):
+            x, y = ([point[key] for point in by_class[name]] for key in ("probability", "share"))
+            ax.plot(x, y, color=color, marker="o", markersize=3.5, label=model)
+        top = 1.05 * max(max(point["probability"], point["share"]) for m in curves.values() for point in m[name])
+        ax.plot([0, top], [0, top], color="black", linewidth=0.8)
+        ax.set(xlim=(0, top), ylim=(0, top), xlabel=f"stated P({name})", ylabel="observed share")
+        ax.set_title(name, color=CLASS_COLORS[name], loc="left", fontsize=10, fontweight="bold")
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    set_title(figure, "Calibration: equal-mass bins; on the diagonal, a stated 30 % happens 30 times in 100")
+    return figure
+
+
+def change_bars(changes: pd.DataFrame, a: str, b: str) -> Figure:
+    """Which calls changed from a to b, and who was right: columns from, to, n, right, before."""
+    figure, axes = new_figure(9, 1.3 + 0.42 * max(len(changes), 1))
+    ax = axes[0, 0]
+    for y, values in enumerate(changes.to_dict("records")):
+        ax.barh(y, values["n"], color=CLASS_COLORS[values["to"]])
+        ax.annotate(f"{100 * values['right']:.0f} % right now, {100 * values['before']:.0f} % before", (values["n"], y),
+                    xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(changes)), [f"{f} → {t}" for f, t in zip(changes["from"], changes["to"], strict=True)])
+    ax.invert_yaxis()
+    ax.set_xlabel("samples that changed their class")
+    ax.margins(x=0.3)
+    set_title(figure, f"From {a} to {b}: which calls changed, and were they better?")
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------ the market
+
+
+def chart_sheet(charts: Sequence[NDArray[np.uint8]], labels: Sequence[int], calls: Sequence[int] | None = None,
+                captions: Sequence[str] | None = None, columns: int = 6, title: str = "Charts") -> Figure:
+    """A wall of charts: what happened, and what the model called.
+
+    Args:
+        charts: (3, H, W) uint8 each.
+        labels: what happened, 0..2; the frame has its colour.
+        calls: the model's class, 0..2, written below in its colour.
+        captions: a line above each, e.g. code and date.
+    """
+    rows = max(1, -(-len(charts) // columns))
+    figure, axes = new_figure(2.25 * columns, 0.5 + 1.75 * rows, rows, columns)
+    for i, ax in enumerate(axes.flat):
+        ax.grid(False)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        if i >= len(charts):
+            ax.set_visible(False)
+            continue
+        truth = CLASS_NAMES[labels[i]]
+        ax.imshow(np.moveaxis(np.asarray(charts[i]), 0, -1), aspect="auto", interpolation="nearest")
+        for spine in ax.spines.values():
+            spine.set(visible=True, color=CLASS_COLORS[truth], linewidth=3)
+        ax.set_title(captions[i] if captions else "", fontsize=7, loc="left")
+        called = CLASS_NAMES[calls[i]] if calls is not None else None
+        text = truth if called is None else f"{truth}, called {called}"
+        ax.set_xlabel(text, fontsize=8, color=CLASS_COLORS[called or truth], fontweight="bold")
+    set_title(figure, f"{title} (frame: what happened{'' if calls is None else '; text: the call'})")
+    return figure
+
+
+def label_shares(frame: pd.DataFrame, by: str, title: str) -> Figure:
+    """Class shares per group as stacked bars: columns `by`, n, SELL, HOLD and BUY (shares 0..1)."""
+    figure, axes = new_figure(9, 1.2 + 0.28 * len(frame))
+    ax, left = axes[0, 0], np.zeros(len(frame))
+    for name in CLASS_NAMES:
+        ax.barh(range(len(frame)), 100 * frame[name], left=left, color=CLASS_COLORS[name], label=name)
+        for y, (share, start) in enumerate(zip(100 * frame[name], left, strict=True)):
+            ax.text(start + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color="white")
+        left += 100 * frame[name].to_numpy()
+    ax.set_yticks(range(len(frame)), [f"{key}  (n {n:,})" for key, n in zip(frame[by], frame["n"], strict=True)])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("share of samples, %")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    set_title(figure, title)
+    return figure
+
+
+def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None) -> Figure:
+    """Stocks traded per day: columns date and stocks; borders: name -> date, marked."""
+    figure, axes = new_figure(11, 3.2)
+    ax = axes[0, 0]
+    ax.plot(frame["date"], frame["stocks"], color="black", linewidth=0.9)
+    ax.set_ylim(0, 1.15 * frame["stocks"].max())
+    for name, day in (borders or {}).items():
+        ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
+        ax.annotate(name, (day, 1.1 * frame["stocks"].max()), fontsize=8, color=MARK_COLOR)  # type: ignore[arg-type]
+    ax.set_ylabel("stocks with a traded row")
+    set_title(figure, "Coverage: stocks traded per day")
+    return figure

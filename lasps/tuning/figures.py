@@ -1,0 +1,95 @@
+"""Pictures of a study: its history, its slices with the plateau, importance, and the judgement on unseen days."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lasps.config.settings import CLASS_COLORS
+from lasps.evaluation.figures import MARK_COLOR, VAL_COLOR, new_figure, set_title
+
+
+def study_figures(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]] | None = None,
+                  importance: Mapping[str, float] | None = None) -> dict[str, Figure]:
+    """An Optuna study's history and slices (and importance, if given), from `study.trials_dataframe()`.
+
+    Args:
+        trials: columns number, value, state and params_*.
+        plateau: hyperparameter -> (low, high) that the best cannot be told apart within, shaded.
+    """
+    found = {"study_history": study_history(trials), "study_slices": study_slices(trials, plateau or {})}
+    if importance:
+        found["study_importance"] = study_importance(importance)
+    return found
+
+
+def study_history(trials: pd.DataFrame) -> Figure:
+    """Every trial's value in order, and the best so far."""
+    figure, axes = new_figure(9, 3.4)
+    ax, complete = axes[0, 0], trials[trials["state"] == "COMPLETE"]
+    pruned = trials[trials["state"] == "PRUNED"]
+    ax.plot(pruned["number"], pruned["value"], "x", color=CLASS_COLORS["HOLD"], markersize=4, label="pruned")
+    ax.plot(complete["number"], complete["value"], "o", color="black", markersize=4, label="completed")
+    ax.step(complete["number"], complete["value"].cummin(), where="post", color=MARK_COLOR, label="best so far")
+    for row in trials.head(2).itertuples():
+        ax.annotate("default" if row.Index == 0 else "no pull", (row.number, row.value), xytext=(4, 6), fontsize=8,
+                    textcoords="offset points")
+    ax.set(xlabel="trial", ylabel="log loss on the study's half of val")
+    ax.legend(fontsize=8, frameon=False)
+    set_title(figure, "The study, trial by trial")
+    return figure
+
+
+def study_slices(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]]) -> Figure:
+    """Value against each hyperparameter; the default as a square, the best in red, the plateau shaded."""
+    complete = trials[trials["state"] == "COMPLETE"]
+    names = [column for column in trials.columns if column.startswith("params_")]
+    figure, axes = new_figure(3.2 * len(names), 3.4, 1, len(names), sharey=True)
+    best = complete.loc[complete["value"].idxmin()] if len(complete) else None
+    for ax, column in zip(axes[0], names, strict=True):
+        name = column.removeprefix("params_")
+        if name in plateau:
+            ax.axvspan(*plateau[name], color=VAL_COLOR, alpha=0.12)
+        ax.plot(complete[column], complete["value"], "o", color="black", markersize=3.5, alpha=0.7)
+        first = trials.iloc[0]
+        ax.plot(first[column], first["value"], "s", color=CLASS_COLORS["SELL"], markersize=7)
+        if best is not None:
+            ax.plot(best[column], best["value"], "o", color=MARK_COLOR, markersize=7)
+        if name != "epochs":
+            ax.set_xscale("log")
+        ax.set_xlabel(name)
+    axes[0, 0].set_ylabel("log loss on the study's half of val")
+    set_title(figure, "Slices (red: best; blue square: default; green: cannot be told from the best)")
+    return figure
+
+
+def study_importance(importance: Mapping[str, float]) -> Figure:
+    """Shares of importance as bars."""
+    figure, axes = new_figure(7, 1 + 0.4 * len(importance))
+    ax, names = axes[0, 0], sorted(importance, key=lambda name: -importance[name])
+    ax.barh(names, [100 * importance[name] for name in names], color="black")
+    ax.invert_yaxis()
+    ax.set_xlabel("share of importance (PED-ANOVA), %")
+    set_title(figure, "What decides whether a trial is among the best")
+    return figure
+
+
+def judgement(log_loss: Mapping[str, float], difference: float, interval: Sequence[float] | None) -> Figure:
+    """Default against best on the judged half: the three log losses, and best minus default with its interval."""
+    figure, axes = new_figure(9, 2.6, 1, 2)
+    left, right = axes[0]
+    colors = ["#c4c8cf", CLASS_COLORS["SELL"], MARK_COLOR]
+    left.barh(list(log_loss), list(log_loss.values()), color=colors[: len(log_loss)])
+    left.set_xlim(0.98 * min(log_loss.values()), 1.01 * max(log_loss.values()))
+    left.invert_yaxis()
+    left.set_xlabel("log loss, nats (the axis does not start at 0)")
+    if interval is not None:
+        right.plot(list(interval), [0, 0], color="black", linewidth=2)
+    right.plot(difference, 0, "o", color=MARK_COLOR, markersize=8)
+    right.axvline(0, color="black", linewidth=0.9)
+    right.set_yticks([])
+    right.set_xlabel("best minus default, nats (left of 0: best is better)")
+    set_title(figure, "On the half of val that no trial saw")
+    return figure
