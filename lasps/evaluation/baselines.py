@@ -121,6 +121,8 @@ def known_outcomes(samples: pl.DataFrame | None, history: pl.DataFrame | None) -
     past = history.select("code", date="label_end", known_label="label", known_return="forward_return")
     past = past.unique(subset=["code", "date"], keep="last", maintain_order=True)
     joined = samples.select("code", "date").join(past, on=["code", "date"], how="left", maintain_order="left")
+    if joined["known_return"].null_count() == len(joined):
+        raise Unavailable("no sample's outcome is known on another sample's day (a split of every sixth sample, say)")
     return joined.select("known_label", "known_return")
 
 

@@ -168,11 +168,12 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
 def _note_leak(name: str, split: str, result: dict[str, Any]) -> None:
     leak = result["models"][name][split]["leak"]
     if leak["flagged"]:
-        low, high = leak["interval"]
-        result["notes"].insert(0, (
-            f"{split}: {name} may know the future: its first-day excess is {leak['excess']:.3f} [{low:.3f}, {high:.3f}], "
-            f"honest forecasts stay below {FIRST_DAY_LIMIT} (lasps.evaluation.leaks). Look for a feature of the next "
-            "day."))  # fmt: skip
+        excess, (low, high) = leak["excess"], leak["interval"]
+        text = (
+            f"{split}: {name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], while "
+            f"honest forecasts stay below {FIRST_DAY_LIMIT} (lasps.evaluation.leaks). Look for a feature of the next day."
+        )
+        result["notes"].insert(0, text)
 
 
 def calibration_curve(f: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:

@@ -104,27 +104,34 @@ def decile_returns(f: Forecast, decile: NDArray[np.int64]) -> tuple[Array, Array
 
 
 def turnover(f: Forecast, member: NDArray[np.bool_], horizon: int = HORIZON) -> Array:
-    """(T,) share of a day's portfolio that its predecessor of `horizon` days before did not hold; NaN at the start.
+    """(T,) share of a day's portfolio that its predecessor of `horizon` days before did not hold.
 
-    Each of the overlapping portfolios replaces this share when it is renewed, every `horizon` days.
+    Each of the overlapping portfolios replaces this share when it is renewed, every `horizon` days. NaN at the start
+    and where fewer than half of the day's stocks were there `horizon` days before (a split of every sixth sample, say).
     """
     assert f.day is not None and f.codes is not None
-    n_days, stride = len(f.dates), len(f.dates) + horizon
-    keys = f.codes[member] * stride + f.day[member]
-    stays = np.isin(keys - horizon, keys) & (f.day[member] >= horizon)
-    size = np.bincount(f.day[member], minlength=n_days)
-    before = np.r_[np.zeros(horizon, dtype=np.int64), size][:n_days]
+    kept, size = _still_there(f, member, horizon)
+    present, stocks = _still_there(f, np.ones(f.n, dtype=bool), horizon)
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = 1 - np.bincount(f.day[member], stays, minlength=n_days) / size
-    return np.where((size > 0) & (before > 0), share, np.nan)
+        return np.where((size > 0) & (present >= 0.5 * stocks) & (present > 0), 1 - kept / size, np.nan)
+
+
+def _still_there(f: Forecast, member: NDArray[np.bool_], horizon: int) -> tuple[Array, Array]:
+    """((T,) members that were members `horizon` days before, (T,) members)."""
+    assert f.day is not None and f.codes is not None
+    day, n_days = f.day[member], len(f.dates)
+    keys = f.codes[member] * (n_days + horizon) + day
+    stays = np.isin(keys - horizon, keys) & (day >= horizon)
+    kept = np.bincount(day, stays, minlength=n_days).astype(np.float64)
+    return kept, np.bincount(day, minlength=n_days).astype(np.float64)
 
 
 def portfolio_summary(f: Forecast, costs: Costs | None = None) -> dict[str, Any] | None:
     """Deciles, long-only and long-short of one forecast; None without dates, returns or enough stocks.
 
-    Long-only is the top decile minus the equal-weight universe of the same day, before and after costs (the share
-    turned over x (tax + two sides)); long-short is top minus bottom decile before costs and borrowing fees, over all
-    days and over the days on which short selling was not banned.
+    Long-only is the top decile minus the equal-weight universe of the same day, before and after costs: the share
+    turned over (all of it where turnover is unknown) x (tax + two sides). Long-short is top minus bottom decile before
+    costs and borrowing fees, over all days and over the days on which short selling was not banned.
     """
     if f.day is None or f.forward_return is None:
         return None
@@ -135,8 +142,9 @@ def portfolio_summary(f: Forecast, costs: Costs | None = None) -> dict[str, Any]
         return None
     costs = costs or Costs()
     renewed = turnover(f, decile == N_DECILES - 1)
-    mean_turnover = float(np.nanmean(renewed)) if np.isfinite(renewed).any() else 1.0
-    cost = np.where(np.isfinite(renewed), renewed, mean_turnover) * costs.of_round_trip(f.dates)  # type: ignore[arg-type]
+    mean_turnover = _mean(renewed)
+    paid = np.where(np.isfinite(renewed), renewed, 1.0 if mean_turnover is None else mean_turnover)
+    cost = paid * costs.of_round_trip(f.dates)  # type: ignore[arg-type]
     banned = np.array([short_selling_banned(d) for d in f.dates])  # type: ignore[arg-type]
     with np.errstate(invalid="ignore"):
         means = [_mean(column) for column in by_decile.T]

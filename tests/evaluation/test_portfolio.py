@@ -43,7 +43,7 @@ def test_turnover_is_the_share_the_portfolio_of_five_days_ago_did_not_hold(forec
     found = turnover(f, member)
     held = [set(f.codes[member & (f.day == d)]) for d in range(40)]
     plain = [1 - len(held[d] & held[d - 5]) / len(held[d]) for d in range(5, 40)]
-    assert np.isnan(found[:5]).all()
+    assert np.isnan(found[:5]).all() and len(found) == 40
     np.testing.assert_allclose(found[5:], plain)
 
 
@@ -53,6 +53,13 @@ def test_a_ranking_that_never_changes_turns_nothing_over_and_costs_nothing():
     p = portfolio_summary(as_forecast(fixed))
     assert p["turnover"] == 0 and p["cost_per_holding"] == 0
     assert p["net_top_minus_universe"]["mean"] == pytest.approx(p["top_minus_universe"]["mean"])
+
+
+def test_turnover_is_unknown_where_a_stock_is_not_sampled_every_day():
+    table = make_forecast(n_stocks=180)
+    sparse = table.filter((pl.col("code").cast(pl.Int64) + pl.col("date").rank("dense").cast(pl.Int64)) % 6 == 0)
+    p = portfolio_summary(as_forecast(sparse), Costs(per_side=0.001, tax=0.002))
+    assert p["turnover"] is None and p["cost_per_holding"] == pytest.approx(0.004)
 
 
 def test_costs_are_turnover_times_tax_and_two_sides(forecast_table):
