@@ -44,7 +44,7 @@ def read_resume_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | No
         found_key, state, version = found["key"], found["state"], found["format"]
     except Exception as error:
         raise ValueError(f"{path}: expected the state of an interrupted run, got a damaged file "
-                         f"({str(error).splitlines()[0]}). {advice}") from error
+                         f"({str(error).partition(chr(10))[0]}). {advice}") from error
     if version != FORMAT:
         raise ValueError(f"{path}: expected a state of format {FORMAT}, got {version}. {advice}")
     differing = sorted(name for name in {*key, *found_key} if key.get(name) != found_key.get(name))

@@ -301,7 +301,7 @@ class Where:
     def check_finite(self, name: str, value: Tensor) -> None:
         """Raise ValueError, before the optimiser's step, unless `value` is finite."""
         if not bool(torch.isfinite(value)):
-            raise ValueError(f"{self}: expected a finite {name}, got {float(value)}. Stopped before this step reached "
+            raise ValueError(f"{self}: expected a finite {name}, got {float(value.detach())}. Stopped before this step reached "
                              "the weights. Lower the learning rate, or look at these samples")
 
 
