@@ -77,7 +77,7 @@ notebooks: $(STAMP) ## execute the notebooks into reports/
 	$(PY) experiments/run_notebooks.py
 
 test: lint ## lint, types and tests
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## ruff and mypy
 	$(PY) -m ruff check .

@@ -42,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     real.add_argument("--horizon", type=positive_int, default=5, help="traded days")
     real.add_argument("--threshold", type=positive_float, default=0.03)
     real.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
+    real.add_argument("--repairs", type=Path, default=None, help="a list that check_data.py --suggest-repairs wrote")
     real.add_argument("--waive", default="", help="comma-separated integrity checks to build in spite of")
     return parser.parse_args()
 
@@ -55,7 +56,7 @@ def build_real(args: argparse.Namespace) -> dict:
     options = BuildOptions(
         args.data_dir, args.universe, tuple(args.features.split(",")) if args.features else None,
         (int(height), int(width)), args.horizon, args.threshold, 1, args.train_fraction, args.materialize, args.force,
-        tuple(name for name in args.waive.split(",") if name))
+        tuple(name for name in args.waive.split(",") if name), args.repairs)
     return build_from_files(args.source, args.listing, borders_from(args.protocol, days), options, args.pad_codes)
 
 

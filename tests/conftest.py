@@ -1,10 +1,6 @@
-"""Warnings are errors here, except for those that a dependency causes inside another one."""
+"""One thread per test process: the suite runs one process per core, and results do not depend on the machine."""
 
-from __future__ import annotations
+import os
 
-import pytest
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """MLflow uses what SQLAlchemy 2.1 deprecates; neither is ours to change."""
-    config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")

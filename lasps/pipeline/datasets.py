@@ -5,7 +5,7 @@ Two ways in, one way on: the synthetic market whose truth is known, and files of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from lasps.reproducibility import sha256_of
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"market": {}, "stride": {"train": 12, "val": 6, "test": 6}},
-    "tiny": {"market": {"n_stocks": 60, "n_days": 420}, "stride": {"train": 8, "val": 3, "test": 3}},
+    "tiny": {"market": {"n_stocks": 80, "n_days": 420}, "stride": {"train": 4, "val": 3, "test": 3}},
 }
 """Sizes of the synthetic dataset: `default` is trained in minutes on two cores, `tiny` in seconds (CI)."""
 
@@ -46,7 +46,7 @@ class BuildOptions:
     materialize: bool = False
     force: bool = False
     waive: tuple[str, ...] = ()
-    repairs: tuple[str, ...] = field(default=())
+    repairs: Path | None = None
 
     def for_build(self) -> dict[str, Any]:
         """The part that lasps.data.build takes."""
@@ -102,14 +102,35 @@ def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: B
     if listing is None:
         raise ValueError("expected a listing (code, name, market, industry), got none: sectors come from its "
                          "industries. Name the file with --listing.")
+    bars, repaired = repair(bars, options.repairs)
     panel, panel_report = make_panel(bars)
     selected, counts = select_universe(panel, listing, options.universe)
     logger.info(f"Universe {options.universe}: {counts}")
-    report = integrity.check(bars, selected, listing)
+    report = integrity.check(selected, listing, raw=bars)
     report.raise_if_fatal(waived=options.waive)
-    source = source | {"panel": panel_report.to_dict(), "universe": {"name": options.universe, **counts}}
-    return build_dataset(selected, options.out_dir, borders=borders or fraction_borders(selected["date"]),
-                         source=source, listing=listing, oracle=oracle, integrity=report, **options.for_build())
+    source = source | {"panel": panel_report.to_dict(), "universe": {"name": options.universe, **counts},
+                       "repairs": repaired, "waived": list(options.waive)}
+    description = build_dataset(selected, options.out_dir, borders=borders or fraction_borders(selected["date"]),
+                                source=source, listing=listing, oracle=oracle, integrity=report, **options.for_build())
+    check_finished(report, options)
+    return description
+
+
+def repair(bars: pl.DataFrame, repairs: Path | None) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The bars after the repairs that a file lists (experiments/check_data.py --suggest-repairs), and their counts."""
+    if repairs is None:
+        return bars, {}
+    return integrity.apply_repairs(bars, integrity.read_repairs(repairs))
+
+
+def check_finished(report: integrity.IntegrityReport, options: BuildOptions) -> None:
+    """Look at the finished dataset too, and write the whole report beside it as integrity.html."""
+    finished = integrity.check(dataset=options.out_dir)
+    whole = integrity.IntegrityReport(report.findings + finished.findings, report.figures | finished.figures,
+                                      tuple(options.waive))
+    print(whole.text())
+    logger.info(f"Saved: {whole.write_html(Path(options.out_dir) / 'integrity.html', 'Data integrity')}")
+    finished.raise_if_fatal(waived=options.waive)
 
 
 def borders_from(protocol: str | None, days: dict[str, str] | None) -> Borders | None:

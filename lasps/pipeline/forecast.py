@@ -13,10 +13,10 @@ from loguru import logger
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.build import sample_rows
 from lasps.data.charts import render
 from lasps.data.features import FEATURES, compute_features
 from lasps.data.panel import make_panel
+from lasps.data.sampling import row_positions
 from lasps.data.scaling import RobustScaler
 from lasps.data.universe import select_universe
 from lasps.evaluation.calibration import corrected_probabilities
@@ -45,8 +45,8 @@ def forecast(checkpoint: Checkpoint, bars: pl.DataFrame, listing: pl.DataFrame, 
     data = inputs_of(checkpoint)
     panel, _ = make_panel(bars)
     day = trading_day(panel, date)
-    known, _ = select_universe(panel.filter(pl.col("date") <= day), listing, data["universe"])
-    ends = rows_at(known, day, data["window"])
+    known, _ = select_universe(panel.filter(pl.col("date") <= day), listing, data["universe"]["name"])
+    ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
     series, charts, sectors = model_inputs(known, ends, data)
     logits = predict_in_batches(checkpoint, series, charts, sectors, data, device)
     gamma, weights = checkpoint.calibration["focal_gamma"], checkpoint.calibration["class_weights"]
@@ -84,12 +84,11 @@ def trading_day(panel: pl.DataFrame, date: str) -> dt.date:
     return day
 
 
-def rows_at(panel: pl.DataFrame, day: dt.date, window: int) -> np.ndarray:
+def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) -> np.ndarray:
     """The panel rows of `day` that end a full window; ValueError where there is none."""
-    rows = sample_rows(panel, window)
-    ends = rows[(panel["date"] == day).to_numpy()[rows]]
+    ends = np.flatnonzero((panel["date"] == day).to_numpy() & (row_positions(panel) >= window - 1 + warm_up))
     if not len(ends):
-        raise ValueError(f"{day}: expected stocks with at least {window} traded days up to it, found none in the universe")
+        raise ValueError(f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in the universe")
     return ends
 
 

@@ -96,6 +96,8 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
         save_checkpoint(output, trainer.state_dict(), meta)
         tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"])
     logger.info(f"Saved: {output}")
+    if phase == 2:
+        logger.info("Phase 2 complete")
     return output
 
 
@@ -124,9 +126,12 @@ def train_sector_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: Sa
     logger.info("Phase 2: Building sector-specific DataLoaders")
     train_loaders = sector_loaders(train, trainer.model.num_sectors, config["min_samples"], config["batch_size"])
     val_loaders = sector_loaders(val, trainer.model.num_sectors, 1, config["batch_size"], log=False)
-    return trainer.train_phase2(train_loaders, epochs_per_sector=config["epochs_per_sector"], lr=config["lr"],
-                                val_loaders={s: loader for s, loader in val_loaders.items() if s in train_loaders},
-                                l2_sp=config["l2_sp"], weight_decay=config["weight_decay"], cache=options.cache)
+    heads = trainer.train_phase2(train_loaders, epochs_per_sector=config["epochs_per_sector"], lr=config["lr"],
+                                 val_loaders={s: loader for s, loader in val_loaders.items() if s in train_loaders},
+                                 l2_sp=config["l2_sp"], weight_decay=config["weight_decay"], dropout=config["dropout"],
+                                 cache=options.cache)
+    return {"best_epoch": heads.best_epoch, "val_log_loss": heads.val_log_loss, "accepted": heads.accepted,
+            "sectors": {str(sector): entry for sector, entry in heads.items()}}
 
 
 TRAIN = {1: train_backbone, 3: finetune, 2: train_sector_heads}
@@ -243,7 +248,7 @@ def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, t
 
 
 DATA_KEYS = ("universe", "features", "scaler", "window", "horizon", "threshold", "chart_size", "borders", "sectors",
-             "source")
+             "source", "warm_up")
 
 
 def class_frequencies(labels: np.ndarray) -> list[float]:

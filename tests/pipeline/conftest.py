@@ -1,0 +1,39 @@
+"""One tiny market, built and trained once for all the tests of the main job."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lasps.data.sources.synthetic import SyntheticMarket, make_market
+from lasps.data.splits import Borders
+from lasps.pipeline.datasets import BuildOptions, build_from_bars
+from lasps.pipeline.phases import PhaseOptions, run_phases
+
+N_DAYS = 260
+
+
+@dataclass(frozen=True)
+class Job:
+    """A finished main job: its market, folders and options."""
+
+    market: SyntheticMarket
+    data_dir: Path
+    output_dir: Path
+    options: PhaseOptions
+
+    def meta(self, name: str) -> dict:
+        return json.loads((self.output_dir / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("main_job")
+    market = make_market(seed=3, n_stocks=40, n_days=N_DAYS)
+    build_from_bars(market.panel, market.listing, Borders.from_dict(market.borders), {"name": "synthetic"},
+                    BuildOptions(folder / "data", stride={"train": 6, "val": 4, "test": 4}), oracle=market.oracle)
+    options = PhaseOptions(folder / "data", folder / "checkpoints",
+                           overrides={"epochs": 1, "epochs_per_sector": 3, "min_samples": 40, "lr": None})
+    run_phases((1, 3, 2), options)
+    return Job(market, folder / "data", folder / "checkpoints", options)

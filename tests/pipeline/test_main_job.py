@@ -1,0 +1,117 @@
+"""The whole job once, tiny: data -> phases 1, 3, 2 -> validation -> summary -> forecast."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lasps.pipeline.forecast import forecast
+from lasps.pipeline.phases import PhaseOptions, run_phases
+from lasps.pipeline.summary import baseline_tables, print_summary, summarize, validate_all
+from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.training.checkpoints import load_checkpoint
+from tests.pipeline.conftest import Job
+
+CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")
+
+
+def test_each_phase_leaves_a_bare_state_dict_with_its_origin_beside_it(job: Job) -> None:
+    for name in CHECKPOINTS:
+        state = torch.load(job.output_dir / f"{name}.pt", weights_only=True)
+        assert all(isinstance(value, torch.Tensor) for value in state.values())
+        meta = job.meta(name)
+        assert meta["name"] == name and len(meta["sha256"]) == 64
+        assert meta["data"]["features"] and meta["data"]["scaler"] and meta["data"]["chart_size"] == [96, 180]
+        assert meta["calibration"]["focal_gamma"] == 2.0
+
+
+def test_phase_2_leaves_everything_but_the_sector_heads_bitwise_as_it_was(job: Job) -> None:
+    before, _ = load_checkpoint(job.output_dir / "phase3_final.pt")
+    after, _ = load_checkpoint(job.output_dir / "phase2_best.pt")
+    rest = [name for name in before if not name.startswith("sector_heads.")]
+    assert len(rest) > 20
+    assert all(torch.equal(before[name], after[name]) for name in rest)
+
+
+def test_phase_1_leaves_every_sector_head_a_copy_of_the_common_head(job: Job) -> None:
+    state, _ = load_checkpoint(job.output_dir / "phase1_best.pt")
+    assert torch.equal(state["sector_heads.7.fc1.weight"], state["common_head.fc1.weight"])
+    assert torch.equal(state["sector_heads.19.fc2.bias"], state["common_head.fc2.bias"])
+
+
+def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.CaptureFixture) -> None:
+    content = summarize(validate_all(job.data_dir, job.output_dir, "cpu", None), baseline_tables(job.data_dir))
+    for name in (*CHECKPOINTS, "oracle", "volatility_bins", "majority", "prior"):
+        for split in ("val", "test"):
+            m = content[name][split]
+            assert {"n", "accuracy", "majority_accuracy", "log_loss", "prior_log_loss", "macro_f1", "class_accuracy",
+                    "class_counts"} <= set(m)
+            assert sum(m["class_counts"].values()) == m["n"]
+    assert content["oracle"]["test"]["log_loss"] < content["prior"]["test"]["log_loss"]
+    pairs = {(row["a"], row["b"], row["split"], row["metric"]) for row in content["differences"]}
+    assert ("phase3_final", "phase2_best", "test", "log_loss") in pairs
+    assert ("phase1_best", "phase2_best", "test", "accuracy") in pairs
+    for row in content["differences"]:
+        exact = content[row["b"]][row["split"]][row["metric"]] - content[row["a"]][row["split"]][row["metric"]]
+        assert row["difference"] == pytest.approx(exact, abs=1e-12)
+        assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    print_summary(content)
+    printed = capsys.readouterr().out
+    assert "oracle" in printed and "phase2_best minus phase1_best: accuracy" in printed
+
+
+def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
+    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    table = validate_checkpoint(checkpoint, job.data_dir, "test").table
+    day = table["date"].value_counts().sort("count", "date")["date"][-1]
+    validated = table.filter(pl.col("date") == day)
+    made = forecast(checkpoint, job.market.panel, job.market.listing, day.isoformat())
+    both = validated.join(made, on=["code", "date"], how="left", suffix="_forecast")
+    assert len(both) == len(validated) >= 5 and both["p_buy_forecast"].null_count() == 0
+    for name in ("p_sell", "p_hold", "p_buy"):
+        np.testing.assert_allclose(both[f"{name}_forecast"], both[name], atol=1e-5)
+    order = (made["p_buy"] - made["p_sell"]).to_numpy()
+    assert (np.diff(order) <= 0).all()
+
+
+def test_a_forecast_does_not_change_when_later_bars_arrive(job: Job) -> None:
+    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    days = job.market.panel["date"].unique().sort()
+    day = days[-20]
+    early = forecast(checkpoint, job.market.panel.filter(pl.col("date") <= day), job.market.listing, "latest")
+    late = forecast(checkpoint, job.market.panel, job.market.listing, day.isoformat())
+    assert early.equals(late)
+
+
+def test_a_day_without_trading_and_a_bare_checkpoint_are_refused(job: Job, tmp_path) -> None:
+    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    with pytest.raises(ValueError, match="trading day of the source"):
+        forecast(checkpoint, job.market.panel, job.market.listing, "2031-01-04")
+    (tmp_path / "bare.pt").write_bytes((job.output_dir / "phase2_best.pt").read_bytes())
+    with pytest.raises(ValueError, match="forecasts need features"):
+        forecast(open_checkpoint(tmp_path / "bare.pt"), job.market.panel, job.market.listing)
+
+
+def test_resuming_a_finished_job_keeps_its_files_and_another_seed_does_not(job: Job) -> None:
+    stamps = {name: (job.output_dir / f"{name}.pt").stat().st_mtime_ns for name in CHECKPOINTS}
+    again = PhaseOptions(**{**job.options.__dict__, "resume": True})
+    run_phases((1, 3, 2), again)
+    assert stamps == {name: (job.output_dir / f"{name}.pt").stat().st_mtime_ns for name in CHECKPOINTS}
+
+
+def test_a_phase_without_its_input_names_the_command_that_makes_it(job: Job, tmp_path) -> None:
+    options = PhaseOptions(job.data_dir, tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="train.py --phase 1"):
+        run_phases((3,), options)
+    with pytest.raises(FileNotFoundError, match="train.py --phase 3"):
+        run_phases((2,), options)
+
+
+def test_a_small_sector_is_named_and_keeps_its_head(job: Job) -> None:
+    before, _ = load_checkpoint(job.output_dir / "phase3_final.pt")
+    after, _ = load_checkpoint(job.output_dir / "phase2_best.pt")
+    labels = np.load(job.data_dir / "train" / "sector_ids.npy")
+    small = [s for s in range(20) if (labels == s).sum() < 40]
+    assert small
+    for sector in small:
+        assert torch.equal(before[f"sector_heads.{sector}.fc1.weight"], after[f"sector_heads.{sector}.fc1.weight"])
