@@ -130,7 +130,7 @@ def frame_digest(frame: pl.DataFrame) -> str:
     for column in frame:
         state.update(f"{column.name}:{column.dtype}".encode())
         if column.dtype == pl.String:
-            values = np.frombuffer("\n".join(column.to_list()).encode(), dtype=np.uint8)
+            values = np.frombuffer("\n".join(column.fill_null("\0").to_list()).encode(), dtype=np.uint8)
         else:
             values = column.to_physical().to_numpy()
         state.update(np.ascontiguousarray(values).tobytes())
