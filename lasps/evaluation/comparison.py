@@ -171,7 +171,7 @@ def _note_leak(name: str, split: str, result: dict[str, Any]) -> None:
         excess, (low, high) = leak["excess"], leak["interval"]
         text = (
             f"{split}: {name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], while "
-            f"honest forecasts stay below {FIRST_DAY_LIMIT} (lasps.evaluation.leaks). Look for a feature of the next day."
+            f"honest forecasts stay below {FIRST_DAY_LIMIT} (lasps.evaluation.leaks). Look for a feature of tomorrow."
         )
         result["notes"].insert(0, text)
 

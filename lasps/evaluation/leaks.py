@@ -7,12 +7,15 @@ day t+6), so the *first-day excess* needs nothing more:
 
     excess = mean over days of the Spearman correlation of score and that difference.
 
-Rule: flagged if the lower end of the excess' 95 % interval over days is above FIRST_DAY_LIMIT.
+Rule: flagged if the lower end of the excess' 95 % interval over days is above FIRST_DAY_LIMIT, and the excess is above
+FIRST_DAY_SHARE of the rank IC.
 
 A one-day correlation c1 with the next day and c6 with day t+6 give an excess of about (c1 - c6) / sqrt(2). LightGBM's
 honest rank ICs on krx-2010s (0.126 over five days, 0.087 with the skip) imply c1 - c6 of 0.09, so an excess of 0.06;
-a feature that correlates 0.3 with the next day gives 0.2. The limit lies between. A leak too weak to pass it cannot be
-told from the bounce.
+a feature that correlates 0.3 with the next day gives 0.2. The first limit lies between. The second is for markets with
+stronger signals than real ones: a signal that fades by a fifth a day has an excess of 0.3 of its rank IC, a pure leak
+of 1.6. A leak too weak for the first limit cannot be told from the bounce, nor a strong signal that halves within a
+day from a leak.
 """
 
 from __future__ import annotations
@@ -22,23 +25,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from lasps.evaluation.predictions import Forecast
-from lasps.evaluation.rank_ic import daily_rank_ic
+from lasps.evaluation.rank_ic import daily_rank_ic, mean_and_ratio
 from lasps.evaluation.significance import series_mean
 
 FIRST_DAY_LIMIT = 0.10
+FIRST_DAY_SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class LeakCheck:
-    """The first-day excess (rank correlation) with its interval over `n_days`; None where it cannot be known."""
+    """The first-day excess and the rank IC, with the excess' interval over `n_days`; None where unknown."""
 
     excess: float | None
     interval: list[float] | None
     n_days: int
+    rank_ic: float | None = None
 
     @property
     def flagged(self) -> bool:
-        return bool(self.interval is not None and self.interval[0] > FIRST_DAY_LIMIT)
+        if self.excess is None or self.interval is None or self.rank_ic is None:
+            return False
+        return bool(self.interval[0] > FIRST_DAY_LIMIT and self.excess > FIRST_DAY_SHARE * self.rank_ic)
 
 
 def first_day_excess(f: Forecast) -> LeakCheck:
@@ -50,4 +57,5 @@ def first_day_excess(f: Forecast) -> LeakCheck:
     daily = daily_rank_ic(f.score, first_minus_sixth, f.day, len(f.dates))
     found = series_mean("first_day_excess", daily)
     excess = found.difference if np.isfinite(found.difference) else None
-    return LeakCheck(excess, found.interval, found.n_days)
+    rank_ic, _ = mean_and_ratio(daily_rank_ic(f.score, f.forward_return, f.day, len(f.dates)))
+    return LeakCheck(excess, found.interval, found.n_days, rank_ic)

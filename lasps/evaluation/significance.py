@@ -84,8 +84,8 @@ def student_interval(estimate: float, variance: float, dof: float) -> tuple[floa
     """(low, high, two-sided p) of an estimate; a zero variance is a difference of identical forecasts."""
     if variance <= 0:
         return estimate, estimate, 1.0 if estimate == 0 else 0.0
-    error = np.sqrt(variance)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, dof) * error
+    error = float(np.sqrt(variance))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, dof) * error)
     return estimate - half, estimate + half, float(2 * stats.t.sf(abs(estimate) / error, dof))
 
 

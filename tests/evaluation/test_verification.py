@@ -38,6 +38,12 @@ def test_a_leak_is_flagged_and_the_bounce_is_not():
     assert flags == 0 and min(excess) > 0.02
 
 
+def test_a_strong_signal_that_fades_over_days_is_no_leak(market):
+    strong = simulate_market(np.random.default_rng(2), 120, 60, np.full((5, 3), 0.2))
+    check = first_day_excess(strong.forecast(normal_probabilities(strong.mean, strong.volatility)))
+    assert check.interval[0] > 0.1 and not check.flagged
+
+
 def test_the_leak_rule_keeps_quiet_without_both_returns(market):
     f = market.forecast(normal_probabilities(market.mean, market.volatility))
     alone = type(f)(f.p, f.labels, f.sectors, f.day, f.dates, forward_return=f.forward_return)
