@@ -135,7 +135,7 @@ BAD = {
     "a feature beyond float32": (
         lambda a: spoil(a | {"time_series": a["time_series"].astype(np.float64)}, "time_series", (9, 2, 1), 1e300),
         "1e.300 at index"),
-    "a blank chart": (lambda a: spoil(a, "chart_images", 11, 0), "chart 11 is blank, every pixel is 0"),
+    "a blank chart": (lambda a: spoil(a, "chart_images", 11, 0), "chart 11 is blank: every pixel is 0"),
     "a white chart": (lambda a: spoil(a, "chart_images", 22, 255), "chart 22 is blank"),
     "float charts up to 255": (lambda a: a | {"chart_images": a["chart_images"].astype(np.float32)}, "Divide by 255"),
     "a NaN pixel": (
