@@ -10,6 +10,7 @@ NAME=WHERE. Several with one name and different seeds count as seeds of one mode
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from lasps.config.settings import settings
 
 if TYPE_CHECKING:
     from lasps.tracking import Tracker
+
+NOT_IN_METRIC_NAMES = r"[^\w.\-/]"
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,7 +93,7 @@ def log_comparison(result: dict[str, Any], page: str | None, tracker: Tracker) -
         for name, by_split in result["models"].items():
             keep = ("n", "accuracy", "log_loss", "macro_f1", "rank_ic", "rank_ic_skip1", "expected_calibration_error")
             for split, m in by_split.items():
-                run.log_metrics(flat_metrics({k: m[k] for k in keep}, f"{split}/{name.replace(' ', '_')}/"))
+                run.log_metrics(flat_metrics({k: m[k] for k in keep}, f"{split}/{re.sub(NOT_IN_METRIC_NAMES, '_', name)}/"))
         write_json(Path(folder) / "comparison.json", result)
         run.log_artifact(Path(folder) / "comparison.json")
         if page is not None:

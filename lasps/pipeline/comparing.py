@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from lasps.tracking import download_predictions
 SPLITS = ("train", "val", "test")
 BASELINE_VERSION = 1
 """Part of the cache's key: raise it when a baseline's forecast changes."""
+RUN_ID = "[0-9a-f]{32}"
 TABLE_SUFFIXES = (".parquet", ".csv")
 
 
@@ -65,11 +67,10 @@ def load_tables(
 
 
 def _of_run(source: Source, split: str) -> pl.DataFrame:
-    try:
-        table = read_predictions(download_predictions(source.where, split))
-    except ValueError as error:
-        raise ValueError(f"{source.where}: expected a checkpoint (.pt), a prediction file (.parquet, .csv) or an "
-                         f"MLflow run with predictions on {split}; no such file, and {error}") from error  # fmt: skip
+    if not re.fullmatch(RUN_ID, source.where):
+        raise ValueError(f"{source.where}: expected a checkpoint (.pt), a prediction file (.parquet, .csv) or the id "
+                         "of an MLflow run (32 hexadecimal digits); there is no such file")  # fmt: skip
+    table = read_predictions(download_predictions(source.where, split))
     return _named(table, source.name or _model_of(table) or source.where[:8], split)
 
 

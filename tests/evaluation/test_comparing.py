@@ -1,0 +1,122 @@
+"""compare.py from files to a verdict: names, seeds, splits, the prior's origin, cached baselines, refusals."""
+
+import json
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from experiments import compare as script
+from experiments._cli import run_script
+from lasps.config.settings import Settings
+from lasps.evaluation import baselines, report_figures
+from lasps.evaluation.predictions import prediction_table, write_predictions
+from lasps.pipeline import comparing
+from tests.evaluation.conftest import make_forecast
+from tests.evaluation.test_baselines import make_split
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """The seed's four arrays per split, with samples.parquet beside them."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name, days in (("train", (40, 0, 1)), ("val", (12, 50, 2)), ("test", (25, 70, 3))):
+        split = make_split(*days)
+        n = len(split.labels)
+        (folder / name).mkdir()
+        np.save(folder / name / "time_series.npy", np.repeat(split.features[:, None], 2, axis=1))
+        np.save(folder / name / "chart_images.npy", rng.integers(0, 255, (n, 3, 4, 4)).astype(np.uint8))
+        np.save(folder / name / "sector_ids.npy", split.sector_ids)
+        np.save(folder / name / "labels.npy", split.labels)
+        split.samples.write_parquet(folder / name / "samples.parquet")
+    return folder
+
+
+def write(folder, name, **how):
+    return str(write_predictions(make_forecast(n_days=30, market_seed=1, **how), folder / name))
+
+
+def test_a_name_of_ones_own_stands_before_the_path(tmp_path):
+    path = write(tmp_path, "a=b.parquet", model="m")
+    assert comparing.Source.parse(f"mine={path}") == comparing.Source(path, "mine")
+    assert comparing.Source.parse(path) == comparing.Source(path)
+
+
+def test_files_of_one_name_and_different_seeds_are_seeds(tmp_path, data_dir):
+    paths = [write(tmp_path, f"{s}.parquet", seed=s) for s in (1, 2)]
+    models = comparing.load_models(paths, ["test"], data_dir)
+    assert {n: len(t["test"]) for n, t in models.items()} == {"m": 2}
+
+
+def test_files_of_one_name_and_one_seed_are_told_apart_by_folder(tmp_path, data_dir):
+    paths = [write(tmp_path / folder, "p.parquet") for folder in ("old", "new")]
+    assert list(comparing.load_models(paths, ["test"], data_dir)) == ["old/m", "new/m"]
+
+
+def test_two_splits_of_one_model_are_one_model(tmp_path, data_dir):
+    test = write(tmp_path, "m.test.parquet")
+    val = make_forecast(n_days=30, market_seed=1, start="2023-01-02").with_columns(split=pl.lit("val"))
+    paths = [test, str(write_predictions(val, tmp_path / "v.parquet"))]
+    models = comparing.load_models(paths, ["val", "test"], data_dir)
+    assert set(models["m"]) == {"val", "test"}
+
+
+def test_what_is_no_model_is_refused_with_what_was_expected(tmp_path, data_dir):
+    with pytest.raises(ValueError, match="expected a checkpoint"):
+        comparing.load_models([str(tmp_path / "nothing")], ["test"], data_dir)
+    mixed = pl.concat([make_forecast(n_days=25), make_forecast(n_days=25, start="2020-01-01", model="other")])
+    with pytest.raises(ValueError, match="one model on one split"):
+        comparing.load_models([str(write_predictions(mixed, tmp_path / "x.parquet"))], ["test"], data_dir)
+
+
+def test_the_prior_is_the_datasets_only_for_the_datasets_own_rows(tmp_path, data_dir):
+    own = baselines.fit_baselines(make_split(40, 0, 1), None, {"test": make_split(25, 70, 3)}, ["prior"])
+    prior, source = comparing.prior_of(data_dir, {"m": {"test": [own["prior"]["test"]]}})
+    assert prior == pytest.approx(np.bincount(np.load(data_dir / "train" / "labels.npy")) / 1600)
+    assert "train" in source
+    foreign = make_forecast(n_days=25, start="2010-01-01")
+    assert comparing.prior_of(data_dir, {"m": {"test": [foreign]}})[0] is None
+    assert comparing.prior_of(tmp_path / "none", {"m": {"test": [foreign]}})[0] is None
+
+
+def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
+    names = ("prior", "volatility_bins", "oracle")
+    first = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    monkeypatch.setattr(baselines, "fit_baselines", lambda *a, **k: pytest.fail("fitted again"))
+    again = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    assert set(again) == {"prior", "volatility_bins"}
+    assert again["volatility_bins"]["test"].equals(first["volatility_bins"]["test"])
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        run_script(script.main)
+    return end.value.code
+
+
+def test_the_script_prints_the_verdict_and_writes_json_and_html(tmp_path, data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(report_figures, "as_base64", lambda figure: "x")
+    monkeypatch.setattr(script, "settings", Settings(REPORT_DIR=tmp_path / "reports"))
+    rng = np.random.default_rng(5)
+    split = make_split(25, 70, 3)
+    oracle = np.stack([np.where(split.labels == c, 0.4, 0.3) for c in range(3)], axis=1)
+    for name, weight in (("a", 0.2), ("b", 1.0)):
+        p = weight * oracle + (1 - weight) * rng.dirichlet([5, 5, 5], len(oracle))
+        table = prediction_table(labels=split.labels, sector_ids=split.sector_ids, probabilities=p,
+                                 samples=split.samples, model=name, split="test")  # fmt: skip
+        write_predictions(table, tmp_path / f"{name}.parquet")
+    code = run(monkeypatch, tmp_path / "a.parquet", tmp_path / "b.parquet", "--data-dir", data_dir, "--no-track",
+               "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")  # fmt: skip
+    out = capsys.readouterr().out
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0 and "b is better than a on test (log loss -" in out
+    assert result["verdict"] in out and "training frequencies" in out
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_script_refuses_with_code_2(tmp_path, data_dir, monkeypatch, capsys):
+    assert run(monkeypatch, tmp_path / "none.parquet", "--data-dir", data_dir, "--no-track") == 2
+    assert run(monkeypatch, "x", "--prior", "1,1,1") == 2
