@@ -92,8 +92,9 @@ def log_comparison(result: dict[str, Any], page: str | None, tracker: Tracker) -
             tempfile.TemporaryDirectory() as folder:
         for name, by_split in result["models"].items():
             keep = ("n", "accuracy", "log_loss", "macro_f1", "rank_ic", "rank_ic_skip1", "expected_calibration_error")
+            safe = re.sub(NOT_IN_METRIC_NAMES, "_", name)
             for split, m in by_split.items():
-                run.log_metrics(flat_metrics({k: m[k] for k in keep}, f"{split}/{re.sub(NOT_IN_METRIC_NAMES, '_', name)}/"))
+                run.log_metrics(flat_metrics({k: m[k] for k in keep}, f"{split}/{safe}/"))
         write_json(Path(folder) / "comparison.json", result)
         run.log_artifact(Path(folder) / "comparison.json")
         if page is not None:
