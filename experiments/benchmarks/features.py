@@ -1,0 +1,51 @@
+"""Feature rows per second and core, against vectorised pandas stock by stock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from experiments.benchmarks.markets import median_seconds, one_thread, random_panel, rate_row
+from experiments.benchmarks.measure import timed
+from experiments.benchmarks.reference_features import all_features
+from lasps.data.features import DEFAULT_FEATURES, FEATURES, compute_features
+
+STOCKS, DAYS = 200, 370
+"""As many days as krx_2023_2025 has."""
+
+TIMED_STOCKS = 40
+TOLERANCE = 1e-6
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows per second of the default set and of all features, and the largest difference from pandas."""
+    panel = random_panel(STOCKS, DAYS)
+    everything = [feature.name for feature in FEATURES]
+    rows = []
+    with one_thread():
+        difference = largest_difference(panel, everything)
+        few = panel.filter(pl.col("code") < f"{10 * TIMED_STOCKS:06d}").to_pandas()
+        for what, names in (("default features", list(DEFAULT_FEATURES)), ("all features", everything)):
+            ours = panel.height / median_seconds(lambda n=names: compute_features(panel, n))  # type: ignore[misc]
+            seconds = min(timed(lambda n=names: all_features(few, n))[1] for _ in range(2))  # type: ignore[misc]
+            rows.append(rate_row(f"{what} ({len(names)})", ours, len(few) / seconds, "rows/s"))
+    rows.append({"what": f"largest difference, {STOCKS} stocks", "ours": difference, "reference": TOLERANCE,
+                 "ratio": TOLERANCE / max(difference, 1e-12), "unit": "absolute or relative"})
+    return rows
+
+
+def largest_difference(panel: pl.DataFrame, names: list[str]) -> float:
+    """Largest |ours - pandas| / max(1, |pandas|); above 1e-6, or a NaN in one of them alone, is an error."""
+    ours = compute_features(panel, names).astype(np.float64)
+    reference = all_features(panel.to_pandas(), names, ranked=pd.DataFrame(ours, columns=names))
+    for i, name in enumerate(names):
+        if not np.array_equal(np.isnan(ours[:, i]), np.isnan(reference[:, i])):
+            raise AssertionError(f"{name}: NaN in different rows")
+    error = np.abs(ours - reference) / np.maximum(1.0, np.abs(reference))
+    worst = np.nanmax(error, axis=0)
+    if worst.max() > TOLERANCE:
+        raise AssertionError(f"{names[int(worst.argmax())]} differs by {worst.max():.2e}, allowed is {TOLERANCE}")
+    return float(worst.max())
