@@ -82,7 +82,7 @@ def main() -> None:
     from filelock import FileLock
 
     from lasps.tracking import open_tracker
-    from lasps.tuning import conclude, journal_path, open_study, run_trials, space_of
+    from lasps.tuning import conclude, conclusion_path, open_study, run_trials, space_of
     from lasps.tuning.trials import running_elsewhere
 
     device = resolve_device(args.device)
@@ -90,9 +90,10 @@ def main() -> None:
     tags = {"optuna.study": args.study, "checkpoint": args.checkpoint.name, "device": device, "seed": args.seed,
             "data_fingerprint": data.train.fingerprint}
     tracker = open_tracker(enabled=not args.no_track, system_metrics=False)
-    journal_path(args.study).parent.mkdir(parents=True, exist_ok=True)
+    beside = conclusion_path(args.study, args.storage)
+    beside.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        with FileLock(journal_path(args.study).with_suffix(".start.lock")):  # one worker makes the study and its run
+        with FileLock(beside.with_suffix(".start.lock")):  # one worker makes the study and its run
             study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
             known_run = study.user_attrs.get("mlflow_run_id")
             run = stack.enter_context(tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run))
@@ -110,15 +111,16 @@ def main() -> None:
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     """Print the conclusion, keep it as JSON and in MLflow."""
-    from lasps.tuning import figures, journal_path
+    from lasps.tuning import conclusion_path, figures
 
     print("\n" + "\n".join(found.lines()))
-    write_json(journal_path(args.study).with_suffix(".json"), found.to_dict())
+    kept = conclusion_path(args.study, args.storage)
+    write_json(kept, found.to_dict())
     write_json(args.json, found.to_dict())
     run.log_metrics({f"judged/{name}_log_loss": value for name, value in found.log_loss.items()})
     run.log_metrics({"judged/difference": found.difference.difference, "judged/low": found.difference.low,
                      "judged/high": found.difference.high})
-    run.log_artifact(journal_path(args.study).with_suffix(".json"))
+    run.log_artifact(kept)
     trials = study.trials_dataframe(attrs=("number", "value", "state", "params", "user_attrs", "duration"))
     run.log_table(trials.astype({"duration": str}), "tables/trials")
     for name, figure in figures.study_figures(trials, found.plateau, found.importance).items():

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lasps.config.sectors import SECTORS
@@ -48,11 +49,8 @@ def sector_name(sector: int, names: Sequence[str] | None = None) -> str:
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, NDArray]:
     """A figure and its axes (rows, columns), with a light grid and no box."""
-    family = [name for name in (korean_font(), "DejaVu Sans") if name]
-    with matplotlib.rc_context({"font.family": family}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **keywords)
-    matplotlib.rcParams["font.family"] = family  # texts added later look their font up when they are made
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **keywords)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(color=GRID_COLOR, linewidth=0.8)
@@ -62,8 +60,11 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
 
 
 def set_title(figure: Figure, text: str) -> None:
-    """The figure's title: what it shows, in a sentence."""
+    """The figure's title: what it shows, in a sentence. Called last, because it gives every text its font."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    font = korean_font()
+    for part in figure.findobj(Text) if font else ():
+        part.set_fontfamily([font, "DejaVu Sans"])
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -95,6 +96,7 @@ def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = Non
         ax.set_visible(False)
     for ax in axes[-1]:
         ax.set_xlabel("epoch", fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     set_title(figure, f"{title} (grey: train focal loss, left; green: val log loss, right; dotted: stopping epoch)")
     return figure
 
@@ -109,6 +111,7 @@ def phase_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
             best = frame.loc[frame["val"].idxmin()]
             ax.plot(best["step"], best["val"], "o", color=MARK_COLOR, markersize=6, label="best")
         ax.set(xlabel="epoch", ylabel="loss, nats")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(name, loc="left", fontsize=10)
         ax.legend(fontsize=8, frameon=False)
     set_title(figure, "Learning curves")
@@ -129,11 +132,13 @@ def class_accuracy_bars(shares: Mapping[str, Mapping[str, Share]], title: str = 
             ax.bar(x, 100 * share.value, 0.9 * width, color=CLASS_COLORS[name], alpha=0.4 + 0.6 * (i + 1) / len(shares))
             if share.low is not None and share.high is not None:
                 ax.plot([x, x], [100 * share.low, 100 * share.high], color="black", linewidth=1.2)
-            ax.annotate(f"{model}\n{100 * share.value:.1f} %", (x, 100 * share.value), xytext=(0, 10), fontsize=7,
+            above = share.value if share.high is None else share.high
+            ax.annotate(f"{model}\n{100 * share.value:.1f} %", (x, 100 * above), xytext=(0, 4), fontsize=7,
                         textcoords="offset points", ha="center")
     n = next(iter(shares.values()))
     ax.set_xticks(range(len(CLASS_NAMES)), [f"{name} (n {n[name].n:,})" for name in CLASS_NAMES])
-    ax.set_ylim(0, 1.18 * max(100 * s.value for m in shares.values() for s in m.values() if np.isfinite(s.value)))
+    tops = [s.value if s.high is None else s.high for m in shares.values() for s in m.values()]
+    ax.set_ylim(0, 118 * np.nanmax(tops))
     ax.set_ylabel("predicted as what they were, %")
     set_title(figure, f"{title}, with 95 % intervals over days")
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,20 @@ def metric_history(run_id: str, key: str, location: Location | None = None) -> p
     })
     ordered = frame.sort_values(["step", "time"], kind="stable")
     return ordered.drop_duplicates("step", keep="last").reset_index(drop=True)
+
+
+def loss_curves(run_id: str, prefix: str, location: Location | None = None) -> pd.DataFrame:
+    """Train and val loss of a phase ("phase1") or head ("phase2/sector_07"): columns step, train, val; NaN unknown."""
+    parts = [metric_history(run_id, f"{prefix}/{name}_loss", location).set_index("step")["value"].rename(name)
+             for name in ("train", "val")]
+    return parts[0].to_frame().join(parts[1], how="outer").rename_axis("step").reset_index()
+
+
+def head_curves(run_id: str, location: Location | None = None) -> dict[int, pd.DataFrame]:
+    """sector -> `loss_curves` of its head in a Phase 2 run; empty for a run of another phase."""
+    keys = connect(location or default_location()).get_run(run_id).data.metrics
+    sectors = sorted({int(found[1]) for key in keys if (found := re.match(r"phase2/sector_(\d+)/", key))})
+    return {sector: loss_curves(run_id, f"phase2/sector_{sector:02d}", location) for sector in sectors}
 
 
 def download_artifact(run_id: str, path: str, location: Location | None = None) -> Path:

@@ -7,6 +7,7 @@ from lasps.tuning.halves import split_val
 from lasps.tuning.study import (
     DEFAULT,
     best_settings,
+    conclusion_path,
     journal_path,
     load_study,
     open_study,
@@ -22,6 +23,7 @@ __all__ = [
     "Conclusion",
     "best_settings",
     "conclude",
+    "conclusion_path",
     "journal_path",
     "load_study",
     "open_study",

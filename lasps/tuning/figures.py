@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from lasps.config.settings import CLASS_COLORS
 from lasps.evaluation.figures import MARK_COLOR, VAL_COLOR, new_figure, set_title
@@ -59,6 +60,10 @@ def study_slices(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]
             ax.plot(best[column], best["value"], "o", color=MARK_COLOR, markersize=7)
         if name != "epochs":
             ax.set_xscale("log")
+        if name == "min_samples":
+            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.set_xlabel(name)
     axes[0, 0].set_ylabel("log loss on the study's half of val")
     set_title(figure, "Slices (red: best; blue square: default; green: cannot be told from the best)")

@@ -41,6 +41,12 @@ def journal_path(name: str) -> Path:
     return project_settings.CHECKPOINT_DIR / "studies" / f"{name}.journal"
 
 
+def conclusion_path(name: str, storage: str | None = None) -> Path:
+    """Where the study's conclusion is kept: beside its journal, or, for a storage URL, where the journal would be."""
+    path = Path(storage) if storage is not None and "://" not in storage else journal_path(name)
+    return path.with_suffix(".json")
+
+
 class KernelLock:
     """A journal's lock that the kernel lets go of when its holder is killed (Optuna's own waits 30 s then)."""
 
