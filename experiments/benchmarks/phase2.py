@@ -107,7 +107,7 @@ def run(samples: int = 1_200, val_samples: int = 400, epochs: int = 10) -> list[
         (ours,) = train_heads(head_data(model, train, val, cache=False), [setting])
         _, reference = timed(lambda: plain_phase2(model, train, val, setting))
         difference = max(
-            float((ours.heads[sector][name] - value).abs().max())
+            float((ours.heads[sector][name] - value.detach()).abs().max())
             for sector in ours.heads for name, value in model.sector_heads[sector].named_parameters()
         )
         assert difference < 1e-3, f"Phase 2 and the plain loop differ by {difference} after {epochs} epochs"

@@ -243,6 +243,13 @@ def test_sectors_of_one_dataset_are_read_front_to_back_in_one_source():
     assert np.array_equal(source.expected, Market().tensors[2].numpy())
 
 
+def test_the_order_of_a_subsets_indices_does_not_matter():
+    market = Market()
+    backwards = Subset(market, list(range(len(market)))[::-1])
+    (source,) = sources_of({-1: DataLoader(backwards, batch_size=4)})
+    assert np.array_equal(source.indices, np.arange(len(market)))
+
+
 # ------------------------------------------------------------------------------- features kept
 
 
