@@ -31,11 +31,15 @@ def linear_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Returns:
         (B, M, N, E) float32.
     """
-    queries = functional.elu(queries.float()) + 1
-    keys = functional.elu(keys.float()) + 1
+    queries, keys = positive_features(queries.float()), positive_features(keys.float())
     context = keys.transpose(-2, -1) @ values.float()  # (B, M, E, E): N is summed out, this is what makes it linear
     normaliser = queries @ keys.sum(dim=-2).unsqueeze(-1)  # (B, M, N, 1), > 0 because phi > 0
     return (queries @ context) / normaliser
+
+
+def positive_features(x: Tensor) -> Tensor:
+    """phi(x) = elu(x) + 1 > 0, the feature map of Katharopoulos et al. 2020."""
+    return functional.elu(x) + 1
 
 
 def positions_from_end(length: int, width: int) -> Tensor:
@@ -61,7 +65,7 @@ class LinearAttention(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         _, heads, head_width, _ = self.in_weight.shape
         projected = functional.linear(x, self.in_weight.flatten(0, 2), self.in_bias.flatten())
-        queries, keys, values = projected.unflatten(-1, (3, heads, head_width)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = projected.unflatten(-1, (3, heads, head_width)).permute(2, 0, 3, 1, 4).contiguous()
         attended = linear_attention(queries, keys, values)
         return self.out(attended.transpose(1, 2).flatten(2))
 
