@@ -13,7 +13,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def main() -> None:
     args = parse_args()
     from filelock import FileLock
 
-    from lasps.tracking import open_tracker
+    from lasps.tracking import Tracker, open_tracker
     from lasps.tuning import conclude, conclusion_path, open_study, run_trials, space_of
     from lasps.tuning.trials import running_elsewhere
 
@@ -96,7 +96,9 @@ def main() -> None:
         with FileLock(beside.with_suffix(".start.lock")):  # one worker makes the study and its run
             study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
             known_run = study.user_attrs.get("mlflow_run_id")
-            run = stack.enter_context(tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run))
+            opened: AbstractContextManager[Tracker] = tracker.run(f"study_{args.study}", tags=tags,
+                                                                  resume_id=known_run)
+            run = stack.enter_context(opened)
             if run.run_id is not None:
                 study.set_user_attr("mlflow_run_id", run.run_id)
         others = start_others(args.workers)

@@ -62,9 +62,9 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
 def set_title(figure: Figure, text: str) -> None:
     """The figure's title: what it shows, in a sentence. Called last, because it gives every text its font."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    font = korean_font()
-    for part in figure.findobj(Text) if font else ():
-        part.set_fontfamily([font, "DejaVu Sans"])
+    if font := korean_font():
+        for part in figure.findobj(Text):
+            part.set_fontfamily([font, "DejaVu Sans"])
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -102,15 +102,15 @@ def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = Non
 
 
 def phase_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Train and val loss of whole phases: name -> frame with columns step, train and val."""
+    """Focal loss of whole phases on train and val: name -> frame with columns step, train and val."""
     figure, axes = new_figure(4.6 * max(len(curves), 1), 3.2, 1, max(len(curves), 1))
     for ax, (name, frame) in zip(axes[0], curves.items(), strict=False):
-        ax.plot(frame["step"], frame["train"], color=TRAIN_COLOR, marker="o", markersize=3, label="train (focal loss)")
-        ax.plot(frame["step"], frame["val"], color=VAL_COLOR, marker="o", markersize=3, label="val (log loss)")
+        ax.plot(frame["step"], frame["train"], color=TRAIN_COLOR, marker="o", markersize=3, label="train")
+        ax.plot(frame["step"], frame["val"], color=VAL_COLOR, marker="o", markersize=3, label="val")
         if frame["val"].notna().any():
             best = frame.loc[frame["val"].idxmin()]
-            ax.plot(best["step"], best["val"], "o", color=MARK_COLOR, markersize=6, label="best")
-        ax.set(xlabel="epoch", ylabel="loss, nats")
+            ax.plot(best["step"], best["val"], "o", color=MARK_COLOR, markersize=6, label="lowest on val")
+        ax.set(xlabel="epoch", ylabel="focal loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(name, loc="left", fontsize=10)
         ax.legend(fontsize=8, frameon=False)

@@ -13,8 +13,9 @@ from matplotlib.text import Text
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
-from lasps.evaluation import figures
+from lasps.evaluation import figures, run_figures
 from lasps.evaluation.class_accuracy import Share
+from lasps.evaluation.predictions import prediction_table
 from lasps.tuning import figures as study_figures
 
 SHARES = {name: Share(0.3 + 0.1 * i, 0.25, 0.7, 100) for i, name in enumerate(CLASS_NAMES)}
@@ -83,3 +84,17 @@ def test_every_text_gets_the_korean_font_and_the_callers_settings_stay(monkeypat
     FigureCanvasAgg(figure).draw()
     assert {text.get_fontfamily()[0] for text in figure.findobj(Text) if text.get_text()} == {"DejaVu Serif"}
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_phase_leaves_its_learning_curves_and_a_validation_its_pictures():
+    phase1 = run_figures.training_figures("phase1_best", {"train_loss": [0.5, 0.4], "val_loss": [0.45, 0.44]})
+    heads = {"3": {"n": 150, "losses": [0.4, 0.3], "val_losses": [1.0, 0.9, 0.95]},
+             "7": {"n": 120, "losses": [0.4, 0.3], "val_losses": []}}
+    phase2 = run_figures.training_figures("phase2_best", {"sectors": heads, "best_epoch": 1})
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 90)
+    table = prediction_table(labels=labels, sector_ids=labels, probabilities=random.dirichlet([3, 3, 3], 90))
+    validated = run_figures.validation_figures(table, "phase2_best", "test")
+    assert set(validated) == {"test_class_accuracy", "test_confusion", "test_reliability"}
+    for figure in (*phase1.values(), *phase2.values(), *validated.values()):
+        FigureCanvasAgg(figure).draw()
