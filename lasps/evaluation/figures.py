@@ -220,6 +220,9 @@ def change_bars(changes: pd.DataFrame, a: str, b: str) -> Figure:
     """Which calls changed from a to b, and who was right: columns from, to, n, right, before."""
     figure, axes = new_figure(9, 1.3 + 0.42 * max(len(changes), 1))
     ax = axes[0, 0]
+    if not len(changes):
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, f"no call changed: {a} and {b} call every sample alike", ha="center", va="center")
     for y, values in enumerate(changes.to_dict("records")):
         ax.barh(y, values["n"], color=CLASS_COLORS[values["to"]])
         ax.annotate(f"{100 * values['right']:.0f} % right now, {100 * values['before']:.0f} % before", (values["n"], y),
@@ -284,8 +287,9 @@ def label_shares(frame: pd.DataFrame, by: str, title: str) -> Figure:
     return figure
 
 
-def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None) -> Figure:
-    """Stocks traded per day: columns date and stocks; borders: name -> date, marked."""
+def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None,
+             what: str = "stocks with a traded row, per day") -> Figure:
+    """Stocks over time: columns date and stocks; borders: name -> date, marked."""
     figure, axes = new_figure(11, 3.2)
     ax = axes[0, 0]
     ax.plot(frame["date"], frame["stocks"], color="black", linewidth=0.9)
@@ -293,6 +297,6 @@ def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None) -
     for name, day in (borders or {}).items():
         ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
         ax.annotate(name, (day, 1.1 * frame["stocks"].max()), fontsize=8, color=MARK_COLOR)  # type: ignore[arg-type]
-    ax.set_ylabel("stocks with a traded row")
-    set_title(figure, "Coverage: stocks traded per day")
+    ax.set_ylabel("stocks")
+    set_title(figure, f"Coverage: {what}")
     return figure

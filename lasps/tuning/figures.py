@@ -34,9 +34,8 @@ def study_history(trials: pd.DataFrame) -> Figure:
     ax.plot(pruned["number"], pruned["value"], "x", color=CLASS_COLORS["HOLD"], markersize=4, label="pruned")
     ax.plot(complete["number"], complete["value"], "o", color="black", markersize=4, label="completed")
     ax.step(complete["number"], complete["value"].cummin(), where="post", color=MARK_COLOR, label="best so far")
-    for row in trials.head(2).itertuples():
-        ax.annotate("default" if row.Index == 0 else "no pull", (row.number, row.value), xytext=(4, 6), fontsize=8,
-                    textcoords="offset points")
+    for row, name, offset in zip(trials.head(2).itertuples(), ("default", "no pull"), (8, -14), strict=False):
+        ax.annotate(name, (row.number, row.value), xytext=(4, offset), fontsize=8, textcoords="offset points")
     ax.set(xlabel="trial", ylabel="log loss on the study's half of val")
     ax.legend(fontsize=8, frameon=False)
     set_title(figure, "The study, trial by trial")
