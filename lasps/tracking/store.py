@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sqlite3
+import warnings
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,11 @@ def location_of(uri: str, root: Path | None = None) -> Location:
 
 
 def quiet_mlflow() -> None:
-    """Before the first import of MLflow: no usage reports over the network, no migration chatter on stderr."""
+    """Before MLflow is used: no usage reports over the network, no chatter of migrations, no warnings about itself.
+
+    The warning is SQLAlchemy 2.1's about a loader option of MLflow's; where warnings are errors it would fail a write.
+    """
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("mlflow.store.db.utils", "alembic"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lasps.tracking.environment import is_dead
-from lasps.tracking.store import Location, connect, experiment_id
+from lasps.tracking.store import Location, connect, experiment_id, quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,6 +66,7 @@ class Writer:
             Rejected: MLflow calls the operation itself invalid.
             Exception: anything that a server, network or disk can bring forth.
         """
+        quiet_mlflow()
         from mlflow.exceptions import MlflowException
 
         arguments = {name: value for name, value in operation.items() if name != "do"}
