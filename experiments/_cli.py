@@ -75,7 +75,7 @@ def resolve_device(requested: str | None) -> str:
         torch.zeros(1, device=requested)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {requested}: expected a device of this machine, but torch says "
-                         f"'{str(error).splitlines()[0]}'. Use --device cpu.") from error
+                         f"'{str(error).partition(chr(10))[0]}'. Use --device cpu.") from error
     return requested
 
 

