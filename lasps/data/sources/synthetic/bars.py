@@ -8,7 +8,7 @@ from lasps.data.sources.synthetic.parameters import Parameters
 
 VOLUME_PER_LOG_VOLATILITY = 0.3  # busy days are volatile days; guess, not tuned
 VOLUME_PER_MOVE = 0.05  # per |return| in base volatilities, capped; guess, not tuned
-LOG_WICKS = 0.2  # both wicks together, log of base volatilities at z = 0
+LOG_WICKS = 0.35  # both wicks together, log of base volatilities at z = 0
 WIDTH_PER_LOG_VOLATILITY = 0.4
 
 
@@ -29,7 +29,8 @@ def make_bars(seed: int, stocks: Stocks, latent: Latent, p: Parameters) -> dict[
     log_width = LOG_WICKS + WIDTH_PER_LOG_VOLATILITY * latent.log_volatility
     log_width = log_width + p.signal_in_width * z_width + p.noise_in_width * noise("wick_width")
     width = a * np.exp(log_width)
-    upper_share = 1 / (1 + np.exp(-(p.signal_in_asymmetry * z_asymmetry + p.noise_in_asymmetry * noise("wick_asymmetry"))))
+    lean = p.signal_in_asymmetry * z_asymmetry + p.noise_in_asymmetry * noise("wick_asymmetry")
+    upper_share = 1 / (1 + np.exp(-lean))
     high = round_to_tick(np.maximum(open_, close) * np.exp(width * upper_share)).clip(low_limit, high_limit)
     low = round_to_tick(np.minimum(open_, close) * np.exp(-width * (1 - upper_share))).clip(low_limit, high_limit)
 

@@ -109,8 +109,8 @@ def simulate(seed: int, stocks: Stocks, beta: np.ndarray, n_days: int, regime_da
     market_h -= p.market_spread**2
     factor_sd = sigma * np.exp(market_h)
     market = factor_sd * _student(seed, "market_mixing", "market_shock", (n_days,), p)
-    sector = p.sector_factor * factor_sd[:, None] * random_stream(seed, "sector_shock").standard_normal(
-        (n_days, n_sectors)
+    sector = (
+        p.sector_factor * factor_sd[:, None] * random_stream(seed, "sector_shock").standard_normal((n_days, n_sectors))
     )
 
     effect = np.einsum("ktn,nk->tn", signals, beta[stocks.sector])

@@ -51,7 +51,9 @@ class SyntheticMarket:
     regime_day: int
 
     def oracle(
-        self, codes: Sequence[str] | np.ndarray | pl.Series, dates: Sequence[date] | np.ndarray | pl.Series,
+        self,
+        codes: Sequence[str] | np.ndarray | pl.Series,
+        dates: Sequence[date] | np.ndarray | pl.Series,
         n_paths: int = 2_000,
     ) -> OracleForecast:
         """Probabilities of SELL, HOLD, BUY over the next 5 days, given the state at the close of (code, date).

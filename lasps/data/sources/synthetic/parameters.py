@@ -12,7 +12,7 @@ HORIZON = 5
 SIGNALS = ("volume", "wick_width", "wick_asymmetry", "overnight")
 EFFECTS = ("sector", "none")
 
-# (sector as lasps.config.sectors numbers it, the exchange's industry name, part of the companies' names, share of the stocks)
+# (sector as lasps.config.sectors numbers it, the exchange's industry name, part of company names, share of the stocks)
 INDUSTRIES: tuple[tuple[int, str, str, int], ...] = (
     (0, "기타 식품 제조업", "식품", 17),
     (1, "봉제의복 제조업", "의류", 12),
@@ -32,7 +32,7 @@ INDUSTRIES: tuple[tuple[int, str, str, int], ...] = (
     (15, "전기 통신업", "통신", 10),
     (16, "기타 금융업", "금융", 20),
     (17, "소프트웨어 개발 및 공급업", "소프트", 27),
-    (18, "회사 본부 및 경영 컨설팅 서비스업", "지주", 16),
+    (18, "기타 사업지원 서비스업", "서비스", 16),
     (19, "영화, 비디오물, 방송프로그램 제작 및 배급업", "영화", 14),
 )
 NUM_SECTORS = len(INDUSTRIES)
@@ -51,7 +51,7 @@ class Parameters:
     """Constants of the latent market. A stock's own numbers (scales) are drawn alike in every sector."""
 
     # Returns
-    base_volatility: float = 0.0115  # median over stocks of the idiosyncratic daily volatility
+    base_volatility: float = 0.0112  # median over stocks of the idiosyncratic daily volatility
     base_volatility_spread: float = 0.33  # its log standard deviation over stocks
     market_beta_spread: float = 0.25  # market betas are uniform in 1 +- this
     sector_factor: float = 0.55  # sector factor's volatility in units of the market's
@@ -63,8 +63,8 @@ class Parameters:
     before: Regime = Regime(market_volatility=0.0056, drift=-0.07)
     after: Regime = Regime(market_volatility=0.0068, drift=-0.055)
     # The planted effect
-    effect_size: float = 0.66  # daily drift per unit of beta . z, in units of base volatility
-    signal_persistence: tuple[float, ...] = (0.78, 0.80, 0.84, 0.84)  # AR(1): half-lives of 3 to 4 days
+    effect_size: float = 0.72  # daily drift per unit of beta . z, in units of base volatility
+    signal_persistence: tuple[float, ...] = (0.76, 0.78, 0.80, 0.80)  # AR(1): half-lives of about 3 days
     # How bars show the signals (log scale except the overnight one, which is in base volatilities)
     signal_in_volume: float = 0.55
     noise_in_volume: float = 0.10
