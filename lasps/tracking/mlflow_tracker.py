@@ -43,8 +43,13 @@ class MlflowTracker:
 
     @property
     def run_id(self) -> str | None:
-        """The id of the open run, to be kept for `run(..., resume_id=)`; None outside of a run."""
+        """MLflow's id of the open run, waited for (seconds, right after a start); None outside of a run."""
         return self._outbox.run_id(self._key) if self._key is not None else None
+
+    @property
+    def resume_id(self) -> str | None:
+        """What to keep for `run(..., resume_id=)`, at once: the run's id, or a name of our own that finds it."""
+        return self._outbox.resume_id(self._key) if self._key is not None else None
 
     @contextmanager
     def run(self, name: str, *, tags: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None,
@@ -55,7 +60,7 @@ class MlflowTracker:
             name: the run's name, e.g. "phase1_best".
             tags: what to find the run by; commit, lock file, machine and process are added.
             params: the configuration, possibly nested.
-            resume_id: the `run_id` of a killed run that is to be continued under its own id.
+            resume_id: the `resume_id` or `run_id` of a killed run that is to be continued under its own id.
         """
         child = self._child()
         outermost = self._key is None

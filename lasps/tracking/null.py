@@ -12,6 +12,7 @@ class NullTracker:
     """Accepts every call of a tracker and forgets it."""
 
     run_id: str | None = None
+    resume_id: str | None = None
     uri: str | None = None
 
     @contextmanager

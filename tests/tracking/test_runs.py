@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib
@@ -64,6 +65,7 @@ def test_metrics_come_back_in_order_and_a_repeated_epoch_counts_once(tracker, lo
     with tracker.run("phase1_best") as run:
         for step, value in [(0, 0.9), (1, 0.8), (1, 0.7)]:
             run.log_metrics({"phase1/val_loss": np.float32(value), "phase1/lr": None}, step=step)
+            time.sleep(0.003)  # MLflow's clock ticks in milliseconds
         run_id = run.run_id
     history = tracking.metric_history(run_id, "phase1/val_loss", location)
     assert history["step"].tolist() == [0, 1]
@@ -84,7 +86,8 @@ def test_thousands_of_metrics_of_many_steps_arrive_in_one_go(tracker, location):
 def test_more_params_and_tags_than_one_call_takes_are_kept(tracker, location):
     with tracker.run("pipeline", tags={f"t{i}": i for i in range(150)},
                      params={"model": {f"p{i}": i for i in range(230)}}) as run:
-        data = client_of(location).get_run(run.run_id).data
+        run_id = run.run_id
+    data = client_of(location).get_run(run_id).data
     assert len(data.params) == 230 and data.params["model.p229"] == "229"
     assert data.tags["t149"] == "149"
 

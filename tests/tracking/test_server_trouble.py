@@ -48,7 +48,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in IMPATIENT:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 3.0)
+    monkeypatch.setattr(outbox, "SERVER_SECONDS", 3.0)
     monkeypatch.setattr(outbox, "RUN_ID_SECONDS", 1.5)
 
 
@@ -143,7 +143,7 @@ def test_a_server_that_answers_too_late_is_not_waited_for(server, root, tmp_path
 
 def test_a_server_too_slow_to_keep_up_gets_a_bounded_wait_at_the_end(server, root, tmp_path, monkeypatch):
     server.delay = 0.4
-    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 1.0)
+    monkeypatch.setattr(outbox, "SERVER_SECONDS", 1.0)
     start = time.perf_counter()
     train(remote(server.uri, root, monkeypatch), tmp_path, epochs=30)
     assert time.perf_counter() - start < 6
@@ -189,11 +189,38 @@ def test_a_local_database_that_cannot_be_written_spools_too_and_sync_completes_i
         apply(operation)
 
     monkeypatch.setattr(tracker._outbox.writer, "apply", fail_when_full)
-    train(tracker, tmp_path, between=lambda epoch: broken.update(now=epoch >= 2))
+
+    def fill_the_disk(epoch: int) -> None:
+        assert tracker._outbox.flush(20.0) or epoch > 2
+        broken["now"] = epoch >= 2
+
+    train(tracker, tmp_path, between=fill_the_disk)
     assert len(spooled(root)) == 1 and "No space left" in warnings_logged[0]
     (replay,) = tracking.replay_all(root)
     assert replay.error is None
     assert_complete(root)
+
+
+def test_a_local_store_that_takes_its_time_is_not_waited_for_while_training(root, tmp_path, monkeypatch):
+    connect_slowly = tracking.writer.connect
+
+    def connect_after_a_second(*arguments):
+        time.sleep(1.0)
+        return connect_slowly(*arguments)
+
+    monkeypatch.setattr(tracking.writer, "connect", connect_after_a_second)
+    tracker = tracking.open_tracker(root=root, system_metrics=False)
+    start = time.perf_counter()
+    with tracker.run("pipeline") as run:
+        for epoch in range(20):
+            run.log_metrics({"phase1/train_loss": 1.0}, step=epoch)
+        handle = run.resume_id
+        assert time.perf_counter() - start < 0.8 and handle.startswith("spooled-")
+    assert spooled(root) == []
+    with tracking.open_tracker(root=root, system_metrics=False).run("pipeline", resume_id=handle) as again:
+        again_id = again.run_id
+    assert tracking.runs(location=local_location(root))["run_id"].tolist() == [again_id]
+    assert len(tracking.metric_history(again_id, "phase1/train_loss", local_location(root))) == 20
 
 
 def test_a_run_that_was_spooled_can_be_resumed_by_the_name_it_was_given(root, tmp_path, monkeypatch, patience):
