@@ -51,7 +51,7 @@ class Parameters:
     """Constants of the latent market. A stock's own numbers (scales) are drawn alike in every sector."""
 
     # Returns
-    base_volatility: float = 0.0112  # median over stocks of the idiosyncratic daily volatility
+    base_volatility: float = 0.0104  # median over stocks of the idiosyncratic daily volatility
     base_volatility_spread: float = 0.33  # its log standard deviation over stocks
     market_beta_spread: float = 0.25  # market betas are uniform in 1 +- this
     sector_factor: float = 0.55  # sector factor's volatility in units of the market's
@@ -61,9 +61,9 @@ class Parameters:
     market_persistence: float = 0.98
     market_spread: float = 0.25
     before: Regime = Regime(market_volatility=0.0056, drift=-0.07)
-    after: Regime = Regime(market_volatility=0.0068, drift=-0.055)
+    after: Regime = Regime(market_volatility=0.0065, drift=-0.055)
     # The planted effect
-    effect_size: float = 0.72  # daily drift per unit of beta . z, in units of base volatility
+    effect_size: float = 0.80  # daily drift per unit of beta . z, in units of base volatility
     signal_persistence: tuple[float, ...] = (0.76, 0.78, 0.80, 0.80)  # AR(1): half-lives of about 3 days
     # How bars show the signals (log scale except the overnight one, which is in base volatilities)
     signal_in_volume: float = 0.55
