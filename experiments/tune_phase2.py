@@ -42,7 +42,8 @@ def parse_args() -> argparse.Namespace:
 def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """Shared features of the checkpoint with the study's half of val, and the judged half."""
     from lasps.data.datasets.loading import load_split
-    from lasps.pipeline.phases import starting_model
+    from lasps.pipeline.phases import check_fits
+    from lasps.pipeline.validation import open_checkpoint
     from lasps.training.head_data import HeadData
     from lasps.training.phase2 import head_data
     from lasps.tuning import split_val
@@ -51,7 +52,8 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
         raise FileNotFoundError(f"--checkpoint {args.checkpoint} does not exist. Make it with 'make train', or name "
                                 "another one.")
     train, val = load_split(args.data_dir, "train"), load_split(args.data_dir, "val")
-    model = starting_model(args.checkpoint, train)
+    model = open_checkpoint(args.checkpoint, device).model
+    check_fits(model, train, args.checkpoint)
     data = head_data(model, train, val, device=device)
     assert data.val is not None
     studied, judged = split_val(data.val)
