@@ -43,7 +43,7 @@ data-if-empty: $(STAMP)
 	  $(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)); fi
 
 check-data: $(STAMP) ## the integrity report alone, on the terminal and as HTML: SOURCE=FILE LISTING=FILE
-	$(PY) experiments/check_data.py $(if $(SOURCE),--source "$(SOURCE)" $(call flag,--listing,$(LISTING)),--data-dir "$(DATA_DIR)")
+	$(PY) experiments/check_data.py $(if $(SOURCE),--source "$(SOURCE)" $(call flag,--listing,$(LISTING)),--data-dir "$(DATA_DIR)") $(if $(WAIVE),--waive $(WAIVE)) $(call flag,--repairs,$(REPAIRS))
 
 train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
 	$(PY) experiments/train.py $(TRAIN)
@@ -70,11 +70,11 @@ ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
 sync: $(STAMP) ## send to the tracking server what could not be sent while training
 	$(PY) experiments/sync.py
 
-tune: data-if-empty ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL
-	$(PY) experiments/tune_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" --data-dir "$(DATA_DIR)" --trials $(TRIALS) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE)) $(call flag,--device,$(DEVICE))
+tune: data-if-empty ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
+	$(PY) experiments/tune_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" --data-dir "$(DATA_DIR)" --trials $(TRIALS) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE))
 
 notebooks: $(STAMP) ## execute the notebooks into reports/
-	$(PY) experiments/run_notebooks.py
+	$(PY) experiments/run_notebooks.py $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE))
 
 test: lint ## lint, types and tests
 	$(PY) -m pytest -n 2 --dist loadfile

@@ -43,7 +43,8 @@ def main() -> None:
     checkpoint = open_checkpoint(args.checkpoint, device)
     table = forecast(checkpoint, read_bars(args.source, pad_codes=args.pad_codes),
                      read_listing(args.listing, pad_codes=args.pad_codes), args.date, device)
-    with pl.Config(tbl_rows=args.top, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, float_precision=3):
+    with pl.Config(tbl_rows=args.top, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
+                   float_precision=3):
         print(f"{len(table)} forecasts as of {table['date'][0]}; highest P(BUY) - P(SELL):")
         print(table.head(args.top))
         print("lowest:")

@@ -46,7 +46,8 @@ def main() -> None:
     from lasps.pipeline.phases import PhaseOptions, run_phases
     from lasps.tracking import open_tracker
 
-    overrides = {"epochs": args.epochs, "epochs_per_sector": args.epochs, "lr": args.lr, "min_samples": args.min_samples}
+    overrides = {"epochs": args.epochs, "epochs_per_sector": args.epochs, "lr": args.lr,
+                 "min_samples": args.min_samples}
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, args.seed,
                            args.resume, not args.no_cache, args.checkpoint, overrides)
     written = run_phases(PLAN[args.phase], options, open_tracker(enabled=not args.no_track))

@@ -56,7 +56,7 @@ TRAINING_CONFIG = FrozenDict(
 )
 
 THREE_PHASE_CONFIG = FrozenDict(
-    phase1_backbone=FrozenDict(epochs=8, lr=1.5e-3, patience=3),
+    phase1_backbone=FrozenDict(epochs=5, lr=1.5e-3, patience=2),
     phase2_sector_heads=FrozenDict(
         epochs_per_sector=10,  # the plan
         lr=5e-4,  # the plan

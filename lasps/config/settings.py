@@ -1,4 +1,4 @@
-"""Paths, class names and class weights. Every default path is relative to the repo root, never to the current folder."""
+"""Paths, class names and class weights. Default paths hang on the repo root, never on the current folder."""
 
 from __future__ import annotations
 

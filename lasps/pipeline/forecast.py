@@ -58,8 +58,9 @@ def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
     data = checkpoint.meta.get("data") or {}
     missing = [key for key in NEEDED if data.get(key) is None]
     if missing:
-        raise ValueError(f"{checkpoint.path}: forecasts need {', '.join(missing)} from the .json beside the checkpoint, "
-                         f"which lasps writes when it trains on its own datasets. Train on one with experiments/train.py.")
+        raise ValueError(f"{checkpoint.path}: forecasts need {', '.join(missing)} from the .json beside the "
+                         "checkpoint, which lasps writes when it trains on its own datasets. Train on one with "
+                         "experiments/train.py.")
     unknown = sorted(set(data["features"]) - {feature.name for feature in FEATURES})
     if unknown:
         raise ValueError(f"{checkpoint.path}: trained on features that this version does not have: {unknown}. "
@@ -80,7 +81,8 @@ def trading_day(panel: pl.DataFrame, date: str) -> dt.date:
     except ValueError:
         raise ValueError(f"--date: expected 'latest' or a day like 2025-06-17, got {date!r}") from None
     if panel.filter(pl.col("date") == day).is_empty():
-        raise ValueError(f"--date {date}: expected a trading day of the source ({first} .. {last}), nothing traded then")
+        raise ValueError(f"--date {date}: expected a trading day of the source ({first!s} .. {last!s}), nothing traded "
+                         "then")
     return day
 
 
@@ -88,11 +90,13 @@ def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) ->
     """The panel rows of `day` that end a full window; ValueError where there is none."""
     ends = np.flatnonzero((panel["date"] == day).to_numpy() & (row_positions(panel) >= window - 1 + warm_up))
     if not len(ends):
-        raise ValueError(f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in the universe")
+        raise ValueError(f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in "
+                         "the universe")
     return ends
 
 
-def model_inputs(panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def model_inputs(panel: pl.DataFrame, ends: np.ndarray,
+                 data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scaled windows (B,T,F) float32, bars (B,T,5) float32 and sector ids (B,) of the windows that end at `ends`."""
     scaler = RobustScaler.from_dict(data["scaler"])
     features = scaler.transform(compute_features(panel, data["features"]))

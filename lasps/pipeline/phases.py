@@ -20,6 +20,7 @@ from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
+from lasps.evaluation.run_figures import training_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
@@ -62,7 +63,7 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
     name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
     with tracker.run(name, tags=run_tags(options, train), params={"phases": list(phases)},
                      resume_id=resumable_run(options, name)) as parent:
-        remember_run(options, name, parent.run_id)
+        remember_run(options, name, parent.resume_id)
         for position, phase in enumerate(phases):
             first = position == 0
             written[OUTPUT_OF[phase]] = run_phase(phase, options if first else follow_up(options), train, val, parent)
@@ -88,13 +89,16 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     name = f"{OUTPUT_OF[phase]}"
     with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
                     resume_id=resumable_run(options, name)) as tracker:
-        remember_run(options, name, tracker.run_id)
+        remember_run(options, name, tracker.resume_id)
+        log_datasets(tracker, options, train, val)
         trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
                                     resume_dir=options.output_dir / ".resume", resume=options.resume)
         history = TRAIN[phase](trainer, train, val, config, options)
         meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
         save_checkpoint(output, trainer.state_dict(), meta)
-        tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"])
+        tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")
+        for figure_name, figure in training_figures(name, history).items():
+            tracker.log_figure(figure, figure_name)
     logger.info(f"Saved: {output}")
     if phase == 2:
         logger.info("Phase 2 complete")
@@ -286,6 +290,14 @@ def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> di
     """The phase's hyperparameters as MLflow parameters."""
     return config | {"phase": phase, "batch_size_backbone": options.batch_size, "seed": options.seed,
                      "focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
+
+
+def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> None:
+    """Train and val as the run's datasets, each by its own full digest."""
+    for split, dataset in (("train", train), ("val", val)):
+        classes = np.bincount(dataset.labels, minlength=3).tolist()
+        tracker.log_dataset(split, dataset.fingerprint, context="training" if split == "train" else "selection",
+                            source=str(options.data_dir), profile={"n": len(dataset), "classes": classes})
 
 
 def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:

@@ -113,7 +113,8 @@ def difference_line(row: dict[str, Any]) -> str:
     """'phase2_best minus phase3_final: accuracy +1.23 points [+0.80, +1.66] (above 0)'."""
     scale, unit, digits = (100, " points", 2) if row["metric"] == "accuracy" else (1, "", 4)
     low, high = row["interval"]
-    text = f"{row['b']} minus {row['a']}: {row['metric'].replace('_', ' ')} {scale * row['difference']:+.{digits}f}{unit}"
+    metric = row["metric"].replace("_", " ")
+    text = f"{row['b']} minus {row['a']}: {metric} {scale * row['difference']:+.{digits}f}{unit}"
     if low is None or high is None:
         return f"{text} (no interval: the data has no dates, or too few days)"
     verdict = "not distinguishable from 0" if low <= 0 <= high else "above 0" if low > 0 else "below 0"

@@ -18,6 +18,7 @@ from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset
 from lasps.evaluation.metrics import by_sector, class_frequencies, flat_metrics, focal_losses, summary
 from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table, write_predictions
+from lasps.evaluation.run_figures import validation_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phases import check_fits
 from lasps.tracking import NullTracker, Tracker
@@ -66,6 +67,8 @@ class Validation:
     table: pl.DataFrame
     prior: tuple[float, ...]
     metrics: dict[str, Any]
+    fingerprint: str
+    """of the split's data"""
 
 
 def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, device: str = "cpu",
@@ -88,7 +91,7 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     raw = table.select(RAW_P_COLUMNS).to_numpy()
     loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(), gamma, weights)))
     metrics = summary(table, prior) | {"loss": loss, "checkpoint": str(checkpoint.path), "split": split}
-    return Validation(checkpoint, split, table, prior, metrics)
+    return Validation(checkpoint, split, table, prior, metrics, dataset.fingerprint)
 
 
 def predict_checkpoint(checkpoint: Path, data_dir: Path, split: str, device: str = "cpu",
@@ -160,9 +163,8 @@ def print_block(validation: Validation) -> None:
 
 def log_validation(validation: Validation, tracker: Tracker | None) -> None:
     """Add the validation to the run that made the checkpoint: metrics per split, class and sector, predictions."""
-    run_id = validation.checkpoint.meta.get("mlflow", {}).get("run_id")
-    tracker = tracker or NullTracker()
-    if run_id is None or tracker.run_id is None and isinstance(tracker, NullTracker):
+    run_id = (validation.checkpoint.meta.get("mlflow") or {}).get("run_id")
+    if run_id is None or tracker is None or isinstance(tracker, NullTracker):
         return
     split, sectors = validation.split, by_sector(validation.table, validation.prior)
     metrics = flat_metrics(validation.metrics, f"{split}/")
@@ -170,7 +172,11 @@ def log_validation(validation: Validation, tracker: Tracker | None) -> None:
         metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
     with tracker.run(validation.checkpoint.name, resume_id=run_id) as run, \
             tempfile.TemporaryDirectory() as folder:
-        run.log_checkpoint(validation.checkpoint.path, metrics, step=0)
+        run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
+                        profile={"n": len(validation.table)})
+        run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
+        for name, figure in validation_figures(validation.table, validation.checkpoint.name, split).items():
+            run.log_figure(figure, name)
         run.log_table(sector_table(sectors), f"{split}_sectors.json")
         run.log_artifact(write_predictions(validation.table, Path(folder) / f"{split}.parquet"), "predictions")
 

@@ -153,7 +153,8 @@ def unpickle(content: bytes, path: Path, advice: str) -> Any:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # weights_only refuses in many ways: UnpicklingError, RuntimeError, KeyError ...
         raise ValueError(f"checkpoint {path}: expected a bare state_dict, got something that holds other objects or "
-                         f"code, or is damaged; nothing of it was executed ({str(error).partition(chr(10))[0]}). {advice}"
+                         f"code, or is damaged; nothing of it was executed ({str(error).partition(chr(10))[0]}). "
+                         f"{advice}"
                          ) from error
 
 

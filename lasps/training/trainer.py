@@ -26,7 +26,7 @@ from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import Batch, BatchLoader, checked_loader, iterate, set_epoch
 from lasps.training.inference import predict
 from lasps.training.loss_functions import FocalLoss
-from lasps.training.phase2 import train_phase2
+from lasps.training.phase2 import Phase2History, train_phase2
 from lasps.training.resume import data_key, read_resume_state, resume_path, write_resume_state
 from lasps.training.schedule import learning_rate_factor, make_optimizer, set_learning_rate, warmup_steps_of
 
@@ -136,7 +136,7 @@ class ThreePhaseTrainer:
         return self._train_phase(3, train_loader, val_loader, epochs, lr, patience)
 
     def train_phase2(self, sector_loaders: Mapping[int, Any], epochs_per_sector: int = 10, lr: float = 5e-4,
-                     val_loaders: Mapping[int, Any] | None = None, **options: Any) -> Mapping[int, dict[str, Any]]:
+                     val_loaders: Mapping[int, Any] | None = None, **options: Any) -> Phase2History:
         """Sector heads on the frozen backbone; see `lasps.training.phase2.train_phase2`."""
         return train_phase2(self, sector_loaders, epochs_per_sector=epochs_per_sector, lr=lr,
                             val_loaders=val_loaders, **options)
@@ -301,8 +301,8 @@ class Where:
     def check_finite(self, name: str, value: Tensor) -> None:
         """Raise ValueError, before the optimiser's step, unless `value` is finite."""
         if not bool(torch.isfinite(value)):
-            raise ValueError(f"{self}: expected a finite {name}, got {float(value.detach())}. Stopped before this step reached "
-                             "the weights. Lower the learning rate, or look at these samples")
+            raise ValueError(f"{self}: expected a finite {name}, got {float(value.detach())}. Stopped before this step "
+                             "reached the weights. Lower the learning rate, or look at these samples")
 
 
 def summary(run: PhaseRun) -> dict[str, Any]:

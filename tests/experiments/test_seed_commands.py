@@ -55,7 +55,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_the_collate_function_is_where_the_plan_imports_it_from() -> None:
     from experiments.train import stock_collate_fn
-    from lasps.data.datasets.stock_dataset import StockDataset, stock_collate_fn as original
+    from lasps.data.datasets.stock_dataset import StockDataset
+    from lasps.data.datasets.stock_dataset import stock_collate_fn as original
 
     assert stock_collate_fn is original and StockDataset
 
@@ -186,14 +187,15 @@ def test_a_bad_checkpoint_is_refused_and_never_executed(
     assert not (tmp_path / "bomb-went-off").exists()
 
 
-def test_a_missing_checkpoint_source_or_device_is_an_error_with_advice(arrays: Path, bare: Path, tmp_path, capfd) -> None:
+def test_a_missing_checkpoint_source_or_device_is_an_error_with_advice(
+        arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
     assert call(validate_model.main, "--checkpoint", tmp_path / "no.pt", "--data-dir", arrays, "--device", "cpu") == 2
     assert "no.pt" in capfd.readouterr().err
     assert call(validate_model.main, "--checkpoint", bare, "--data-dir", arrays, "--device", "cuda:7") == 2
     assert "--device cpu" in capfd.readouterr().err
     assert call(validate_model.main, "--checkpoint", bare, "--data-dir", tmp_path / "nowhere", "--device", "cpu") == 2
     assert "make data" in capfd.readouterr().err
-    assert call(predict.main, "--checkpoint", bare, "--source", tmp_path / "no.parquet", "--listing", tmp_path / "no.csv",
-                "--device", "cpu") == 2
+    assert call(predict.main, "--checkpoint", bare, "--source", tmp_path / "no.parquet", "--listing",
+                tmp_path / "no.csv", "--device", "cpu") == 2
     assert call(build_dataset.main, "--source", tmp_path / "no.parquet", "--data-dir", tmp_path / "d") == 2
     assert not (tmp_path / "d").exists()

@@ -165,6 +165,7 @@ def check_charts(start: int, chunk: np.ndarray, path: Path) -> None:
                              "Divide by 255, or save the charts as uint8")
     blank = np.flatnonzero(low == high)
     if len(blank):
-        raise ValueError(f"{path}: expected every chart to show something, chart {start + blank[0]} is blank: every pixel is {low[blank[0]]} ({len(blank)} "
+        raise ValueError(f"{path}: expected every chart to show something, chart {start + blank[0]} is blank: "
+                         f"every pixel is {low[blank[0]]} ({len(blank)} "
                          f"such charts among {start}..{start + len(chunk) - 1}). Charts that were not found or not "
                          "drawn: draw them again")
