@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup data data-if-empty check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
+.PHONY: help setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -49,20 +49,23 @@ train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
 	$(PY) experiments/train.py $(TRAIN)
 	$(PY) experiments/summarize.py $(COMMON) --output-dir "$(OUTPUT_DIR)"
 
+checkpoints-if-missing: data-if-empty
+	@if [ -z "$(CHECKPOINT)$(MODELS)" ] && [ ! -f "$(OUTPUT_DIR)/phase2_best.pt" ]; then $(MAKE) train; fi
+
 train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR STUDY
 	@if [ -z "$(CHECKPOINT)" ] && [ ! -f "$(OUTPUT_DIR)/phase3_final.pt" ]; then \
 	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) --phase 1 && \
 	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) --phase 3; fi
 	$(PY) experiments/train_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" $(TRAIN) $(call flag,--epochs,$(EPOCHS)) $(call flag,--lr,$(LR)) $(call flag,--min-samples,$(MIN_SAMPLES)) $(call flag,--study,$(STUDY))
 
-validate: data-if-empty ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
+validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
 	$(PY) experiments/validate_model.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(COMMON) $(call flag,--split,$(SPLIT))
 
-compare: data-if-empty ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files
+compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files
 	$(PY) experiments/compare.py $(or $(MODELS),"$(OUTPUT_DIR)/phase1_best.pt" "$(OUTPUT_DIR)/phase3_final.pt" "$(OUTPUT_DIR)/phase2_best.pt") --data-dir "$(DATA_DIR)" --baselines $(call flag,--json,$(JSON)) $(call flag,--html,$(HTML))
 
-predict: data-if-empty ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
-	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
+predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
+	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" --source "$(or $(SOURCE),$(DATA_DIR)/source/bars.parquet)" --listing "$(or $(LISTING),$(DATA_DIR)/source/listing.csv)" $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
 
 ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
 	$(PY) experiments/ui.py $(call flag,--port,$(PORT))
@@ -70,10 +73,10 @@ ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
 sync: $(STAMP) ## send to the tracking server what could not be sent while training
 	$(PY) experiments/sync.py
 
-tune: data-if-empty ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
+tune: checkpoints-if-missing ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
 	$(PY) experiments/tune_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" --data-dir "$(DATA_DIR)" --trials $(TRIALS) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE))
 
-notebooks: $(STAMP) ## execute the notebooks into reports/
+notebooks: checkpoints-if-missing ## execute the notebooks into reports/
 	$(PY) experiments/run_notebooks.py $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE))
 
 test: lint ## lint, types and tests
@@ -82,6 +85,9 @@ test: lint ## lint, types and tests
 lint: $(STAMP) ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+replicate: $(STAMP) ## the default market again: SEEDS="7 8 9" EFFECT=sector|none
+	$(PY) experiments/replicate.py $(if $(SEEDS),--seeds $(SEEDS)) $(call flag,--effect,$(EFFECT)) $(call flag,--device,$(DEVICE)) $(call flag,--json,$(JSON))
 
 bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
 	$(PY) experiments/benchmark.py $(or $(BENCH),all) $(call flag,--json,$(JSON))
