@@ -62,7 +62,7 @@ validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default:
 	$(PY) experiments/validate_model.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(COMMON) $(call flag,--split,$(SPLIT))
 
 compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files
-	$(PY) experiments/compare.py $(or $(MODELS),"$(OUTPUT_DIR)/phase1_best.pt" "$(OUTPUT_DIR)/phase3_final.pt" "$(OUTPUT_DIR)/phase2_best.pt") --data-dir "$(DATA_DIR)" --baselines $(call flag,--json,$(JSON)) $(call flag,--html,$(HTML))
+	$(PY) experiments/compare.py $(or $(MODELS),"$(OUTPUT_DIR)/phase1_best.pt" "$(OUTPUT_DIR)/phase3_final.pt" "$(OUTPUT_DIR)/phase2_best.pt") --data-dir "$(DATA_DIR)" --baselines --html "$(or $(HTML),reports/comparison.html)" $(call flag,--json,$(JSON)) $(call flag,--device,$(DEVICE))
 
 predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
 	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" --source "$(or $(SOURCE),$(DATA_DIR)/source/bars.parquet)" --listing "$(or $(LISTING),$(DATA_DIR)/source/listing.csv)" $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
