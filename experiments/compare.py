@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--prior", type=prior, default=None, metavar="A,B,C",
                         help="training shares of SELL, HOLD, BUY; default: those of --data-dir, else in-sample")
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write a report with pictures")
+    parser.add_argument("--picture", type=Path, default=None, metavar="FILE.png",
+                        help="class-wise accuracy of every model, and the last two sector by sector, in one picture")
     parser.add_argument("--cost", type=fraction, default=0.0010, metavar="C",
                         help="commission and half spread per side, as a fraction of the traded value")
     parser.add_argument("--tax", type=fraction, default=None, help="tax on sales; default: the year's Korean rate")
@@ -59,8 +61,8 @@ def fraction(text: str) -> float:
     return value
 
 
-def compared(args: argparse.Namespace) -> dict[str, Any]:
-    """Load what is to be compared and compare it."""
+def compared(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Load what is to be compared and compare it: the comparison, and the prediction tables it was made from."""
     from loguru import logger
 
     from lasps.config.sectors import SECTORS
@@ -79,8 +81,23 @@ def compared(args: argparse.Namespace) -> dict[str, Any]:
     baselines = cached_baselines(args.data_dir, splits, settings.REPORT_DIR / "cache") if args.baselines else None
     description = read_description(args.data_dir) if args.data_dir.is_dir() else None
     names = (description or {}).get("sectors") or [s.english for s in SECTORS]
-    return compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
-                   costs=Costs(args.cost, args.tax))
+    result = compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
+                     costs=Costs(args.cost, args.tax))
+    return result, models
+
+
+def save_picture(path: Path, result: dict[str, Any], models: dict[str, Any], split: str) -> None:
+    """One picture of a comparison for a page of text; of several seeds it shows the first."""
+    from loguru import logger
+
+    from lasps.evaluation.class_accuracy import class_accuracy, prediction_forecasts
+    from lasps.evaluation.report_figures import comparison_picture
+
+    forecasts = prediction_forecasts({name: tables[split][0] for name, tables in models.items()})
+    shares = {name: class_accuracy(forecast) for name, forecast in forecasts.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    comparison_picture(result, shares, split).savefig(path, dpi=100)
+    logger.info(f"Saved: {path}")
 
 
 def log_comparison(result: dict[str, Any], page: str | None, tracker: Tracker) -> None:
@@ -111,13 +128,15 @@ def main() -> None:
     from lasps.reproducibility import write_atomically
     from lasps.tracking import open_tracker
 
-    result = compared(args)
+    result, models = compared(args)
     print(comparison_text(result))
     write_json(args.json, result)
     page = comparison_html(result) if args.html or not args.no_track else None
     if args.html and page is not None:
         write_atomically(args.html, page)
         logger.info(f"Saved: {args.html}")
+    if args.picture:
+        save_picture(args.picture, result, models, "test" if args.split == "both" else args.split)
     log_comparison(result, page, open_tracker(enabled=not args.no_track))
 
 

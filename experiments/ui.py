@@ -20,7 +20,7 @@ from loguru import logger
 
 from experiments._cli import positive_int, run_script
 from lasps.config.settings import settings
-from lasps.tracking.store import Location, connect, local_location, quiet_mlflow, repair_paths
+from lasps.tracking.store import Location, connect, local_location, quiet_mlflow, repair_paths, runs_page
 
 HOST = "127.0.0.1"
 LIGHT = {
@@ -83,7 +83,8 @@ def main() -> int:
     try:
         if not wait_until_up(server, args.port):
             raise ValueError("MLflow's server did not start; its own message stands above")
-        logger.info(f"MLflow is up after {time.monotonic() - start:.1f} s: http://{HOST}:{args.port} (Ctrl-C stops it)")
+        logger.info(f"MLflow is up after {time.monotonic() - start:.1f} s (Ctrl-C stops it); the runs: "
+                    f"{runs_page(location, f'http://{HOST}:{args.port}')}")
         return server.wait()
     except KeyboardInterrupt:
         return 0

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from lasps.evaluation import metrics, verdict
-from lasps.evaluation.leaks import FIRST_DAY_LIMIT, first_day_excess
+from lasps.evaluation.leaks import FIRST_DAY_LIMIT, FIRST_DAY_SHARE, first_day_excess
 from lasps.evaluation.metrics import METRICS, DaySums
 from lasps.evaluation.portfolio import Costs, portfolio_summary
 from lasps.evaluation.predictions import Forecast, align, as_forecast, keys_of
@@ -170,8 +170,9 @@ def _note_leak(name: str, split: str, result: dict[str, Any]) -> None:
     if leak["flagged"]:
         excess, (low, high) = leak["excess"], leak["interval"]
         text = (
-            f"{split}: {name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], while "
-            f"honest forecasts stay below {FIRST_DAY_LIMIT} (lasps.evaluation.leaks). Look for a feature of tomorrow."
+            f"{split}: {name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], above "
+            f"{FIRST_DAY_LIMIT} and above {FIRST_DAY_SHARE} of its rank IC {leak['rank_ic']:.3f} "
+            "(lasps.evaluation.leaks). Look for a feature of tomorrow."
         )
         result["notes"].insert(0, text)
 

@@ -6,8 +6,9 @@ font has them, English elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from lasps.evaluation.class_accuracy import Share
 
 KOREAN_FONTS = ("NanumGothic", "Nanum Gothic", "Noto Sans CJK KR", "Noto Sans KR", "Noto Sans CJK JP", "Malgun Gothic",
                 "Apple SD Gothic Neo", "AppleGothic", "NanumBarunGothic", "UnDotum", "Baekmuk Gulim")
-MODEL_COLORS = ("#8a8f98", "#e0a100", "#2f8f5b", "#7a4fb5", "#d16ba5", "#00808f")
+MODEL_COLORS = ("#7a4fb5", "#e0a100", "#2f8f5b", "#00808f", "#d16ba5", "#8c564b")  # none is a class's
 TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#8a8f98", "#2f8f5b", "#d1363a"
 GRID_COLOR = "#e8eaed"
 
@@ -33,8 +34,19 @@ GRID_COLOR = "#e8eaed"
 @cache
 def korean_font() -> str | None:
     """The name of an installed font with Hangul, None where there is none."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return next((name for name in KOREAN_FONTS if name in installed), None)
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    if known.isdisjoint(KOREAN_FONTS):
+        known = _newly_installed_fonts()
+    return next((name for name in KOREAN_FONTS if name in known), None)
+
+
+def _newly_installed_fonts() -> set[str]:
+    """Korean fonts that came after matplotlib wrote its list of fonts, which it never looks over again."""
+    stems = {name.replace(" ", "").lower() for name in KOREAN_FONTS}
+    for path in font_manager.findSystemFonts():
+        if Path(path).stem.replace(" ", "").lower().removesuffix("-regular") in stems:
+            font_manager.fontManager.addfont(path)
+    return {font.name for font in font_manager.fontManager.ttflist}
 
 
 def sector_name(sector: int, names: Sequence[str] | None = None) -> str:
@@ -64,20 +76,22 @@ def set_title(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=12, fontweight="bold")
     if font := korean_font():
         for part in figure.findobj(Text):
-            part.set_fontfamily([font, "DejaVu Sans"])
+            part.set_fontfamily(["DejaVu Sans", font])  # in this order: Korean fonts lack the minus of 10^-3
 
 
 # ------------------------------------------------------------------------------------------------ training
 
 
 def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = None,
-                sizes: Mapping[int, int] | None = None, title: str = "Phase 2: the heads of the sectors") -> Figure:
+                sizes: Mapping[int, int] | None = None, title: str = "Phase 2: the heads of the sectors",
+                kept_start: Collection[int] = ()) -> Figure:
     """Learning curves, one small picture per sector.
 
     Args:
         curves: sector -> frame with columns step, train (focal loss) and val (corrected log loss), NaN where unknown.
         best_epoch: the stopping epoch, marked.
         sizes: sector -> training samples, for the titles.
+        kept_start: sectors whose new head was refused on val, so that they keep the head they started from.
     """
     columns = 5
     rows = max(1, -(-len(curves) // columns))
@@ -91,7 +105,8 @@ def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = Non
         if best_epoch is not None:
             ax.axvline(best_epoch, color=MARK_COLOR, linewidth=0.9, linestyle=":")
         n = f"  n {sizes[sector]:,}" if sizes and sector in sizes else ""
-        ax.set_title(f"{sector_name(sector)}{n}", fontsize=8, loc="left")
+        ax.set_title(f"{sector_name(sector)}{n}{'  (refused)' if sector in kept_start else ''}", fontsize=8,
+                     loc="left", color=MARK_COLOR if sector in kept_start else "black")
     for ax in list(axes.flat)[len(curves):]:
         ax.set_visible(False)
     for ax in axes[-1]:
@@ -124,7 +139,14 @@ def phase_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
 def class_accuracy_bars(shares: Mapping[str, Mapping[str, Share]], title: str = "Class-wise accuracy") -> Figure:
     """Class-wise accuracy of several models side by side, with 95 % intervals over days: model -> class -> Share."""
     figure, axes = new_figure(9.5, 3.8)
-    ax, width = axes[0, 0], 0.8 / max(len(shares), 1)
+    draw_class_accuracy(axes[0, 0], shares)
+    set_title(figure, f"{title}, with 95 % intervals over days")
+    return figure
+
+
+def draw_class_accuracy(ax: Axes, shares: Mapping[str, Mapping[str, Share]], fontsize: float = 7) -> None:
+    """`class_accuracy_bars` on axes of one's own."""
+    width = 0.8 / max(len(shares), 1)
     for i, (model, by_class) in enumerate(shares.items()):
         for c, name in enumerate(CLASS_NAMES):
             share = by_class[name]
@@ -133,15 +155,13 @@ def class_accuracy_bars(shares: Mapping[str, Mapping[str, Share]], title: str = 
             if share.low is not None and share.high is not None:
                 ax.plot([x, x], [100 * share.low, 100 * share.high], color="black", linewidth=1.2)
             above = share.value if share.high is None else share.high
-            ax.annotate(f"{model}\n{100 * share.value:.1f} %", (x, 100 * above), xytext=(0, 4), fontsize=7,
-                        textcoords="offset points", ha="center")
+            ax.annotate(f"{model}\n{100 * share.value:.1f} %", (x, 100 * above), xytext=(0, 4), ha="center",
+                        fontsize=fontsize, textcoords="offset points")
     n = next(iter(shares.values()))
     ax.set_xticks(range(len(CLASS_NAMES)), [f"{name} (n {n[name].n:,})" for name in CLASS_NAMES])
     tops = [s.value if s.high is None else s.high for m in shares.values() for s in m.values()]
     ax.set_ylim(0, 118 * np.nanmax(tops))
     ax.set_ylabel("predicted as what they were, %")
-    set_title(figure, f"{title}, with 95 % intervals over days")
-    return figure
 
 
 def confusion_matrices(counts: Mapping[str, NDArray[np.int64]]) -> Figure:
@@ -176,9 +196,17 @@ def sector_differences(frame: pd.DataFrame, a: str, b: str, unit: str = "log los
     Args:
         frame: columns sector, n, difference, low, high (NaN: no interval) and significant (after correction).
     """
+    figure, axes = new_figure(8.5, 1.2 + 0.28 * len(frame))
+    draw_sector_differences(axes[0, 0], frame, a, b, unit, below_is_better)
+    set_title(figure, f"{b} against {a}, sector by sector, with 95 % intervals over days")
+    return figure
+
+
+def draw_sector_differences(ax: Axes, frame: pd.DataFrame, a: str, b: str, unit: str = "log loss, nats",
+                            below_is_better: bool = True, names: Sequence[str] | None = None) -> None:
+    """`sector_differences` on axes of one's own; names: of the sectors, instead of `sector_name`'s choice."""
     rows = frame.sort_values("difference", ascending=below_is_better).reset_index(drop=True)
-    figure, axes = new_figure(8.5, 1.2 + 0.28 * len(rows))
-    ax, sign = axes[0, 0], -1 if below_is_better else 1
+    sign = -1 if below_is_better else 1
     for y, row in rows.iterrows():
         color = CLASS_COLORS["HOLD"]
         if row["significant"]:
@@ -187,13 +215,12 @@ def sector_differences(frame: pd.DataFrame, a: str, b: str, unit: str = "log los
             ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
         ax.plot(row["difference"], y, "o", color=color, markersize=5)
     ax.axvline(0, color="black", linewidth=0.9)
-    ax.set_yticks(range(len(rows)), [f"{sector_name(int(s))}  (n {int(n):,})" for s, n in zip(rows["sector"], rows["n"],
-                                                                                         strict=True)])
+    ax.set_yticks(range(len(rows)), [f"{sector_name(int(s), names)}  (n {int(n):,})"
+                                     for s, n in zip(rows["sector"], rows["n"], strict=True)])
     ax.invert_yaxis()
     side = "left" if below_is_better else "right"
-    ax.set_xlabel(f"{b} minus {a}, {unit} ({side} of 0: {b} is better; grey: within noise)")
-    set_title(figure, f"{b} against {a}, sector by sector")
-    return figure
+    ax.set_xlabel(f"{b} minus {a}, {unit}; {side} of 0 is better\n"
+                  "red: better, blue: worse, grey: neither (Holm's correction)", fontsize=8)
 
 
 def reliability(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
@@ -222,7 +249,8 @@ def change_bars(changes: pd.DataFrame, a: str, b: str) -> Figure:
     ax = axes[0, 0]
     if not len(changes):
         ax.set_axis_off()
-        ax.text(0.5, 0.5, f"no call changed: {a} and {b} call every sample alike", ha="center", va="center")
+        ax.text(0.5, 0.5, f"no call changed: {a} and {b} call every sample alike", ha="center", va="center",
+                transform=ax.transAxes)
     for y, values in enumerate(changes.to_dict("records")):
         ax.barh(y, values["n"], color=CLASS_COLORS[values["to"]])
         ax.annotate(f"{100 * values['right']:.0f} % right now, {100 * values['before']:.0f} % before", (values["n"], y),
@@ -279,6 +307,7 @@ def label_shares(frame: pd.DataFrame, by: str, title: str) -> Figure:
             ax.text(start + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color="white")
         left += 100 * frame[name].to_numpy()
     ax.set_yticks(range(len(frame)), [f"{key}  (n {n:,})" for key, n in zip(frame[by], frame["n"], strict=True)])
+    ax.margins(y=0.3 / max(len(frame), 1))
     ax.invert_yaxis()
     ax.set_xlim(0, 100)
     ax.set_xlabel("share of samples, %")
@@ -296,7 +325,8 @@ def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None,
     ax.set_ylim(0, 1.15 * frame["stocks"].max())
     for name, day in (borders or {}).items():
         ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
-        ax.annotate(name, (day, 1.1 * frame["stocks"].max()), fontsize=8, color=MARK_COLOR)  # type: ignore[arg-type]
+        ax.annotate(name, (day, 1.07 * frame["stocks"].max()), fontsize=8, color=MARK_COLOR,  # type: ignore[arg-type]
+                    xytext=(4, 0), textcoords="offset points")
     ax.set_ylabel("stocks")
     set_title(figure, f"Coverage: {what}")
     return figure

@@ -14,8 +14,9 @@ A one-day correlation c1 with the next day and c6 with day t+6 give an excess of
 honest rank ICs on krx-2010s (0.126 over five days, 0.087 with the skip) imply c1 - c6 of 0.09, so an excess of 0.06;
 a feature that correlates 0.3 with the next day gives 0.2. The first limit lies between. The second is for markets with
 stronger signals than real ones: a signal that fades by a fifth a day has an excess of 0.3 of its rank IC, a pure leak
-of 1.6. A leak too weak for the first limit cannot be told from the bounce, nor a strong signal that halves within a
-day from a leak.
+of 1.6. (The default market's signals halve in about three days: honest models have 0.15 to 0.24 there, 0.42 to 0.48 of
+their rank IC, and are not flagged.) A leak too weak for the first limit cannot be told from the bounce, nor a strong
+signal that halves within a day from a leak.
 """
 
 from __future__ import annotations

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.evaluation.class_accuracy import Share
+from lasps.evaluation.figures import MODEL_COLORS, draw_class_accuracy, draw_sector_differences, new_figure
 
-MODEL_COLORS = ("#d1363a", "#1f5fbf", "#e0a100", "#2f8f5b", "#7a4fb5", "#d16ba5", "#00808f")
 BASELINE_COLOR = "#9aa0a8"
 SHOWN_BASELINES = ("lightgbm", "volatility_bins")
 Result = Mapping[str, Any]
@@ -166,5 +168,28 @@ def recall_figure(result: Result, split: str) -> Figure | None:
         ax.bar(np.arange(len(models)) + 0.27 * (i - 1), heights, 0.25, color=CLASS_COLORS[name], label=name)
     ax.set_xticks(range(len(models)), [n for n, _, _ in models], fontsize=7, rotation=15, ha="right")
     ax.set_ylabel("class-wise accuracy, %")
-    ax.legend(fontsize=7, frameon=False)
+    ax.set_ylim(0, 118)
+    ax.legend(fontsize=7, frameon=False, ncols=len(CLASS_NAMES), loc="upper left")
+    return figure
+
+
+def comparison_picture(result: Result, shares: Mapping[str, Mapping[str, Share]], split: str) -> Figure:
+    """Two pictures in one: class-wise accuracy of every model, and the last model against the one before per sector.
+
+    Args:
+        shares: model -> class -> its accuracy with an interval over days.
+    """
+    a, b = ([None, None, *shares])[-2:]
+    rows = [row for row in result["sectors"] if (row["split"], row["a"], row["b"]) == (split, a, b)]
+    figure, axes = new_figure(14, 5.6, 1, 2, width_ratios=(1.5, 1))
+    draw_class_accuracy(axes[0, 0], shares, fontsize=6.5)
+    axes[0, 0].set_title(f"Class-wise accuracy on {split}, 95 % intervals over days", loc="left", fontsize=11)
+    if rows:
+        bounds = [row["interval"] or (np.nan, np.nan) for row in rows]
+        frame = pd.DataFrame(rows).assign(low=[low for low, _ in bounds], high=[high for _, high in bounds],
+                                          significant=[row["better"] is not None for row in rows])
+        draw_sector_differences(axes[0, 1], frame, str(a), str(b), names=result.get("sector_names") or None)
+        axes[0, 1].set_title(f"{b} against {a}, sector by sector", loc="left", fontsize=11)
+    else:
+        axes[0, 1].set_visible(False)
     return figure

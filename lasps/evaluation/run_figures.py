@@ -21,13 +21,14 @@ def training_figures(name: str, history: Mapping[str, Any]) -> dict[str, Figure]
 
     Args:
         name: the phase's checkpoint, e.g. "phase1_best".
-        history: of Phase 1 or 3 train_loss and val_loss per epoch (E,); of Phase 2 `sectors`: sector -> n, losses (E,)
-            and val_losses (E + 1,), from the start on.
+        history: of Phase 1 or 3 train_loss and val_loss per epoch (E,); of Phase 2 `sectors`: sector -> n, losses (E,),
+            val_losses (E + 1,), from the start on, and kept_start (its new head was refused).
     """
     if "sectors" in history:
         curves = {int(sector): head_frame(entry) for sector, entry in history["sectors"].items()}
         sizes = {int(sector): entry["n"] for sector, entry in history["sectors"].items()}
-        return {"learning_curves": figures.head_curves(curves, history.get("best_epoch"), sizes)}
+        refused = {int(sector) for sector, entry in history["sectors"].items() if entry.get("kept_start")}
+        return {"learning_curves": figures.head_curves(curves, history.get("best_epoch"), sizes, kept_start=refused)}
     epochs = len(history["train_loss"])
     val = history.get("val_loss") or [np.nan] * epochs
     frame = pd.DataFrame({"step": range(1, epochs + 1), "train": history["train_loss"], "val": val})

@@ -136,6 +136,18 @@ def experiment_id(client: MlflowClient, location: Location, name: str) -> str:
     return found.experiment_id
 
 
+def runs_page(location: Location, server: str, name: str = "lasps") -> str:
+    """The address of the experiment's list of runs on MLflow's `server`; the server's own where there is none yet.
+
+    Without the workflow type in it, MLflow 3 opens an experiment on an empty page of traces.
+    """
+    if location.database is None or not location.database.exists():
+        return server
+    with closing(sqlite3.connect(location.database, timeout=30)) as database:
+        found = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    return f"{server}/#/experiments/{found[0]}/runs?workflowType=machine_learning" if found else server
+
+
 def repair_paths(location: Location) -> int:
     """Point artifact paths of a local store at `location.folder` where the folder was moved or copied.
 

@@ -21,6 +21,7 @@ from lasps.tuning.study import DEFAULT, TUNED, settings_of
 from lasps.tuning.trials import accepted_sectors
 
 FEWEST_FOR_IMPORTANCE = 10  # completed trials; guess, not tuned
+ENOUGH_FOR_IMPORTANCE = 30  # completed trials, of which PED-ANOVA looks at the best tenth; guess, not tuned
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ class Conclusion:
         return self.difference.high is not None and self.difference.high < 0
 
     @property
+    def is_default(self) -> bool:
+        """No trial did better than the configured default."""
+        return all(self.best[name] == getattr(DEFAULT, name) for name in TUNED)
+
+    @property
+    def verdict(self) -> str:
+        """What the study came to, in a sentence."""
+        if self.is_default:
+            return "KEEP THE DEFAULTS: no trial did better than they, not even on the days that trials were chosen on."
+        if self.is_better:
+            return f"The gain stands out from the noise. Train with the best values: {self.command}"
+        return ("WITHIN NOISE: on days that the study did not see, the best values are not distinguishable from the "
+                f"defaults. Keeping the defaults is as good a choice as {self.command}")
+
+    @property
     def command(self) -> str:
         """What trains with the best values."""
         return f"make train-phase2 STUDY={self.study}"
@@ -58,19 +74,17 @@ class Conclusion:
             f"no interval: {d.n_days} days are too few"
         share = ", ".join(f"{name} {100 * value:.0f} %" for name, value in self.importance.items())
         ranges = ", ".join(f"{name} {low:.3g} .. {high:.3g}" for name, (low, high) in self.plateau.items())
-        verdict = "The gain stands out from the noise." if self.is_better else \
-            "WITHIN NOISE: on days that the study did not see, the best values are not distinguishable from the " \
-            "defaults. Keeping the defaults is as good a choice."
+        completed = self.states.get("COMPLETE", 0)
+        hint = "" if completed >= ENOUGH_FOR_IMPORTANCE else f" (a hint: {completed} completed trials are few)"
         return [
             f"Study {self.study}: {states}; best is trial {self.best_trial}",
             "Best:        " + ", ".join(f"{name} {value:.4g}" for name, value in self.best.items()),
             "Default:     " + ", ".join(f"{name} {getattr(DEFAULT, name):.4g}" for name in TUNED),
             "Log loss on the other half of val: " + ", ".join(f"{k} {v:.4f}" for k, v in self.log_loss.items()),
             f"Best minus default: {d.difference:+.4f} ({interval}; below zero is better)",
-            verdict,
-            f"Importance:  {share or 'too few completed trials to say'}",
-            f"Plateau:     {self.plateau_size} trials within one standard error of the best: {ranges}",
-            f"Train with the best values: {self.command}",
+            f"Importance:  {share + hint if share else 'too few completed trials to say'}",
+            f"Plateau:     {self.plateau_size} of {completed} trials within one standard error of the best: {ranges}",
+            self.verdict,
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +92,8 @@ class Conclusion:
         d = self.difference
         return {"study": self.study, "best_trial": self.best_trial, "best": self.best, "states": self.states,
                 "log_loss": self.log_loss, "difference": d.difference, "interval": d.interval, "n_days": d.n_days,
-                "n": d.n, "within_noise": not self.is_better, "importance": self.importance,
+                "n": d.n, "within_noise": not self.is_better, "is_default": self.is_default,
+                "verdict": self.verdict, "importance": self.importance,
                 "plateau": {k: list(v) for k, v in self.plateau.items()}, "plateau_size": self.plateau_size,
                 "command": self.command}
 

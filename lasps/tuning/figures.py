@@ -34,10 +34,10 @@ def study_history(trials: pd.DataFrame) -> Figure:
     ax.plot(pruned["number"], pruned["value"], "x", color=CLASS_COLORS["HOLD"], markersize=4, label="pruned")
     ax.plot(complete["number"], complete["value"], "o", color="black", markersize=4, label="completed")
     ax.step(complete["number"], complete["value"].cummin(), where="post", color=MARK_COLOR, label="best so far")
-    for row, name, offset in zip(trials.head(2).itertuples(), ("default", "no pull"), (8, -14), strict=False):
-        ax.annotate(name, (row.number, row.value), xytext=(4, offset), fontsize=8, textcoords="offset points")
+    for row, name in zip(trials.head(2).itertuples(), ("default", "no pull"), strict=False):
+        ax.annotate(name, (row.number, row.value), xytext=(0, 6), fontsize=8, textcoords="offset points", ha="center")
     ax.set(xlabel="trial", ylabel="log loss on the study's half of val")
-    ax.legend(fontsize=8, frameon=False)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
     set_title(figure, "The study, trial by trial")
     return figure
 
@@ -84,16 +84,19 @@ def judgement(log_loss: Mapping[str, float], difference: float, interval: Sequen
     """Default against best on the judged half: the three log losses, and best minus default with its interval."""
     figure, axes = new_figure(9, 2.6, 1, 2)
     left, right = axes[0]
-    colors = ["#c4c8cf", CLASS_COLORS["SELL"], MARK_COLOR]
-    left.barh(list(log_loss), list(log_loss.values()), color=colors[: len(log_loss)])
-    left.set_xlim(0.98 * min(log_loss.values()), 1.01 * max(log_loss.values()))
-    left.invert_yaxis()
-    left.set_xlabel("log loss, nats (the axis does not start at 0)")
+    colors = ("black", CLASS_COLORS["SELL"], MARK_COLOR)
+    for y, (value, color) in enumerate(zip(log_loss.values(), colors, strict=False)):
+        left.plot(value, y, "o", color=color, markersize=8)
+        left.annotate(f"{value:.4f}", (value, y), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8)
+    left.set_yticks(range(len(log_loss)), list(log_loss))
+    left.margins(x=0.15)
+    left.set_ylim(len(log_loss) - 0.6, -0.7)
+    left.set_xlabel("log loss, nats")
     if interval is not None:
         right.plot(list(interval), [0, 0], color="black", linewidth=2)
     right.plot(difference, 0, "o", color=MARK_COLOR, markersize=8)
     right.axvline(0, color="black", linewidth=0.9)
     right.set_yticks([])
-    right.set_xlabel("best minus default, nats (left of 0: best is better)")
+    right.set_xlabel("best minus default, nats, with its 95 % interval (left of 0: best is better)", fontsize=8)
     set_title(figure, "On the half of val that no trial saw")
     return figure

@@ -32,7 +32,7 @@ LABELS = pd.DataFrame({"year": [2023, 2024], "n": [5, 6], "SELL": [0.2, 0.3], "H
 CHARTS = np.random.default_rng(0).integers(0, 255, (4, 3, 96, 180), dtype=np.uint8)
 
 DRAWN = {
-    "heads": lambda: figures.head_curves(dict.fromkeys(range(6), CURVE), 1, {0: 100}),
+    "heads": lambda: figures.head_curves(dict.fromkeys(range(6), CURVE), 1, {0: 100}, kept_start={2}),
     "no heads": lambda: figures.head_curves({}),
     "phases": lambda: figures.phase_curves({"phase1_best": CURVE, "phase3_final": CURVE}),
     "classes": lambda: figures.class_accuracy_bars({"phase3_final": SHARES, "phase2_best": SHARES}),
@@ -82,7 +82,8 @@ def test_every_text_gets_the_korean_font_and_the_callers_settings_stay(monkeypat
     monkeypatch.setattr(figures, "korean_font", lambda: "DejaVu Serif")  # stands in for one that is installed
     figure = DRAWN["labels"]()
     FigureCanvasAgg(figure).draw()
-    assert {text.get_fontfamily()[0] for text in figure.findobj(Text) if text.get_text()} == {"DejaVu Serif"}
+    assert {tuple(text.get_fontfamily()) for text in figure.findobj(Text) if text.get_text()} == {
+        ("DejaVu Sans", "DejaVu Serif")}  # the Korean font is asked for what the first one lacks
     assert dict(matplotlib.rcParams) == before
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from lasps import tracking
-from lasps.tracking.store import connect, local_location, location_of, repair_paths
+from lasps.tracking.store import connect, local_location, location_of, repair_paths, runs_page
 
 
 def log_a_run(root: Path, name: str = "phase1_best") -> str:
@@ -43,6 +43,14 @@ def test_after_a_move_or_a_copy_the_artifacts_are_those_of_the_new_folder(root, 
     found = tracking.download_predictions(run_id, "test", local_location(new))
     assert found.is_relative_to(new) and pl.read_parquet(found)["code"].to_list() == ["005930"]
     assert repair_paths(local_location(new)) == 0
+
+
+def test_the_address_of_the_runs_is_that_of_the_experiment_and_the_server_s_own_before_any_run(root, tmp_path):
+    server = "http://127.0.0.1:5000"
+    assert runs_page(local_location(tmp_path / "nothing"), server) == runs_page(local_location(root), server) == server
+    log_a_run(root)
+    experiment = connect(local_location(root)).get_experiment_by_name("lasps").experiment_id
+    assert f"/experiments/{experiment}/runs?" in runs_page(local_location(root), server)
 
 
 def test_a_place_that_the_user_chose_is_left_alone(root, tmp_path):

@@ -26,6 +26,7 @@ from lasps.training.head_data import HeadData, HeadSettings, as_samples
 from lasps.training.head_training import train_heads
 from lasps.tuning import best_settings, conclude, open_study, requeue_dead, run_trials, space_of, split_val, study
 from lasps.tuning.conclusion import Conclusion, forecast, log_loss_of
+from lasps.tuning.study import DEFAULT, TUNED
 from lasps.tuning.trials import accepted_sectors, kept_log_loss
 
 
@@ -263,18 +264,22 @@ def test_the_conclusion_compares_best_and_default_on_days_the_study_did_not_see(
     assert found.difference.n == len(judged) and found.difference.n_days == len(set(judged.days.tolist()))
     assert found.difference.difference == pytest.approx(found.log_loss["best"] - found.log_loss["default"])
     assert found.best == {k: of_study.best_trial.params[k] for k in ("lr", "epochs", "min_samples", "l2_sp")}
-    assert found.command == "make train-phase2 STUDY=s" and found.command in found.lines()[-1]
+    assert found.command == "make train-phase2 STUDY=s"
     json.dumps(found.to_dict())
 
 
 def test_a_gain_within_noise_is_called_so_and_one_beyond_it_is_not(halves, tmp_path):
     found, _ = concluded(halves, tmp_path)
+    found = replace(found, best=found.best | {"lr": 2 * DEFAULT.lr})
     close = replace(found, difference=replace(found.difference, difference=-0.001, low=-0.004, high=0.002))
     clear = replace(found, difference=replace(found.difference, difference=-0.01, low=-0.013, high=-0.007))
     unknown = replace(found, difference=replace(found.difference, low=None, high=None))
     assert any("WITHIN NOISE" in line for line in close.lines()) and not close.is_better
     assert not any("WITHIN NOISE" in line for line in clear.lines()) and clear.is_better
     assert any("WITHIN NOISE" in line for line in unknown.lines())
+    assert clear.command in clear.lines()[-1]
+    default = replace(clear, best={name: getattr(DEFAULT, name) for name in TUNED})
+    assert default.is_default and default.lines()[-1].startswith("KEEP THE DEFAULTS")
 
 
 def test_the_start_heads_forecast_is_that_of_the_start_heads(halves):
