@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def main() -> int:
         logger.info("no runs yet (make train makes some); creating an empty store")
         connect(location)
     start = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a plain kill leaves the server on the port
     server = subprocess.Popen(server_command(location, args.port), cwd=settings.ROOT, env=os.environ | LIGHT)
     try:
         if not wait_until_up(server, args.port):
