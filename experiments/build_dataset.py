@@ -42,6 +42,9 @@ def parse_args() -> argparse.Namespace:
     real.add_argument("--horizon", type=positive_int, default=5, help="traded days")
     real.add_argument("--threshold", type=positive_float, default=0.03)
     real.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
+    real.add_argument("--embargo-days", type=int, default=0, help="calendar days kept free between the splits")
+    real.add_argument("--extend", action="store_true",
+                      help="add new days to the dataset in --data-dir; its options, borders and scaler stay")
     real.add_argument("--repairs", type=Path, default=None, help="a list that check_data.py --suggest-repairs wrote")
     real.add_argument("--waive", default="", help="comma-separated integrity checks to build in spite of")
     return parser.parse_args()
@@ -56,7 +59,8 @@ def build_real(args: argparse.Namespace) -> dict:
     options = BuildOptions(
         args.data_dir, args.universe, tuple(args.features.split(",")) if args.features else None,
         (int(height), int(width)), args.horizon, args.threshold, 1, args.train_fraction, args.materialize, args.force,
-        tuple(name for name in args.waive.split(",") if name), args.repairs)
+        tuple(name for name in args.waive.split(",") if name), args.repairs,
+        args.embargo_days, args.extend)
     return build_from_files(args.source, args.listing, borders_from(args.protocol, days), options, args.pad_codes)
 
 

@@ -21,6 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")
     parser.add_argument("--predictions", type=Path, default=None, metavar="FILE",
                         help="where the prediction table goes; default: CHECKPOINT's folder/predictions/")
+    parser.add_argument("--without-flagged", action="store_true",
+                        help="leave out labels that span a halt or a scale break, or were cut short")
     return parser.parse_args()
 
 
@@ -35,13 +37,16 @@ def main() -> None:
 
     device = resolve_device(args.device)
     validation = validate_checkpoint(open_checkpoint(args.checkpoint, device), args.data_dir, args.split, device,
-                                     args.batch_size)
+                                     args.batch_size, args.without_flagged)
     print_block(validation)
     default = settings.CHECKPOINT_DIR if args.checkpoint.parent == settings.CHECKPOINT_DIR else args.checkpoint.parent
     path = args.predictions or default / "predictions" / f"{validation.checkpoint.name}.{args.split}.parquet"
-    write_predictions(validation.table, path)
-    logger.info(f"Saved: {path}")
+    if not args.without_flagged or args.predictions:
+        write_predictions(validation.table, path)
+        logger.info(f"Saved: {path}")
     write_json(args.json, validation.metrics)
+    if args.without_flagged:
+        return  # a part of the split: not the run's own figures
     log_validation(validation, open_tracker(enabled=not args.no_track))
 
 

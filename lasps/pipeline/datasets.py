@@ -5,6 +5,7 @@ Two ways in, one way on: the synthetic market whose truth is known, and files of
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 from loguru import logger
 
 from lasps.data import integrity
-from lasps.data.build import build_dataset
+from lasps.data.build import build_dataset, extend_dataset
 from lasps.data.panel import make_panel
 from lasps.data.sources.files import read_bars, read_listing
 from lasps.data.sources.synthetic import OracleForecast, SyntheticMarket, make_market
@@ -51,10 +52,14 @@ class BuildOptions:
     force: bool = False
     waive: tuple[str, ...] = ()
     repairs: Path | None = None
+    embargo_days: int = 0
+    extend: bool = False
+    """Add new days to the dataset in out_dir: its options, borders and scaler stay (`extend_dataset`)."""
 
     def for_build(self) -> dict[str, Any]:
         """The part that lasps.data.build takes."""
-        names = ("features", "chart_size", "horizon", "threshold", "stride", "train_fraction", "materialize", "force")
+        names = ("features", "chart_size", "horizon", "threshold", "stride", "train_fraction", "materialize", "force",
+                 "embargo_days")
         return {name: getattr(self, name) for name in names}
 
 
@@ -127,10 +132,20 @@ def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: B
     report.raise_if_fatal(waived=options.waive)
     source = source | {"panel": panel_report.to_dict(), "universe": {"name": options.universe, **counts},
                        "repairs": repaired, "waived": list(options.waive)}
+    if options.extend:
+        description = extend_dataset(options.out_dir, selected, source=source, listing=listing, integrity=report,
+                                     test_end=borders.test_end if borders else last_day(selected))
+        check_finished(report, options)
+        return description
     description = build_dataset(selected, options.out_dir, borders=borders or fraction_borders(selected["date"]),
                                 source=source, listing=listing, oracle=oracle, integrity=report, **options.for_build())
     check_finished(report, options)
     return description
+
+
+def last_day(panel: pl.DataFrame) -> dt.date:
+    """The panel's last date."""
+    return panel["date"].sort()[-1]
 
 
 def repair(bars: pl.DataFrame, repairs: Path | None) -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -16,6 +16,7 @@ from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset
+from lasps.data.labels import FLAGS
 from lasps.evaluation.metrics import by_sector, class_frequencies, flat_metrics, focal_losses, summary
 from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table, write_predictions
 from lasps.evaluation.run_figures import validation_figures
@@ -72,8 +73,12 @@ class Validation:
 
 
 def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, device: str = "cpu",
-                        batch_size: int = 512) -> Validation:
+                        batch_size: int = 512, without_flagged: bool = False) -> Validation:
     """Predict a split with a checkpoint and measure it.
+
+    Args:
+        without_flagged: leave out samples whose label can only be doubted later (it spans a halt or a scale break, or
+            the stock stopped trading within the horizon); they are kept by default.
 
     Returns:
         `metrics` is M (lasps.evaluation.metrics.summary) with `loss`, the training criterion's sample mean on raw
@@ -87,11 +92,27 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     table = prediction_table(labels=found.labels, sector_ids=found.sector_ids, logits=found.logits, gamma=gamma,
                              class_weights=weights, samples=dataset.samples, model=checkpoint.name, split=split,
                              seed=checkpoint.meta.get("training", {}).get("seed"))
+    if without_flagged:
+        table = unflagged(table, dataset.samples)
     prior = training_prior(data_dir, dataset)
     raw = table.select(RAW_P_COLUMNS).to_numpy()
     loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(), gamma, weights)))
     metrics = summary(table, prior) | {"loss": loss, "checkpoint": str(checkpoint.path), "split": split}
     return Validation(checkpoint, split, table, prior, metrics, dataset.fingerprint)
+
+
+def unflagged(table: pl.DataFrame, samples: pl.DataFrame | None) -> pl.DataFrame:
+    """The rows of a prediction table whose samples carry no flag.
+
+    Raises:
+        ValueError: the dataset has no flags (bare arrays).
+    """
+    flags = [] if samples is None else [name for name in FLAGS if name in samples.columns]
+    if samples is None or not flags:
+        raise ValueError("--without-flagged: expected a dataset with label flags in samples.parquet, got bare arrays")
+    doubtful = samples.filter(pl.any_horizontal(flags)).select("code", "date")
+    logger.info(f"Left out: {len(doubtful)} of {len(samples)} samples with flagged labels ({', '.join(flags)})")
+    return table.join(doubtful, on=["code", "date"], how="anti", maintain_order="left")
 
 
 def predict_checkpoint(checkpoint: Path, data_dir: Path, split: str, device: str = "cpu",

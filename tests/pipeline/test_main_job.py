@@ -1,14 +1,19 @@
 """The whole job once, tiny: data -> phases 1, 3, 2 -> validation -> summary -> forecast."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from lasps.data.labels import FLAGS
+from lasps.data.splits import Borders
+from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.forecast import forecast
 from lasps.pipeline.phases import PhaseOptions, run_phases
 from lasps.pipeline.summary import baseline_tables, print_summary, summarize, validate_all
-from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.pipeline.validation import open_checkpoint, unflagged, validate_checkpoint
 from lasps.training.checkpoints import load_checkpoint
 from tests.pipeline.conftest import Job
 
@@ -115,3 +120,33 @@ def test_a_small_sector_is_named_and_keeps_its_head(job: Job) -> None:
     assert small
     for sector in small:
         assert torch.equal(before[f"sector_heads.{sector}.fc1.weight"], after[f"sector_heads.{sector}.fc1.weight"])
+
+
+def test_results_can_be_shown_without_labels_that_are_doubted_later(job: Job) -> None:
+    table = validate_checkpoint(open_checkpoint(job.output_dir / "phase2_best.pt"), job.data_dir, "test").table
+    samples = pl.read_parquet(job.data_dir / "test" / "samples.parquet")
+    doubted = np.arange(len(samples)) % 7 == 3
+    part = unflagged(table, samples.with_columns(label_spans_halt=doubted))
+    assert len(part) == len(table) - doubted.sum()
+    assert part.join(samples.filter(doubted), on=["code", "date"], how="semi").is_empty()
+    with pytest.raises(ValueError, match="bare arrays"):
+        unflagged(table, None)
+
+
+def test_new_days_extend_a_dataset_and_leave_its_borders_scaler_and_old_samples_alone(job: Job, tmp_path) -> None:
+    borders = Borders.from_dict(job.market.borders)
+    cut = job.market.panel["date"].unique().sort()[-12]
+    early = job.market.panel.filter(pl.col("date") <= cut)
+    first = build_from_bars(early, job.market.listing, replace(borders, test_end=cut), {"name": "synthetic"},
+                            BuildOptions(tmp_path / "data"))
+    old = pl.read_parquet(tmp_path / "data" / "test" / "samples.parquet")
+    later = build_from_bars(job.market.panel, job.market.listing, None, {"name": "synthetic"},
+                            BuildOptions(tmp_path / "data", extend=True))
+    new = pl.read_parquet(tmp_path / "data" / "test" / "samples.parquet")
+    assert later["scaler"] == first["scaler"]
+    assert {k: v for k, v in later["borders"].items() if k != "test_end"} == {
+        k: v for k, v in first["borders"].items() if k != "test_end"}
+    assert len(new) > len(old)
+    known_then = [name for name in old.columns if name != "forward_return_skip1"]  # the last one needs a day more
+    again = new.join(old, on=["code", "date"], how="semi", maintain_order="left")
+    assert again.select(known_then).equals(old.select(known_then))
