@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 import torch
 
-from lasps.data.labels import FLAGS
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.forecast import forecast
