@@ -15,12 +15,12 @@ TRIALS ?= 100
 # A variable that is not given leaves the script's own default alone.
 flag = $(if $(2),$(1) "$(2)")
 COMMON = --data-dir "$(DATA_DIR)" $(call flag,--device,$(DEVICE)) $(call flag,--batch-size,$(BATCH_SIZE)) $(call flag,--json,$(JSON))
-TRAIN = $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(if $(RESUME),--resume)
+TRAIN = $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(call flag,--phase2-holdout,$(HOLDOUT)) $(if $(RESUME),--resume)
 
 help: ## list the targets
 	@echo "lasps: make TARGET [VARIABLE=value ...]"; echo
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
-	@echo; echo "  DATA_DIR=$(DATA_DIR) OUTPUT_DIR=$(OUTPUT_DIR) DEVICE=cuda|cpu CHECKPOINT=FILE EPOCHS=10 LR=5e-4 SEED=7 RESUME=1 TRIALS=$(TRIALS) JSON=FILE"
+	@echo; echo "  DATA_DIR=$(DATA_DIR) OUTPUT_DIR=$(OUTPUT_DIR) DEVICE=cuda|cpu CHECKPOINT=FILE EPOCHS=10 LR=5e-4 SEED=7 HOLDOUT=0.2 RESUME=1 TRIALS=$(TRIALS) JSON=FILE"
 
 setup: $(STAMP) ## make .venv from requirements.lock
 

@@ -42,11 +42,26 @@ def add_data_flags(parser: argparse.ArgumentParser, batch_size: int) -> None:
     parser.add_argument("--no-track", action="store_true", help="log nothing to MLflow")
 
 
+def add_holdout_flag(parser: argparse.ArgumentParser) -> None:
+    """--phase2-holdout, of every script that trains."""
+    parser.add_argument("--phase2-holdout", type=share, default=None, metavar="SHARE",
+                        help="of train's days, the last ones: kept from Phases 1 and 3, all that Phase 2 trains on "
+                             "(default: as the checkpoint it starts from, else 0)")
+
+
 def positive_int(text: str) -> int:
     """An argparse type: an integer above zero."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer above 0, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
     return value
 
 

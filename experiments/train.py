@@ -11,7 +11,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments._cli import add_data_flags, positive_float, positive_int, resolve_device, run_script, write_json
+from experiments._cli import (
+    add_data_flags,
+    add_holdout_flag,
+    positive_float,
+    positive_int,
+    resolve_device,
+    run_script,
+    write_json,
+)
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.stock_dataset import stock_collate_fn
@@ -31,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive_int, default=None, help="of the phase given by --phase")
     parser.add_argument("--lr", type=positive_float, default=None, help="of the phase given by --phase")
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector, for Phase 2")
+    add_holdout_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same bits")
     parser.add_argument("--no-cache", action="store_true", help="Phase 2: compute the shared features anew")
@@ -49,7 +58,7 @@ def main() -> None:
     overrides = {"epochs": args.epochs, "epochs_per_sector": args.epochs, "lr": args.lr,
                  "min_samples": args.min_samples}
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, args.seed,
-                           args.resume, not args.no_cache, args.checkpoint, overrides)
+                           args.resume, not args.no_cache, args.checkpoint, overrides, args.phase2_holdout)
     written = run_phases(PLAN[args.phase], options, open_tracker(enabled=not args.no_track))
     write_json(args.json, {name: str(path) for name, path in written.items()})
 

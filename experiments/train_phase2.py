@@ -11,7 +11,15 @@ from pathlib import Path
 
 from loguru import logger
 
-from experiments._cli import add_data_flags, positive_float, positive_int, resolve_device, run_script, write_json
+from experiments._cli import (
+    add_data_flags,
+    add_holdout_flag,
+    positive_float,
+    positive_int,
+    resolve_device,
+    run_script,
+    write_json,
+)
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 
@@ -28,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--lr", type=positive_float, default=None, help=f"default {DEFAULTS['lr']:g}")
     parser.add_argument("--min-samples", type=positive_int, default=None, help=f"default {DEFAULTS['min_samples']}")
     parser.add_argument("--l2-sp", type=float, default=None, help=f"pull to the start, default {DEFAULTS['l2_sp']:g}")
+    add_holdout_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--resume", action="store_true", help="accepted for symmetry: Phase 2 always goes on by itself")
     parser.add_argument("--no-cache", action="store_true", help="compute the shared features anew")
@@ -58,7 +67,8 @@ def main() -> None:
     from lasps.tracking import open_tracker
 
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), TRAINING_CONFIG["batch_size"],
-                           args.seed, args.resume, not args.no_cache, args.checkpoint, overrides_of(args))
+                           args.seed, args.resume, not args.no_cache, args.checkpoint, overrides_of(args),
+                           args.phase2_holdout)
     written = run_phases((2,), options, open_tracker(enabled=not args.no_track))
     write_json(args.json, {name: str(path) for name, path in written.items()})
 

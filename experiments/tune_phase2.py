@@ -42,6 +42,7 @@ def parse_args() -> argparse.Namespace:
 def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """Shared features of the checkpoint with the study's half of val, and the judged half."""
     from lasps.data.datasets.loading import load_split
+    from lasps.pipeline.holdout import holdout_of, part_of_train
     from lasps.pipeline.phases import check_fits
     from lasps.pipeline.validation import open_checkpoint
     from lasps.training.head_data import HeadData
@@ -54,7 +55,8 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     train, val = load_split(args.data_dir, "train"), load_split(args.data_dir, "val")
     model = open_checkpoint(args.checkpoint, device).model
     check_fits(model, train, args.checkpoint)
-    data = head_data(model, train, val, device=device)
+    part = part_of_train(2, train, holdout_of(None, args.checkpoint))
+    data = head_data(model, part, val, device=device)
     assert data.val is not None
     studied, judged = split_val(data.val)
     return HeadData(data.train, data.start, studied, data.class_weights), judged

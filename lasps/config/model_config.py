@@ -56,6 +56,7 @@ TRAINING_CONFIG = FrozenDict(
 )
 
 THREE_PHASE_CONFIG = FrozenDict(
+    phase2_holdout=0.0,  # share of train's last days kept from Phases 1 and 3 for Phase 2 alone; the plan has none
     phase1_backbone=FrozenDict(epochs=5, lr=1.5e-3, patience=2),
     phase2_sector_heads=FrozenDict(
         epochs_per_sector=10,  # the plan

@@ -22,6 +22,7 @@ from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
 from lasps.evaluation.run_figures import training_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
@@ -46,6 +47,9 @@ class PhaseOptions:
     checkpoint: Path | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     """Hyperparameters of the phase given on the command line, by their name in THREE_PHASE_CONFIG."""
+    phase2_holdout: float | None = None
+    """Share of train's last days that Phases 1 and 3 do not see and Phase 2 alone trains on; None: the input
+    checkpoint's, or, without one, the config's."""
 
 
 def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker | None = None) -> dict[str, Path]:
@@ -78,9 +82,10 @@ def follow_up(options: PhaseOptions) -> PhaseOptions:
 def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: SampleDataset, parent: Tracker) -> Path:
     """One phase: input checkpoint -> training -> `OUTPUT_OF[phase]`.pt and .json in the output folder."""
     output = options.output_dir / f"{OUTPUT_OF[phase]}.pt"
-    config = phase_config(phase, options)
     source = input_checkpoint(phase, options)
-    key = phase_key(phase, config, options, train, val, source)
+    config = phase_config(phase, options) | {"phase2_holdout": holdout_of(options.phase2_holdout, source)}
+    part = part_of_train(phase, train, config["phase2_holdout"])
+    key = phase_key(phase, config, options, part, val, source)
     if options.resume and finished_before(output, key):
         logger.info(f"Phase {phase}: {output.name} is this run's own, kept")
         return output
@@ -90,10 +95,10 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
                     resume_id=resumable_run(options, name)) as tracker:
         remember_run(options, name, tracker.resume_id)
-        log_datasets(tracker, options, train, val)
+        log_datasets(tracker, options, part, val)
         trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
                                     resume_dir=options.output_dir / ".resume", resume=options.resume)
-        history = TRAIN[phase](trainer, train, val, config, options)
+        history = TRAIN[phase](trainer, part, val, config, options)
         meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
         save_checkpoint(output, trainer.state_dict(), meta)
         tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")

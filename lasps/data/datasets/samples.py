@@ -5,6 +5,7 @@ Shapes: B batch, T days, F features, S sectors, H x W chart.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,12 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         return np.where(positions < 0, positions + len(self), positions)
 
 
-class SectorSubset(SampleDataset):
-    """The samples of `dataset` at `indices`, all of sector `sector_id`."""
+class SampleSubset(SampleDataset):
+    """The samples of `dataset` at `indices`."""
 
-    def __init__(self, dataset: SampleDataset, indices: np.ndarray, sector_id: int) -> None:
+    def __init__(self, dataset: SampleDataset, indices: np.ndarray) -> None:
         self.dataset = dataset
         self.indices = np.asarray(indices, dtype=np.int64)
-        self.sector_id = sector_id
         self.sector_ids = dataset.sector_ids[self.indices]
         self.labels = dataset.labels[self.indices]
         self.num_features = dataset.num_features
@@ -136,8 +136,8 @@ class SectorSubset(SampleDataset):
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
-        """The whole dataset's fingerprint and the sector."""
-        return f"{self.dataset.fingerprint}-sector{self.sector_id}"
+        """SHA-256 of the whole dataset's fingerprint and the indices."""
+        return hashlib.sha256(self.dataset.fingerprint.encode() + self.indices.tobytes()).hexdigest()
 
     @property
     def samples(self) -> pl.DataFrame | None:
@@ -152,3 +152,11 @@ class SectorSubset(SampleDataset):
     def last_day_features(self) -> np.ndarray:
         """float32 (n,F), the subset's rows."""
         return self.dataset.last_day_features()[self.indices]
+
+
+class SectorSubset(SampleSubset):
+    """The samples of `dataset` at `indices`, all of sector `sector_id`."""
+
+    def __init__(self, dataset: SampleDataset, indices: np.ndarray, sector_id: int) -> None:
+        super().__init__(dataset, indices)
+        self.sector_id = sector_id
