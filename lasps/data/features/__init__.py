@@ -18,8 +18,8 @@ from lasps.data.panel import PRICES, segment_starts
 __all__ = ["DEFAULT_FEATURES", "FEATURES", "LONGEST", "Feature", "compute_features", "features_named", "volatility"]
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
-CHUNK_ROWS = 16_384
-"""Rows worked on at once: the arrays of one chunk stay in a core's cache."""
+CHUNK_ROWS = 8_192
+"""Rows worked on at once: the arrays of one chunk stay in a core's cache (8,192 was quickest, measured)."""
 
 
 def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) -> np.ndarray:
@@ -100,14 +100,13 @@ def _chunks(starts: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _fill(out: np.ndarray, bars: Bars, columns: Sequence[Feature]) -> None:
     """Write the chunk's stock-alone features into out (n, F), NaN where the look-back is not there."""
-    for place, feature in enumerate(columns):
-        if feature.of_stock is None:
-            continue
-        values = feature.of_stock(bars)
-        known = np.isfinite(values)
-        if feature.lookback:
-            known &= bars.position >= feature.lookback
-        out[:, place] = np.where(known, values, np.nan)
+    by_feature = np.zeros((len(columns), len(out)), dtype=np.float32)
+    for values, feature in zip(by_feature, columns, strict=True):
+        if feature.of_stock is not None:
+            values[:] = feature.of_stock(bars)
+            values[bars.first_rows(feature.lookback)] = np.nan
+    by_feature[np.isinf(by_feature)] = np.nan
+    out[:] = by_feature.T
 
 
 def _fill_cross_section(out: np.ndarray, panel: pl.DataFrame, columns: Sequence[Feature]) -> None:

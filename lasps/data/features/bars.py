@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import talib
+
+MACD, RSI = talib.MACD.__wrapped__, talib.RSI.__wrapped__  # type: ignore[attr-defined]
+"""TA-Lib's functions without the wrapper that looks for pandas and polars, which costs as much as a stock's MACD."""
 
 Array = np.ndarray
 """float64 (n,): one value per row of the chunk."""
@@ -37,6 +41,13 @@ class Bars:
         self.starts = starts
         self.position = np.arange(len(self.close)) - np.repeat(starts[:-1], np.diff(starts))
         self._blocks: dict[tuple[str, str, int], Array] = {}
+        self._first_rows: dict[int, np.ndarray] = {}
+
+    def first_rows(self, days: int) -> np.ndarray:
+        """The rows that are among the first `days` of their stock."""
+        if days not in self._first_rows:
+            self._first_rows[days] = np.flatnonzero(self.position < days)
+        return self._first_rows[days]
 
     @cached_property
     def previous(self) -> Array:
@@ -92,14 +103,14 @@ class Bars:
     @cached_property
     def macd(self) -> tuple[Array, Array, Array]:
         """MACD(12, 26), its signal (9) and their difference by TA-Lib, in units of the 20-day true range."""
-        parts = self._by_stock(lambda close: talib.MACD(close, 12, 26, 9), 33)
+        parts = self._by_stock(lambda close: MACD(close, 12, 26, 9), 3, 33)
         unit = np.maximum(self.mean("true_range", 20), SMALLEST_RATIO) * self.close
         return parts[0] / unit, parts[1] / unit, parts[2] / unit
 
     @cached_property
     def rsi(self) -> Array:
         """RSI(14) by TA-Lib (Wilder 1978), 0..100; 50 while the price has not moved for 14 days."""
-        value = self._by_stock(lambda close: (talib.RSI(close, 14),), 14)[0]
+        value = self._by_stock(lambda close: RSI(close, 14), 1, 14)[0]
         return np.where(self.total("moves", 14) == 0, 50.0, value)
 
     def total(self, name: str, days: int) -> Array:
@@ -137,7 +148,7 @@ class Bars:
             if not days >> power & 1:
                 continue
             block = self._block(name, power, join)
-            result = block.copy() if result is None else _join_lagged(join, result, block, done)
+            result = block if result is None else _join_lagged(join, result, block, done)
             done += 1 << power
         assert result is not None
         return result
@@ -149,22 +160,16 @@ class Bars:
         key = (name, join.__name__, power)
         if key not in self._blocks:
             half = self._block(name, power - 1, join)
-            self._blocks[key] = _join_lagged(join, half.copy(), half, 1 << (power - 1))
+            self._blocks[key] = _join_lagged(join, half, half, 1 << (power - 1))
         return self._blocks[key]
 
-    def _by_stock(self, function: Callable[[Array], tuple[Array, ...]], lookback: int) -> list[Array]:
-        """Apply a recursive function of the close stock by stock; NaN for stocks not longer than its look-back."""
-        pieces = []
-        for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True):
-            close = self.close[start:stop]
-            enough = stop - start > lookback
-            pieces.append(function(close) if enough else None)
-        width = next((len(piece) for piece in pieces if piece is not None), 3)
-        short = [np.full(stop - start, np.nan) for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True)]
-        return [
-            np.concatenate([blank if piece is None else piece[i] for piece, blank in zip(pieces, short, strict=True)])
-            for i in range(width)
-        ]
+    def _by_stock(self, function: Callable[[Array], Any], series: int, lookback: int) -> Array:
+        """A recursive function of each stock's close: (series, n); NaN for stocks not longer than its look-back."""
+        out = np.full((series, len(self.close)), np.nan)
+        for start, stop in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            if stop - start > lookback:
+                out[:, start:stop] = function(self.close[start:stop])
+        return out
 
 
 def lag(x: Array, days: int) -> Array:
@@ -175,8 +180,9 @@ def lag(x: Array, days: int) -> Array:
     return out
 
 
-def _join_lagged(join: np.ufunc, into: Array, block: Array, days: int) -> Array:
-    """Join `block`, `days` rows earlier, into `into` in place."""
-    if days < len(into):
-        join(into[days:], block[:-days], out=into[days:])
-    return into
+def _join_lagged(join: np.ufunc, x: Array, block: Array, days: int) -> Array:
+    """`x` joined with `block`, `days` rows earlier; the first rows keep x (they are masked by their position)."""
+    out = np.empty_like(x)
+    out[:days] = x[:days]
+    join(x[days:], block[: max(len(block) - days, 0)], out=out[days:])
+    return out

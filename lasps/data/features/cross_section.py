@@ -6,10 +6,12 @@ import numpy as np
 
 NUM_SECTORS_CODED = 64
 """Room for sector numbers in the group key; the sectors are 0..19."""
+CHUNK_CELLS = 16_384
+"""Places of days x stocks that are ranked at once, so that they stay in a core's cache."""
 
 
 class DayGroups:
-    """Rows grouped by day once, for any number of cross-sectional features.
+    """Rows laid out by day once, one line per day and one place per stock, for any number of cross-sectional features.
 
     Args:
         dates: datetime64[D] (R,).
@@ -21,8 +23,12 @@ class DayGroups:
         number -= number.min()
         present = np.bincount(number) > 0
         self.day = (np.cumsum(present) - 1)[number]
-        self.order = np.argsort(self.day.astype(np.uint16) if len(present) < 65536 else self.day, kind="stable")
-        self.borders = np.concatenate([[0], np.cumsum(np.bincount(self.day))])
+        sizes = np.bincount(self.day)
+        self.shape = (len(sizes), int(sizes.max()))
+        order = np.argsort(self.day.astype(np.uint16) if len(sizes) < 65536 else self.day, kind="stable")
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        self.cell = self.day * self.shape[1] + place
         self.sectors = sectors
 
     def rank(self, x: np.ndarray) -> np.ndarray:
@@ -30,21 +36,15 @@ class DayGroups:
 
         NaN stays NaN and does not count.
         """
-        by_day = x[self.order]
-        place = np.empty(len(x), dtype=np.int64)
-        for start, stop in zip(self.borders[:-1], self.borders[1:], strict=True):
-            place[start:stop] = start + np.argsort(by_day[start:stop])
-        values, row = by_day[place], self.order[place]
-        day = np.repeat(np.arange(len(self.borders) - 1), np.diff(self.borders))
-        first = np.append(True, (values[1:] != values[:-1]) | (day[1:] != day[:-1]))
-        group = np.cumsum(first) - 1
-        start = np.flatnonzero(first)
-        middle = start + (np.diff(np.append(start, len(x))) - 1) / 2
-        counts = np.bincount(self.day, weights=~np.isnan(x), minlength=len(self.borders) - 1)
-        with np.errstate(divide="ignore"):
-            ranks = (middle[group] - self.borders[day] + 0.5) / counts[day] - 0.5
-        out = np.empty(len(x))
-        out[row] = np.where(np.isnan(values), np.nan, ranks)
+        days, width = self.shape
+        table = np.full(days * width, np.nan, dtype=x.dtype)
+        table[self.cell] = x
+        table, ranks = table.reshape(self.shape), np.empty(self.shape)
+        step = max(1, CHUNK_CELLS // width)
+        for start in range(0, days, step):
+            ranks[start : start + step] = _rank_lines(table[start : start + step])
+        out = ranks.reshape(-1)[self.cell]
+        out[np.isnan(x)] = np.nan
         return out
 
     def minus_sector(self, x: np.ndarray) -> np.ndarray:
@@ -54,8 +54,26 @@ class DayGroups:
         """
         assert self.sectors is not None
         key = self.day * NUM_SECTORS_CODED + self.sectors
-        valid = ~np.isnan(x)
-        total = np.bincount(key[valid], weights=x[valid], minlength=int(key.max()) + 1)
-        count = np.bincount(key[valid], minlength=len(total))
+        known = ~np.isnan(x)
+        total = np.bincount(key, weights=np.where(known, x, 0.0))
+        count = np.bincount(key, weights=known)
         with np.errstate(invalid="ignore", divide="ignore"):
             return x - (total / count)[key]
+
+
+def _rank_lines(table: np.ndarray) -> np.ndarray:
+    """Ranks within each line of `table` (days, stocks): float64; meaningless where the table is NaN."""
+    lines, width = table.shape
+    order = np.argsort(table, axis=1)  # NaN last
+    order += np.arange(0, lines * width, width)[:, None]
+    ordered = table.reshape(-1)[order]
+    first = np.ones(table.shape, dtype=bool)  # of a run of equal values
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
+    start = np.flatnonzero(first)
+    length = np.diff(start, append=first.size)
+    line = start // width
+    counts = np.maximum(width - np.isnan(table).sum(axis=1), 1)
+    rank_of_run = (start - line * width + (length - 1) / 2 + 0.5) / counts[line] - 0.5
+    ranks = np.empty(first.size)
+    ranks[order.reshape(-1)] = np.repeat(rank_of_run, length)
+    return ranks.reshape(table.shape)
