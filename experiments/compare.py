@@ -2,9 +2,11 @@
 """Is B better than A, and is either better than nothing? Figures, differences with intervals, and a verdict.
 
     python experiments/compare.py checkpoints/phase3_final.pt checkpoints/phase2_best.pt --baselines
+    python experiments/compare.py phase3=ck7/phase3_final.pt,ck8/phase3_final.pt phase2=ck7/phase2_best.pt,ck8/...
 
-Each model is a checkpoint, a prediction file (.parquet, .csv) or an MLflow run id, with a name of your own as
-NAME=WHERE. Several with one name and different seeds count as seeds of one model. Differences are B minus A.
+Each MODEL is [NAME=]WHERE[,WHERE ...]: a checkpoint, a prediction file (.parquet, .csv) or an MLflow run id, several
+of them for several seeds. Models of one name and different seeds are seeds of one model, too (ck*/phase2_best.pt).
+Differences are B minus A; with several seeds, intervals are over seeds and days.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from experiments._cli import add_data_flags, resolve_device, run_script, write_j
 from lasps.config.settings import settings
 
 if TYPE_CHECKING:
+    from lasps.pipeline.comparing import Loader
     from lasps.tracking import Tracker
 
 NOT_IN_METRIC_NAMES = r"[^\w.\-/]"
@@ -27,7 +30,7 @@ NOT_IN_METRIC_NAMES = r"[^\w.\-/]"
 def parse_args() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint, prediction file or run id")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]WHERE[,WHERE ...]")
     add_data_flags(parser, batch_size=512)
     parser.add_argument("--split", choices=("test", "val", "both"), default="test",
                         help="val is a selection split: shown, never judged")
@@ -69,21 +72,32 @@ def compared(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     from lasps.data.datasets.loading import read_description
     from lasps.evaluation.comparison import compare
     from lasps.evaluation.portfolio import Costs
-    from lasps.pipeline.comparing import cached_baselines, load_models, prior_of
+    from lasps.pipeline.comparing import Loader, load_models, prior_of
 
     splits = ("val", "test") if args.split == "both" else (args.split,)
-    needs_model = any(Path(m.partition("=")[2] or m).suffix == ".pt" for m in args.models)
-    models = load_models(args.models, splits, args.data_dir, resolve_device(args.device) if needs_model else "cpu",
-                         args.batch_size)
+    needs_model = any(".pt" in text for text in args.models)
+    loader = Loader(splits, args.data_dir, resolve_device(args.device) if needs_model else "cpu", args.batch_size)
+    models = load_models(args.models, loader)
     shares, source = (args.prior, "--prior") if args.prior else prior_of(args.data_dir, models)
     if shares is None:
         logger.warning(f"no training frequencies ({source}): the prior is in-sample")
-    baselines = cached_baselines(args.data_dir, splits, settings.REPORT_DIR / "cache") if args.baselines else None
+    baselines = all_baselines(args.models, models, loader) if args.baselines else None
     description = read_description(args.data_dir) if args.data_dir.is_dir() else None
     names = (description or {}).get("sectors") or [s.english for s in SECTORS]
     result = compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
                      costs=Costs(args.cost, args.tax))
     return result, models
+
+
+def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> dict[str, Any]:
+    """The dataset's baselines, and the phase1_best that lies beside the models where it is none of them."""
+    from lasps.pipeline.comparing import PHASE1, cached_baselines, load_models, phase1_beside
+
+    found: dict[str, Any] = {}
+    if not any(name.endswith(PHASE1) for name in models):
+        beside = phase1_beside(texts)
+        found = load_models(beside, loader) if beside else {}
+    return found | cached_baselines(loader.data_dir, loader.splits, settings.REPORT_DIR / "cache")
 
 
 def save_picture(path: Path, result: dict[str, Any], models: dict[str, Any], split: str) -> None:

@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 from experiments._cli import add_data_flags, resolve_device, run_script, write_json
-from lasps.config.settings import settings
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,21 +31,24 @@ def main() -> None:
     from loguru import logger
 
     from lasps.evaluation.predictions import write_predictions
-    from lasps.pipeline.validation import log_validation, open_checkpoint, print_block, validate_checkpoint
+    from lasps.pipeline.validation import (
+        log_validation,
+        open_checkpoint,
+        predictions_path,
+        print_block,
+        validate_checkpoint,
+    )
     from lasps.tracking import open_tracker
 
     device = resolve_device(args.device)
     validation = validate_checkpoint(open_checkpoint(args.checkpoint, device), args.data_dir, args.split, device,
                                      args.batch_size, args.without_flagged)
     print_block(validation)
-    default = settings.CHECKPOINT_DIR if args.checkpoint.parent == settings.CHECKPOINT_DIR else args.checkpoint.parent
-    path = args.predictions or default / "predictions" / f"{validation.checkpoint.name}.{args.split}.parquet"
-    if not args.without_flagged or args.predictions:
-        write_predictions(validation.table, path)
-        logger.info(f"Saved: {path}")
+    split = f"{args.split}.without_flagged" if args.without_flagged else args.split
+    path = args.predictions or predictions_path(args.checkpoint, validation.checkpoint.name, split)
+    write_predictions(validation.table, path)
+    logger.info(f"Saved: {path}")
     write_json(args.json, validation.metrics)
-    if args.without_flagged:
-        return  # a part of the split: not the run's own figures
     log_validation(validation, open_tracker(enabled=not args.no_track))
 
 

@@ -35,15 +35,18 @@ ORACLE_COLUMNS = ("oracle_p_sell", "oracle_p_hold", "oracle_p_buy")
 class BaselineSplit:
     """One split as plain arrays.
 
-    samples: samples.parquet of the dataset (code, date, label_end, forward_return, volatility_20, ...), or None for
-    data without dates; features (N, F) float32, the scaled features of each window's last day, no NaN; labels and
-    sector_ids (N,).
+    samples: samples.parquet of the dataset (code, date, forward_return, volatility_20, ...), or None for data without
+    dates; features (N, F) float32, the scaled features of each window's last day, no NaN; labels and sector_ids (N,);
+    past_return (N,) of the label's horizon up to the window's last day, and known_labels (N,), the class of that
+    return: the last label that is known on that day. Both None where no closes are known.
     """
 
     samples: pl.DataFrame | None
     features: NDArray[np.float32] | None
     labels: NDArray[np.int64]
     sector_ids: NDArray[np.int64]
+    past_return: Array | None = None
+    known_labels: NDArray[np.int64] | None = None
 
     def column(self, name: str) -> Array:
         """(N,) a column of samples, null as NaN; Unavailable where there is none."""
@@ -65,7 +68,7 @@ class BaselineForecast:
 
 
 Fitted = Callable[[BaselineSplit], BaselineForecast]
-Fit = Callable[[BaselineSplit, BaselineSplit | None, pl.DataFrame | None], Fitted]
+Fit = Callable[[BaselineSplit, BaselineSplit | None], Fitted]
 
 
 def _smoothed(groups: NDArray[np.int64], labels: NDArray[np.int64], n_groups: int) -> Array:
@@ -79,24 +82,24 @@ def _constant(p: Array) -> Fitted:
     return lambda split: BaselineForecast(np.tile(p, (len(split.labels), 1)))
 
 
-def fit_majority(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_majority(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """Always the most frequent training class, with certainty: log loss undefined."""
     return _constant(np.eye(N_CLASSES)[int(np.argmax(class_frequencies(train.labels)))])
 
 
-def fit_prior(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_prior(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """Always the training class frequencies."""
     return _constant(np.array(class_frequencies(train.labels)))
 
 
-def fit_sector_prior(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_sector_prior(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """The training class frequencies of the sample's sector; the prior for a sector that train has not."""
     n_sectors = int(train.sector_ids.max()) + 1
     table = np.vstack([_smoothed(train.sector_ids, train.labels, n_sectors), class_frequencies(train.labels)])
     return lambda split: BaselineForecast(table[np.minimum(split.sector_ids, n_sectors)])
 
 
-def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """Class frequencies per train quantile bin of 20-day volatility; the prior where it is unknown."""
     volatility = train.column("volatility_20")
     known = np.isfinite(volatility)
@@ -111,48 +114,30 @@ def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None, history
     return lambda split: BaselineForecast(table[bins(split.column("volatility_20"))])
 
 
-def known_outcomes(samples: pl.DataFrame | None, history: pl.DataFrame | None) -> pl.DataFrame:
-    """Per sample, the label and return of the window that ended 5 traded days ago: what became known this very day.
-
-    `history` holds code, label_end, label and forward_return of all samples; a row is known on its label_end.
-    """
-    if samples is None or history is None or not {"code", "date"} <= set(samples.columns):
-        raise Unavailable("needs samples with code, date and label_end")
-    past = history.select("code", date="label_end", known_label="label", known_return="forward_return")
-    past = past.unique(subset=["code", "date"], keep="last", maintain_order=True)
-    joined = samples.select("code", "date").join(past, on=["code", "date"], how="left", maintain_order="left")
-    if joined["known_return"].null_count() == len(joined):
-        raise Unavailable("no sample's outcome is known on another sample's day (a split of every sixth sample, say)")
-    return joined.select("known_label", "known_return")
+def _known(values: NDArray | None) -> NDArray:
+    if values is None:
+        raise Unavailable("needs the closes up to each window's last day, which bare arrays do not hold")
+    return values
 
 
-def fit_persistence(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
-    """Class frequencies given the last label known at t (that of t-5); a state of its own where none is known."""
-
-    def state(split: BaselineSplit) -> NDArray[np.int64]:
-        return known_outcomes(split.samples, history)["known_label"].cast(pl.Int64).fill_null(N_CLASSES).to_numpy()
-
-    table = _smoothed(state(train), train.labels, N_CLASSES + 1)
-    return lambda split: BaselineForecast(table[state(split)])
+def fit_persistence(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+    """Class frequencies given the last label known at t (that of t-5)."""
+    table = _smoothed(_known(train.known_labels), train.labels, N_CLASSES)
+    return lambda split: BaselineForecast(table[_known(split.known_labels)])
 
 
-def fit_minus_volatility(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_minus_volatility(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """A ranking: calm stocks first. Its probabilities are the prior's."""
     train.column("volatility_20")
-    prior = fit_prior(train, val, history)
+    prior = fit_prior(train, val)
     return lambda split: BaselineForecast(prior(split).probabilities, -split.column("volatility_20"))
 
 
-def fit_minus_return(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_minus_return(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """A ranking: the last 5 days' losers first. Its probabilities are the prior's."""
-    known_outcomes(train.samples, history)
-    prior = fit_prior(train, val, history)
-
-    def forecast(split: BaselineSplit) -> BaselineForecast:
-        past = known_outcomes(split.samples, history)["known_return"].fill_null(np.nan).to_numpy()
-        return BaselineForecast(prior(split).probabilities, -past)
-
-    return forecast
+    _known(train.past_return)
+    prior = fit_prior(train, val)
+    return lambda split: BaselineForecast(prior(split).probabilities, -_known(split.past_return))
 
 
 def _features(split: BaselineSplit) -> NDArray[np.float32]:
@@ -161,7 +146,7 @@ def _features(split: BaselineSplit) -> NDArray[np.float32]:
     return split.features
 
 
-def fit_logistic(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_logistic(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """Multinomial logistic regression on the last day's features (at most LOGISTIC_ROWS train rows)."""
     from sklearn.linear_model import LogisticRegression
 
@@ -176,7 +161,7 @@ def fit_logistic(train: BaselineSplit, val: BaselineSplit | None, history: pl.Da
     return lambda split: BaselineForecast(model.predict_proba((_features(split) - mean) / spread).astype(np.float64))
 
 
-def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """Gradient-boosted trees on the last day's features, stopped on val; the sector is not among its inputs."""
     import lightgbm
 
@@ -196,7 +181,7 @@ def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None, history: pl.Da
     return lambda split: BaselineForecast(_normalised(np.asarray(booster.predict(_features(split)))))
 
 
-def fit_oracle(train: BaselineSplit, val: BaselineSplit | None, history: pl.DataFrame | None) -> Fitted:
+def fit_oracle(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """The synthetic market's own class probabilities."""
     train_columns = set(train.samples.columns) if train.samples is not None else set()
     if not set(ORACLE_COLUMNS) <= train_columns:
@@ -225,18 +210,6 @@ QUICK_BASELINES = ("majority", "prior", "sector_prior", "volatility_bins", "orac
 """Those that cost no fit worth waiting for."""
 
 
-def outcome_history(splits: Iterable[BaselineSplit]) -> pl.DataFrame | None:
-    """code, label_end, label, forward_return of all samples; None where a split has no such columns."""
-    needed = ["code", "label_end", "label", "forward_return"]
-    frames = []
-    for split in splits:
-        if split.samples is None or not {"code", "label_end", "forward_return"} <= set(split.samples.columns):
-            return None
-        samples = split.samples.with_columns(pl.Series("label", split.labels, dtype=pl.Int64))
-        frames.append(samples.select(pl.col(n) for n in needed).filter(pl.col("label_end").is_not_null()))
-    return pl.concat(frames) if frames else None
-
-
 def fit_baselines(
     train: BaselineSplit,
     val: BaselineSplit | None,
@@ -255,11 +228,10 @@ def fit_baselines(
         raise ValueError(f"unknown baselines {unknown}; expected some of {list(BASELINES)}")
     if not len(train.labels):
         raise ValueError("baselines need at least one training sample, got none")
-    history = outcome_history([train, *([val] if val is not None else []), *splits.values()])
     out: dict[str, dict[str, pl.DataFrame]] = {}
     for name in names:
         try:
-            fitted = BASELINES[name](train, val, history)
+            fitted = BASELINES[name](train, val)
             out[name] = {key: _table(name, key, split, fitted(split)) for key, split in splits.items()}
         except Unavailable as reason:
             if name != "oracle":

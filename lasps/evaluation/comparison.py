@@ -14,7 +14,7 @@ from lasps.evaluation import metrics, verdict
 from lasps.evaluation.leaks import FIRST_DAY_LIMIT, FIRST_DAY_SHARE, first_day_excess
 from lasps.evaluation.metrics import METRICS, DaySums
 from lasps.evaluation.portfolio import Costs, portfolio_summary
-from lasps.evaluation.predictions import Forecast, align, as_forecast, keys_of
+from lasps.evaluation.predictions import Forecast, align, as_forecast, keys_of, seed_of
 from lasps.evaluation.significance import (
     Difference,
     SectorDifference,
@@ -36,7 +36,6 @@ class Entry:
     seeds: list[int | None]
     forecasts: list[Forecast]
     baseline: bool
-    n_own: int
     sums: dict[str, list[DaySums]] = field(default_factory=dict)
 
     def of(self, metric: str) -> list[DaySums]:
@@ -50,11 +49,11 @@ def compare(
     *,
     prior: Sequence[float] | None = None,
     prior_source: str = "given",
-    baselines: Mapping[str, Mapping[str, pl.DataFrame]] | None = None,
+    baselines: Mapping[str, Tables] | None = None,
     sector_names: Sequence[str] | None = None,
     costs: Costs | None = None,
 ) -> dict[str, Any]:
-    """Compare models: {name: {split: one table per seed}}; baselines as `fit_baselines` returns them.
+    """Compare models: {name: {split: one table per seed}}; baselines likewise.
 
     Args:
         prior: training class frequencies; None takes those of the compared rows and says so.
@@ -108,25 +107,26 @@ def _prior(
 
 def _entries(
     models: Mapping[str, Tables],
-    baselines: Mapping[str, Mapping[str, pl.DataFrame]],
+    baselines: Mapping[str, Tables],
     split: str,
     result: dict[str, Any],
 ) -> list[Entry]:
     """All models and baselines of the split on their common rows; what was left out is counted in notes and rows."""
     tables = {name: list(t[split]) for name, t in models.items() if split in t}
-    of_baselines = {n: [t[split]] for n, t in baselines.items() if split in t and n not in tables}
+    of_baselines = {n: list(t[split]) for n, t in baselines.items() if split in t and n not in tables}
     common = _common_keys(tables | of_baselines)
     out = []
-    for name, seeds in (tables | of_baselines).items():
-        cut = [align(t, common, (name, "the rows of all models")) for t in seeds]
-        left_out = cut[0][2]
-        result["rows"].setdefault(split, {})[name] = {"own": len(seeds[0]), "compared": left_out.n}
-        if left_out.only_a:
-            result["notes"].append(
-                f"{split}: {left_out.only_a:,} of {len(seeds[0]):,} rows of {name} are not in every other table and "
-                f"are left out, e.g. {', '.join(left_out.examples)}")  # fmt: skip
-        out.append(Entry(name, [_seed(t) for t in seeds], [as_forecast(c[0]) for c in cut], name in of_baselines,
-                         len(seeds[0])))  # fmt: skip
+    for name, tables_of in (tables | of_baselines).items():
+        seeds = [seed_of(t) for t in tables_of]
+        cut = [align(t, common, (name, "the rows of all models")) for t in tables_of]
+        result["rows"].setdefault(split, {})[name] = {"own": len(tables_of[0]), "compared": len(common)}
+        for seed, table, (_, _, left_out) in zip(seeds, tables_of, cut, strict=True):
+            if left_out.only_a:
+                who = name if len(seeds) == 1 else f"{name} (seed {seed})"
+                result["notes"].append(
+                    f"{split}: {left_out.only_a:,} of {len(table):,} rows of {who} are not in every other table and "
+                    f"are left out, e.g. {', '.join(left_out.examples)}")  # fmt: skip
+        out.append(Entry(name, seeds, [as_forecast(c[0]) for c in cut], name in of_baselines))
     return out
 
 
@@ -138,10 +138,6 @@ def _common_keys(tables: Mapping[str, Sequence[pl.DataFrame]]) -> pl.DataFrame:
     for name, table in flat[1:]:
         common = align(common, table.select(*keys_of(table), "label"), (first_name, name))[0]
     return common
-
-
-def _seed(table: pl.DataFrame) -> int | None:
-    return int(table["seed"][0]) if "seed" in table.columns and table["seed"][0] is not None else None
 
 
 def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[str, Any]:
@@ -245,7 +241,7 @@ def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry, bool]:
     if a.seeds == b.seeds:
         return a, b, True
     order = [b.seeds.index(s) for s in a.seeds]
-    return a, Entry(b.name, a.seeds, [b.forecasts[i] for i in order], b.baseline, b.n_own), True
+    return a, Entry(b.name, a.seeds, [b.forecasts[i] for i in order], b.baseline), True
 
 
 def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[SectorDifference]:

@@ -99,6 +99,11 @@ def keys_of(table: pl.DataFrame) -> list[str]:
     return ["code", "date"] if {"code", "date"} <= set(table.columns) else ["row"]
 
 
+def seed_of(table: pl.DataFrame) -> int | None:
+    """The seed of the model that made the table; None where unknown."""
+    return int(table["seed"][0]) if "seed" in table.columns and table["seed"][0] is not None else None
+
+
 def check_predictions(table: pl.DataFrame, where: str = "predictions") -> pl.DataFrame:
     """The table with its columns' types settled and sorted by key, or a ValueError that names rows and remedy."""
     if not len(table):

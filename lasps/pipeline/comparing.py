@@ -15,71 +15,94 @@ from loguru import logger
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.evaluation import baselines
 from lasps.evaluation.metrics import class_frequencies
-from lasps.evaluation.predictions import keys_of, read_predictions, write_predictions
-from lasps.pipeline.summary import as_baseline_split
-from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.evaluation.predictions import keys_of, read_predictions, seed_of, write_predictions
+from lasps.pipeline.summary import baseline_split
+from lasps.pipeline.validation import open_checkpoint, predictions_path, validate_checkpoint
 from lasps.tracking import download_predictions
 
 SPLITS = ("train", "val", "test")
-BASELINE_VERSION = 1
+BASELINE_VERSION = 2
 """Part of the cache's key: raise it when a baseline's forecast changes."""
 RUN_ID = "[0-9a-f]{32}"
 TABLE_SUFFIXES = (".parquet", ".csv")
+PHASE1 = "phase1_best"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input of a comparison: NAME=WHERE, or WHERE alone (a .pt file, a prediction file, an MLflow run id)."""
+    """One model of a comparison: [NAME=]WHERE[,WHERE ...], where each WHERE is one seed of it.
 
-    where: str
+    WHERE is a checkpoint (.pt), a prediction file or the id of an MLflow run.
+    """
+
+    wheres: tuple[str, ...]
     name: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        name, equals, where = text.partition("=")
-        return cls(where, name) if equals and name and not Path(text).exists() else cls(text)
+        """Raises ValueError for an empty WHERE; a file that has this very text as its name is one WHERE."""
+        if Path(text).exists():
+            return cls((text,))
+        before, equals, after = text.partition("=")
+        name, listed = (before, after) if equals and before else (None, text)
+        wheres = tuple(listed.split(","))
+        if not all(wheres):
+            raise ValueError(f"{text!r}: expected [NAME=]WHERE[,WHERE ...], where each WHERE is a checkpoint, a "
+                             "prediction file or a run id; one of them is empty")  # fmt: skip
+        return cls((listed,) if Path(listed).exists() else wheres, name)
 
 
-def load_tables(
-    source: Source, splits: Sequence[str], data_dir: Path, device: str, batch_size: int
-) -> list[pl.DataFrame]:
-    """The source's prediction tables on the splits, each with its `model` and `split` column.
+@dataclass(frozen=True)
+class Loader:
+    """How tables are come by: the splits asked for, and the dataset that checkpoints predict."""
 
-    A prediction file brings its own split: its `split` column, else ".val." or ".test." in its name, else the first
-    of `splits`; a file of a split that was not asked for gives nothing, with a warning.
+    splits: Sequence[str]
+    data_dir: Path
+    device: str = "cpu"
+    batch_size: int = 512
 
-    Raises:
-        ValueError, FileNotFoundError: nothing of that name, or a table or checkpoint that is refused.
-    """
-    path = Path(source.where)
-    if path.suffix in TABLE_SUFFIXES:
-        table = read_predictions(path)
-        split = _split_of(table, path, splits)
-        if split not in splits:
-            logger.warning(f"{path} holds predictions on {split}, asked for is {', '.join(splits)}: left out")
-            return []
-        return [_named(table, source.name or _model_of(table) or path.name.split(".")[0], split)]
-    if path.suffix == ".pt" or path.exists():
-        checkpoint = open_checkpoint(path, device)
-        found = [validate_checkpoint(checkpoint, data_dir, split, device, batch_size) for split in splits]
-        return [_named(v.table, source.name or checkpoint.name, v.split) for v in found]
-    return [_of_run(source, split) for split in splits]
+    def tables(self, where: str) -> list[pl.DataFrame]:
+        """One prediction table per split, each with its `model` and `split` column.
+
+        A prediction file brings its own split: its `split` column, else ".val." or ".test." in its name, else the
+        first that is asked for; a file of another split gives nothing, with a warning. A checkpoint's tables are
+        written beside it, as validate_model.py does.
+
+        Raises:
+            ValueError, FileNotFoundError: nothing of that name, or a table or checkpoint that is refused.
+        """
+        path = Path(where)
+        if path.suffix in TABLE_SUFFIXES:
+            table = read_predictions(path)
+            split = _split_of(table, path, self.splits)
+            if split not in self.splits:
+                logger.warning(f"{path} holds predictions on {split}, asked for is {', '.join(self.splits)}: left out")
+                return []
+            return [_named(table, _only_value(table, "model") or path.name.split(".")[0], split)]
+        if path.suffix == ".pt" or path.exists():
+            return [self._validated(path, split) for split in self.splits]
+        return [_of_run(where, split) for split in self.splits]
+
+    def _validated(self, path: Path, split: str) -> pl.DataFrame:
+        checkpoint = open_checkpoint(path, self.device)
+        table = validate_checkpoint(checkpoint, self.data_dir, split, self.device, self.batch_size).table
+        try:
+            write_predictions(table, predictions_path(path, checkpoint.name, split))
+        except OSError as error:
+            logger.warning(f"the predictions of {path} on {split} are not kept: {error}")
+        return _named(table, checkpoint.name, split)
 
 
-def _of_run(source: Source, split: str) -> pl.DataFrame:
-    if not re.fullmatch(RUN_ID, source.where):
-        raise ValueError(f"{source.where}: expected a checkpoint (.pt), a prediction file (.parquet, .csv) or the id "
+def _of_run(run_id: str, split: str) -> pl.DataFrame:
+    if not re.fullmatch(RUN_ID, run_id):
+        raise ValueError(f"{run_id}: expected a checkpoint (.pt), a prediction file (.parquet, .csv) or the id "
                          "of an MLflow run (32 hexadecimal digits); there is no such file")  # fmt: skip
-    table = read_predictions(download_predictions(source.where, split))
-    return _named(table, source.name or _model_of(table) or source.where[:8], split)
+    table = read_predictions(download_predictions(run_id, split))
+    return _named(table, _only_value(table, "model") or run_id[:8], split)
 
 
 def _named(table: pl.DataFrame, name: str, split: str) -> pl.DataFrame:
     return table.with_columns(model=pl.lit(name), split=pl.lit(split))
-
-
-def _model_of(table: pl.DataFrame) -> str | None:
-    return _only_value(table, "model")
 
 
 def _only_value(table: pl.DataFrame, column: str) -> str | None:
@@ -94,52 +117,75 @@ def _split_of(table: pl.DataFrame, path: Path, splits: Sequence[str]) -> str:
     return _only_value(table, "split") or (named[0] if named else splits[0])
 
 
-def load_models(
-    texts: Iterable[str], splits: Sequence[str], data_dir: Path, device: str = "cpu", batch_size: int = 512
-) -> dict[str, dict[str, list[pl.DataFrame]]]:
-    """{name: {split: one table per seed}} in the order given.
+def load_models(texts: Iterable[str], loader: Loader) -> dict[str, dict[str, list[pl.DataFrame]]]:
+    """{name: {split: one table per seed}} in the order given; each text is a `Source`.
 
-    Sources of the same name are seeds of one model if their seeds differ and are known; otherwise each gets its
+    Models of the same name count as seeds of one if their seeds are known and differ; otherwise each gets its
     folder's name in front.
+
+    Raises:
+        ValueError: see `Loader.tables`; nothing on the splits asked for; one seed twice within one source.
     """
-    loaded = [(text, load_tables(Source.parse(text), splits, data_dir, device, batch_size)) for text in texts]
-    by_name: dict[str, list[tuple[str, list[pl.DataFrame]]]] = {}
-    for text, tables in loaded:
+    by_name: dict[str, list[tuple[Source, list[pl.DataFrame]]]] = {}
+    for source in map(Source.parse, texts):
+        tables = [table for where in source.wheres for table in loader.tables(where)]
         if tables:
-            by_name.setdefault(tables[0]["model"][0], []).append((text, tables))
+            by_name.setdefault(source.name or tables[0]["model"][0], []).append((source, tables))
     models: dict[str, dict[str, list[pl.DataFrame]]] = {}
     for name, members in by_name.items():
-        if len(members) > 1 and not _are_seeds(members):
+        all_seeds = _are_seeds([t for _, tables in members for t in tables])
+        if len(members) > 1 and not all_seeds:
             logger.info(f"several models called {name} without seeds of their own: told apart by where they are")
-            for own, (_, tables) in zip(_own_names(name, members), members, strict=True):
-                _collect(models, own, tables)
-            continue
-        for _, tables in members:
-            _collect(models, name, tables)
+        own = [name] * len(members) if all_seeds else _own_names(name, [source for source, _ in members])
+        for new_name, (source, tables) in zip(own, members, strict=True):
+            _refuse_equal_seeds(source, tables)
+            for table in tables:
+                split = table["split"][0]
+                models.setdefault(new_name, {}).setdefault(split, []).append(_named(table, new_name, split))
     if not models:
-        raise ValueError(f"nothing to compare on {', '.join(splits)}")
+        raise ValueError(f"nothing to compare on {', '.join(loader.splits)}")
     return models
 
 
-def _are_seeds(members: list[tuple[str, list[pl.DataFrame]]]) -> bool:
+def _seeds_by_split(tables: Iterable[pl.DataFrame]) -> list[list[int | None]]:
+    seen: dict[str, list[int | None]] = {}
+    for table in tables:
+        seen.setdefault(table["split"][0], []).append(seed_of(table))
+    return list(seen.values())
+
+
+def _are_seeds(tables: Iterable[pl.DataFrame]) -> bool:
     """Whether every split's tables have known and different seeds (files of one model on two splits do)."""
-    seen: dict[str, list[object]] = {}
-    for _, tables in members:
-        for t in tables:
-            seen.setdefault(t["split"][0], []).append(t["seed"][0] if "seed" in t.columns else None)
-    return all(len(s) == 1 or (None not in s and len(set(s)) == len(s)) for s in seen.values())
+    return all(len(s) == 1 or (None not in s and len(set(s)) == len(s)) for s in _seeds_by_split(tables))
 
 
-def _own_names(name: str, members: list[tuple[str, list[pl.DataFrame]]]) -> list[str]:
-    folders = [Path(Source.parse(text).where).resolve().parent.name for text, _ in members]
+def _refuse_equal_seeds(source: Source, tables: Iterable[pl.DataFrame]) -> None:
+    for seeds in _seeds_by_split(tables):
+        known = [s for s in seeds if s is not None]
+        if len(set(known)) < len(known):
+            raise ValueError(f"{','.join(source.wheres)}: expected one model trained from different seeds, got seeds "
+                             f"{seeds}. Give models that are not seeds of one as separate arguments.")  # fmt: skip
+
+
+def _own_names(name: str, sources: Sequence[Source]) -> list[str]:
+    folders = [Path(source.wheres[0]).resolve().parent.name for source in sources]
+    if len(sources) == 1:
+        return [name]
     if len(set(folders)) == len(folders):
         return [f"{folder}/{name}" for folder in folders]
-    return [f"{name} ({i})" for i in range(1, len(members) + 1)]
+    return [f"{name} ({i})" for i in range(1, len(sources) + 1)]
 
 
-def _collect(models: dict[str, dict[str, list[pl.DataFrame]]], name: str, tables: list[pl.DataFrame]) -> None:
-    for table in tables:
-        models.setdefault(name, {}).setdefault(table["split"][0], []).append(table)
+def phase1_beside(texts: Iterable[str]) -> list[str]:
+    """The phase1_best that lies beside each checkpoint or prediction file, a baseline of its own: those that exist."""
+    found: dict[str, None] = {}
+    for where in (where for text in texts for where in Source.parse(text).wheres):
+        path = Path(where)
+        rest = "pt" if path.suffix == ".pt" else path.name.partition(".")[2]
+        beside = path.with_name(f"{PHASE1}.{rest}")
+        if path.suffix in (".pt", *TABLE_SUFFIXES) and beside.is_file():
+            found[str(beside)] = None
+    return list(found)
 
 
 def prior_of(
@@ -168,10 +214,10 @@ def _same_data(samples: pl.DataFrame | None, table: pl.DataFrame) -> bool:
 
 def cached_baselines(
     data_dir: Path, splits: Sequence[str], cache_dir: Path, names: Sequence[str] = tuple(baselines.BASELINES)
-) -> dict[str, dict[str, pl.DataFrame]]:
-    """Baseline tables on the splits, fitted once per dataset (by content) and kept under `cache_dir`."""
-    datasets = {split: load_split(data_dir, split) for split in SPLITS}
-    content = "|".join([str(BASELINE_VERSION), *(d.fingerprint for d in datasets.values())])
+) -> dict[str, dict[str, list[pl.DataFrame]]]:
+    """Baselines as `load_models` gives models, fitted once per dataset (by content) and kept under `cache_dir`."""
+    fingerprints = [load_split(data_dir, split).fingerprint for split in SPLITS]
+    content = "|".join([str(BASELINE_VERSION), *fingerprints])
     folder = Path(cache_dir) / f"baselines-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     files = {name: {split: folder / f"{name}.{split}.parquet" for split in splits} for name in names}
     complete = folder / "complete"
@@ -179,7 +225,7 @@ def cached_baselines(
     missing = [name for name in names if not {f"{name}.{split}" for split in splits} <= done]
     if missing:
         logger.info(f"fitting baselines {', '.join(missing)}")
-        arrays = {split: as_baseline_split(d) for split, d in datasets.items()}
+        arrays = {split: baseline_split(data_dir, split) for split in SPLITS}
         found = baselines.fit_baselines(arrays["train"], arrays["val"], {s: arrays[s] for s in splits}, missing)
         for name, by_split in found.items():
             for split, table in by_split.items():
@@ -187,5 +233,5 @@ def cached_baselines(
         folder.mkdir(parents=True, exist_ok=True)
         done |= {f"{name}.{split}" for name in missing for split in splits}
         complete.write_text("\n".join(sorted(done)) + "\n", encoding="utf-8")
-    kept = {n: {s: read_predictions(p) for s, p in by_split.items() if p.is_file()} for n, by_split in files.items()}
+    kept = {n: {s: [read_predictions(p)] for s, p in by_split.items() if p.is_file()} for n, by_split in files.items()}
     return {name: by_split for name, by_split in kept.items() if by_split}

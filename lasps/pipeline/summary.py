@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.datasets.loading import load_split
-from lasps.data.datasets.samples import SampleDataset
+from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.window_dataset import WindowDataset
+from lasps.data.labels import classify
 from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_baselines
 from lasps.evaluation.metrics import summary
 from lasps.evaluation.predictions import write_predictions
 from lasps.evaluation.significance import day_difference
-from lasps.pipeline.validation import Validation, log_validation, open_checkpoint, validate_checkpoint
+from lasps.pipeline.validation import Validation, log_validation, open_checkpoint, predictions_path, validate_checkpoint
 from lasps.tracking import Tracker
 
 CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")
@@ -26,6 +28,7 @@ SPLITS = ("val", "test")
 PAIRS = (("phase3_final", "phase2_best"), ("phase1_best", "phase2_best"))
 PAIR_METRICS = ("accuracy", "log_loss")
 SUMMARY_BASELINES = tuple(name for name in QUICK_BASELINES if name != "sector_prior")
+CLOSE = 3  # column of rows/bars.npy: open, high, low, close, volume
 Tables = dict[str, dict[str, pl.DataFrame]]
 
 
@@ -38,7 +41,7 @@ def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker
         results[name] = {}
         for split in SPLITS:
             validation = validate_checkpoint(checkpoint, data_dir, split, device, batch_size)
-            write_predictions(validation.table, output_dir / "predictions" / f"{name}.{split}.parquet")
+            write_predictions(validation.table, predictions_path(checkpoint.path, name, split))
             log_validation(validation, tracker)
             results[name][split] = validation
     return results
@@ -46,13 +49,25 @@ def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker
 
 def baseline_tables(data_dir: Path, names: Iterable[str] = SUMMARY_BASELINES) -> Tables:
     """Prediction tables of baselines fitted on train, for val and test."""
-    train, val, test = (as_baseline_split(load_split(data_dir, split)) for split in ("train", "val", "test"))
+    train, val, test = (baseline_split(data_dir, split) for split in ("train", "val", "test"))
     return fit_baselines(train, val, {"val": val, "test": test}, names)
 
 
-def as_baseline_split(dataset: SampleDataset) -> BaselineSplit:
-    """A dataset as the plain arrays that baselines take."""
-    return BaselineSplit(dataset.samples, dataset.last_day_features(), dataset.labels, dataset.sector_ids)
+def baseline_split(data_dir: Path, split: str) -> BaselineSplit:
+    """A split as the plain arrays that baselines take."""
+    dataset, description = load_split(data_dir, split), read_description(data_dir)
+    past_return, known_labels = None, None
+    if description is not None and isinstance(dataset, WindowDataset):
+        past_return, known_labels = past_outcomes(dataset, description["horizon"], description["threshold"])
+    return BaselineSplit(dataset.samples, dataset.last_day_features(), dataset.labels, dataset.sector_ids, past_return,
+                         known_labels)
+
+
+def past_outcomes(dataset: WindowDataset, horizon: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """((N,) return over the last `horizon` traded rows up to each window's last, (N,) its class: the label of then)."""
+    close = dataset.bars[:, CLOSE]
+    now, then = (close[rows].astype(np.float64) for rows in (dataset.ends, dataset.ends - horizon))
+    return now / then - 1, classify(then, now, threshold).astype(np.int64)
 
 
 def summarize(validations: dict[str, dict[str, Validation]], baselines: Tables) -> dict[str, Any]:

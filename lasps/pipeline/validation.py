@@ -70,6 +70,7 @@ class Validation:
     metrics: dict[str, Any]
     fingerprint: str
     """of the split's data"""
+    without_flagged: bool = False
 
 
 def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, device: str = "cpu",
@@ -98,7 +99,12 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     raw = table.select(RAW_P_COLUMNS).to_numpy()
     loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(), gamma, weights)))
     metrics = summary(table, prior) | {"loss": loss, "checkpoint": str(checkpoint.path), "split": split}
-    return Validation(checkpoint, split, table, prior, metrics, dataset.fingerprint)
+    return Validation(checkpoint, split, table, prior, metrics, dataset.fingerprint, without_flagged)
+
+
+def predictions_path(checkpoint: Path, name: str, split: str) -> Path:
+    """Where a validation keeps its prediction table: predictions/NAME.SPLIT.parquet beside the checkpoint."""
+    return checkpoint.parent / "predictions" / f"{name}.{split}.parquet"
 
 
 def unflagged(table: pl.DataFrame, samples: pl.DataFrame | None) -> pl.DataFrame:
@@ -183,15 +189,20 @@ def print_block(validation: Validation) -> None:
 
 
 def log_validation(validation: Validation, tracker: Tracker | None) -> None:
-    """Add the validation to the run that made the checkpoint: metrics per split, class and sector, predictions."""
-    run_id = (validation.checkpoint.meta.get("mlflow") or {}).get("run_id")
-    if run_id is None or tracker is None or isinstance(tracker, NullTracker):
+    """Log metrics per split, class and sector, pictures and the prediction table to the run that made the checkpoint.
+
+    A checkpoint that no run made, or a validation without the flagged samples, gets a run of its own.
+    """
+    if tracker is None or isinstance(tracker, NullTracker):
         return
+    name, run_id = validation.checkpoint.name, (validation.checkpoint.meta.get("mlflow") or {}).get("run_id")
+    if run_id is None or validation.without_flagged:
+        name, run_id = f"validate {name}" + (" without flagged" if validation.without_flagged else ""), None
     split, sectors = validation.split, by_sector(validation.table, validation.prior)
     metrics = flat_metrics(validation.metrics, f"{split}/")
     for sector, m in sectors.items():
         metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
-    with tracker.run(validation.checkpoint.name, resume_id=run_id) as run, \
+    with tracker.run(name, resume_id=run_id) as run, \
             tempfile.TemporaryDirectory() as folder:
         run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
                         profile={"n": len(validation.table)})

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from lasps.evaluation import metrics
-from lasps.evaluation.baselines import BASELINES, BaselineSplit, fit_baselines, known_outcomes, outcome_history
+from lasps.evaluation.baselines import BASELINES, BaselineSplit, fit_baselines
 from lasps.evaluation.predictions import P_COLUMNS
 
 
@@ -28,9 +28,9 @@ def make_split(n_days, first_day, seed, n_stocks=40, features=True):
     })  # fmt: skip
     labels = np.where(returns >= 0.03, 2, np.where(returns <= -0.03, 0, 1)).astype(np.int64)
     sectors = np.tile(np.arange(n_stocks) % 4, n_days).astype(np.int64)
-    return BaselineSplit(
-        samples, np.c_[x, np.log(volatility).astype(np.float32)] if features else None, labels, sectors
-    )
+    past = volatility * rng.normal(size=n)
+    x = np.c_[x, np.log(volatility).astype(np.float32)] if features else None
+    return BaselineSplit(samples, x, labels, sectors, past, np.where(past >= 0.03, 2, np.where(past <= -0.03, 0, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -70,24 +70,23 @@ def test_volatility_bins_are_quantiles_of_train_with_their_class_shares(tables, 
     np.testing.assert_allclose(wild, np.tile(expected, (len(wild), 1)))
 
 
-def test_the_known_label_is_the_one_whose_last_day_is_today(market):
-    train = market[0]
-    known = known_outcomes(train.samples, outcome_history([train]))["known_label"]
-    codes, dates = train.samples["code"], train.samples["date"]
-    row = next(i for i in range(2000, 4000) if codes[i] == "000005")
-    earlier = next(i for i in range(row) if codes[i] == "000005" and dates[i] == dates[row] - dt.timedelta(days=5))
-    assert known[row] == train.labels[earlier]
-    assert known[:40].null_count() == 40
+def test_persistence_knows_how_often_each_class_followed_each(tables, market):
+    train, _, test = market
+    after_buy = train.labels[train.known_labels == 2]
+    expected = (np.bincount(after_buy, minlength=3) + 20 * np.array(metrics.class_frequencies(train.labels))) / (
+        len(after_buy) + 20)  # fmt: skip
+    p = tables["persistence"]["test"].select(P_COLUMNS).to_numpy()[np.flatnonzero(test.known_labels == 2)[0]]
+    np.testing.assert_allclose(p, expected)
 
 
 def test_no_forecast_depends_on_the_outcome_it_forecasts(market):
     train, val, test = market
     shuffled = BaselineSplit(test.samples.with_columns(forward_return=pl.lit(0.5), forward_return_skip1=pl.lit(0.5)),
-                             test.features, np.zeros_like(test.labels), test.sector_ids)  # fmt: skip
-    first = test.samples["date"] < test.samples["date"].min() + dt.timedelta(days=5)
+                             test.features, np.zeros_like(test.labels), test.sector_ids, test.past_return,
+                             test.known_labels)
     a, b = (fit_baselines(train, val, {"test": s}, [n for n in BASELINES if n != "lightgbm"]) for s in (test, shuffled))
     for name in a:
-        cut = [t[name]["test"].filter(first).select(P_COLUMNS) for t in (a, b)]
+        cut = [t[name]["test"].select(P_COLUMNS) for t in (a, b)]
         assert cut[0].equals(cut[1]), name
 
 
@@ -95,7 +94,7 @@ def test_rank_signals_rank_and_leave_the_probabilities_to_the_prior(tables, mark
     table = tables["minus_volatility_20"]["test"]
     assert (table["score"] == -table["volatility_20"]).all()
     assert table["p_hold"].n_unique() == 1
-    assert tables["minus_return_5"]["test"]["score"].is_nan().sum() == 5 * 40
+    assert (tables["minus_return_5"]["test"]["score"].to_numpy() == -market[2].past_return).all()
 
 
 def test_data_without_dates_keeps_the_baselines_that_need_none():

@@ -38,37 +38,62 @@ def write(folder, name, **how):
     return str(write_predictions(make_forecast(n_days=30, market_seed=1, **how), folder / name))
 
 
+def load(texts, data_dir, splits=("test",)):
+    return comparing.load_models(texts, comparing.Loader(splits, data_dir))
+
+
 def test_a_name_of_ones_own_stands_before_the_path(tmp_path):
-    path = write(tmp_path, "a=b.parquet", model="m")
-    assert comparing.Source.parse(f"mine={path}") == comparing.Source(path, "mine")
-    assert comparing.Source.parse(path) == comparing.Source(path)
+    path = write(tmp_path, "a=b,c.parquet", model="m")
+    assert comparing.Source.parse(f"mine={path}") == comparing.Source((path,), "mine")
+    assert comparing.Source.parse(path) == comparing.Source((path,))
+    assert comparing.Source.parse("mine=a.pt,b.pt") == comparing.Source(("a.pt", "b.pt"), "mine")
+    with pytest.raises(ValueError, match="one of them is empty"):
+        comparing.Source.parse("mine=a.pt,")
+
+
+def test_several_files_of_one_argument_are_seeds_even_if_nobody_knows_which(tmp_path, data_dir):
+    paths = [write(tmp_path, f"{s}.parquet", seed=s) for s in (1, 2)]
+    models = load([f"mine={','.join(paths)}"], data_dir)
+    assert {n: [t["model"][0] for t in s["test"]] for n, s in models.items()} == {"mine": ["mine", "mine"]}
+    unknown = [write_predictions(pl.read_parquet(p).drop("seed"), tmp_path / f"u{i}.parquet") for i, p in
+               enumerate(paths)]  # fmt: skip
+    assert len(load([",".join(map(str, unknown))], data_dir)["m"]["test"]) == 2
+    with pytest.raises(ValueError, match="trained from different seeds"):
+        load([f"{paths[0]},{paths[0]}"], data_dir)
+
+
+def test_the_phase1_best_beside_a_model_is_found(tmp_path):
+    for name in ("phase1_best.test.parquet", "phase2_best.test.parquet", "phase1_best.pt", "other.pt"):
+        (tmp_path / name).touch()
+    texts = [f"a={tmp_path}/phase2_best.test.parquet,{tmp_path}/phase2_best.val.parquet", f"{tmp_path}/other.pt", "0f"]
+    assert comparing.phase1_beside(texts) == [f"{tmp_path}/phase1_best.test.parquet", f"{tmp_path}/phase1_best.pt"]
 
 
 def test_files_of_one_name_and_different_seeds_are_seeds(tmp_path, data_dir):
     paths = [write(tmp_path, f"{s}.parquet", seed=s) for s in (1, 2)]
-    models = comparing.load_models(paths, ["test"], data_dir)
+    models = load(paths, data_dir)
     assert {n: len(t["test"]) for n, t in models.items()} == {"m": 2}
 
 
 def test_files_of_one_name_and_one_seed_are_told_apart_by_folder(tmp_path, data_dir):
     paths = [write(tmp_path / folder, "p.parquet") for folder in ("old", "new")]
-    assert list(comparing.load_models(paths, ["test"], data_dir)) == ["old/m", "new/m"]
+    assert list(load(paths, data_dir)) == ["old/m", "new/m"]
 
 
 def test_two_splits_of_one_model_are_one_model(tmp_path, data_dir):
     test = write(tmp_path, "m.test.parquet")
     val = make_forecast(n_days=30, market_seed=1, start="2023-01-02").with_columns(split=pl.lit("val"))
     paths = [test, str(write_predictions(val, tmp_path / "v.parquet"))]
-    models = comparing.load_models(paths, ["val", "test"], data_dir)
+    models = load(paths, data_dir, ("val", "test"))
     assert set(models["m"]) == {"val", "test"}
 
 
 def test_what_is_no_model_is_refused_with_what_was_expected(tmp_path, data_dir):
     with pytest.raises(ValueError, match="expected a checkpoint"):
-        comparing.load_models([str(tmp_path / "nothing")], ["test"], data_dir)
+        load([str(tmp_path / "nothing")], data_dir)
     mixed = pl.concat([make_forecast(n_days=25), make_forecast(n_days=25, start="2020-01-01", model="other")])
     with pytest.raises(ValueError, match="one model on one split"):
-        comparing.load_models([str(write_predictions(mixed, tmp_path / "x.parquet"))], ["test"], data_dir)
+        load([str(write_predictions(mixed, tmp_path / "x.parquet"))], data_dir)
 
 
 def test_the_prior_is_the_datasets_only_for_the_datasets_own_rows(tmp_path, data_dir):
@@ -87,7 +112,7 @@ def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(baselines, "fit_baselines", lambda *a, **k: pytest.fail("fitted again"))
     again = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
     assert set(again) == {"prior", "volatility_bins"}
-    assert again["volatility_bins"]["test"].equals(first["volatility_bins"]["test"])
+    assert again["volatility_bins"]["test"][0].equals(first["volatility_bins"]["test"][0])
 
 
 def run(monkeypatch, *arguments):

@@ -24,7 +24,7 @@ def table(skill, seed=0, **more):
 def result():
     flat = table(0.0).with_columns(p_sell=pl.lit(PRIOR[0]), p_hold=pl.lit(PRIOR[1]), p_buy=pl.lit(PRIOR[2]))
     models = {name: {s: [table(skill)] for s in ("test", "val")} for name, skill in (("weak", 0.2), ("strong", 1.0))}
-    baselines = {"lightgbm": {"test": table(0.9)}, "volatility_bins": {"test": flat, "val": flat}}
+    baselines = {"lightgbm": {"test": [table(0.9)]}, "volatility_bins": {"test": [flat], "val": [flat]}}
     return compare(models, prior=PRIOR, baselines=baselines)
 
 
@@ -74,6 +74,14 @@ def test_models_are_compared_on_the_rows_they_share():
     assert found["models"]["a"]["test"]["n"] == found["models"]["b"]["test"]["n"] == 59 * 60
     assert found["rows"]["test"]["a"] == {"own": 3600, "compared": 3540}
     assert any("60 of 3,600 rows of a" in n and "000003" in n for n in found["notes"])
+
+
+def test_rows_that_one_seed_lacks_are_counted_and_that_seed_is_named():
+    whole, short = table(0.5, seed=1), table(0.5, seed=2).filter(pl.col("code") != "000003")
+    found = compare({"a": {"test": [whole, short]}, "b": {"test": [whole]}}, prior=PRIOR)
+    assert found["rows"]["test"] == {n: {"own": 3600, "compared": 3540} for n in "ab"}
+    assert [n.split(" are not")[0] for n in found["notes"]] == [
+        "test: 60 of 3,600 rows of a (seed 1)", "test: 60 of 3,600 rows of b"]  # fmt: skip
 
 
 def test_without_training_frequencies_the_prior_is_in_sample_and_says_so():

@@ -13,7 +13,7 @@ def result():
     days = {"n_days": 40, "n_stocks": 100, "market_seed": 2}
     models = {"phase3_final": {"test": [make_forecast(skill=0.3, **days)]},
               "<b>phase2</b>": {"test": [make_forecast(skill=0.9, **days)]}}  # fmt: skip
-    baselines = {"lightgbm": {"test": make_forecast(skill=1.0, **days)}}
+    baselines = {"lightgbm": {"test": [make_forecast(skill=1.0, **days)]}}
     return compare(models, prior=(0.3, 0.4, 0.3), prior_source="dataset.json", baselines=baselines,
                    sector_names=["Food", "Steel", "Banks"])  # fmt: skip
 

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 import torch
 
+from lasps.data.labels import make_labels
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.forecast import forecast
 from lasps.pipeline.phases import PhaseOptions, run_phases
-from lasps.pipeline.summary import baseline_tables, print_summary, summarize, validate_all
+from lasps.pipeline.summary import baseline_split, baseline_tables, print_summary, summarize, validate_all
 from lasps.pipeline.validation import open_checkpoint, unflagged, validate_checkpoint
 from lasps.training.checkpoints import load_checkpoint
 from tests.pipeline.conftest import Job
@@ -62,6 +63,18 @@ def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.Capt
     print_summary(content)
     printed = capsys.readouterr().out
     assert "oracle" in printed and "phase2_best minus phase1_best: accuracy" in printed
+
+
+def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> None:
+    split = baseline_split(job.data_dir, "test")
+    panel = job.market.panel.sort("code", "date").with_columns(
+        past=(pl.col("close") / pl.col("close").shift(5) - 1).over("code")).with_columns(pl.col("date").cast(pl.Date))
+    known = split.samples.join(panel, on=["code", "date"], how="left", maintain_order="left")
+    np.testing.assert_allclose(split.past_return, known["past"], rtol=1e-6)
+    labels = make_labels(panel).select("label", "label_cut_short", day="label_end").with_columns(code=panel["code"])
+    own = split.samples.with_columns(known=split.known_labels).join(
+        labels.filter(~pl.col("label_cut_short")), left_on=["code", "date"], right_on=["code", "day"], suffix="_then")
+    assert len(own) > 300 and (own["known"] == own["label_then"]).all()
 
 
 def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
