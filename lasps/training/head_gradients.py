@@ -50,7 +50,8 @@ def written_out_gradients(
         params, grads: fc1.weight (R, H, D), fc1.bias (R, H), fc2.weight (R, C, H), fc2.bias (R, C).
         x: (R, B, D). y: (R, B) int64. weight: (R, B), a sample's alpha_t / (real batch size); 0 for padding.
         gamma: the focal exponent, one number or (R, 1, 1); 0 is the cross entropy.
-        keep: (R, B, H) bool, hidden units that dropout leaves, or None. keep_rate: (R, 1, 1), their probability.
+        keep: (R, B, H), 1 for hidden units that dropout leaves and 0 for others, or None.
+        keep_rate: (R, 1, 1), the probability of a 1.
 
     Returns:
         (R,) sum over the batch of weight * (1 - p_t)^gamma * -log p_t.
@@ -66,7 +67,7 @@ def written_out_gradients(
     d_fc2 = torch.bmm(d_logits, hidden)
     grads["fc2.weight"].copy_(d_fc2 if keep is None else d_fc2.div_(keep_rate))
     torch.sum(d_logits, dim=2, out=grads["fc2.bias"])
-    d_hidden = torch.bmm(d_logits.mT, fc2).mul_(hidden > 0)  # a dropped unit is 0 as well
+    d_hidden = torch.bmm(d_logits.mT, fc2).mul_(hidden.sign_())  # 1 where positive, 0 where off or dropped
     torch.sum(d_hidden, dim=1, out=grads["fc1.bias"])
     grads["fc1.weight"].copy_(torch.bmm(d_hidden.mT, x))
     return loss

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from lasps.training.head_gradients import Gradients, written_out_gradients
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults (Loshchilov & Hutter 2019; Kingma & Ba 2015)
 SEGMENT_FLOATS = 2**21  # 8 MB of gathered features at a time: stays in the cache. Measured, flat around it
+NOISE_LEVELS = 2**16  # dropout probabilities are rounded to this grid, so that noise + keep rate is exact in float32
 NOISE_STREAM = 1  # keeps a sector's dropout noise apart from its order
 
 
@@ -67,8 +69,8 @@ def epoch_order(seed: int, sector: int, epoch: int, n: int) -> np.ndarray:
 class Segment:
     """T consecutive steps of the same active sectors: x (T, A, B, D), y, weight (T, A, B), noise (T, A, B, H) or None.
 
-    weight is a sample's alpha_t / (real size of its batch), 0 where a short batch is padded; sizes (T, A) the real
-    batch sizes; steps (T, A) the optimiser's step number, from 1.
+    weight is a sample's alpha_t / (real size of its batch), 0 where a short batch is padded; noise is uniform in
+    [0, 1); sizes (T, A) are the real batch sizes; steps (T, A) the optimiser's step number, from 1.
     """
 
     x: Tensor
@@ -80,6 +82,15 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def made_ahead(segments: Iterator[Segment]) -> Iterator[Segment]:
+    """The same segments; the next one is gathered in a thread of its own while this one trains."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, segments, None)
+        while (segment := coming.result()) is not None:
+            coming = maker.submit(next, segments, None)
+            yield segment
 
 
 class SectorBatches:
@@ -144,16 +155,17 @@ class SectorBatches:
         )
 
     def _noise(self, streams: list[np.random.SFC64], steps: int) -> Tensor | None:
-        """int16 (T, A, B, H), uniform over all 65,536 values: 4 numbers of each 64-bit draw."""
+        """(T, A, B, H), uniform over the NOISE_LEVELS multiples of 1 / NOISE_LEVELS: 4 numbers of each 64-bit draw."""
         if self.noise_width == 0:
             return None
         wanted = self.batch_size * self.noise_width
         draws = -(-wanted // 4)  # whole draws per step: where segments begin changes nothing
-        noise = np.empty((steps, len(streams), wanted), dtype=np.int16)
+        noise = np.empty((steps, len(streams), wanted), dtype=np.float32)
         for position, stream in enumerate(streams):
-            raw = stream.random_raw(steps * draws).view(np.int16).reshape(steps, draws * 4)
-            noise[:, position] = raw[:, :wanted]
-        return torch.from_numpy(noise).view(steps, len(streams), self.batch_size, self.noise_width).to(self.device)
+            raw = stream.random_raw(steps * draws).view(np.uint16).reshape(steps, draws * 4)
+            np.multiply(raw[:, :wanted], np.float32(1 / NOISE_LEVELS), out=noise[:, position])
+        shape = (steps, len(streams), self.batch_size, self.noise_width)
+        return torch.from_numpy(noise).view(shape).to(self.device, self.samples.features.dtype)
 
 
 class HeadStack:
@@ -196,17 +208,22 @@ class HeadStack:
         self.pull = None if not pull.any() else pull.to(device, dtype)
         gammas = [s.gamma for s in self.settings]
         self.gamma = None if len(set(gammas)) == 1 else per_setting(gammas).unsqueeze(2).to(device, dtype)
-        dropped = np.round(np.array([s.dropout for s in self.settings]) * 65536).clip(0, 65535)
-        self.keep_from = None if not dropped.any() else torch.from_numpy((dropped - 32768).astype(np.int16)).to(device)
-        self.keep_rate = per_setting((1 - dropped / 65536).tolist()).unsqueeze(2).to(device, dtype)
+        kept = 1 - np.round(np.array([s.dropout for s in self.settings]) * NOISE_LEVELS) / NOISE_LEVELS
+        self.drops = bool((kept < 1).any())
+        self.keep_rate = per_setting(kept.clip(1 / NOISE_LEVELS).tolist()).unsqueeze(2).to(device, dtype)
         self.grads, self.work = torch.zeros_like(self.params), torch.zeros_like(self.params)
         self.prefixes: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
+
+    @property
+    def updates(self) -> int:
+        """Head updates of an epoch."""
+        return int(self.batches.steps.sum()) * len(self.settings)
 
     def train_epoch(self, epoch: int) -> Tensor:
         """One epoch (from 1) of every row; returns the training criterion's sample means, (A, K) float64."""
         k = len(self.settings)
         total = torch.zeros(len(self.params), dtype=torch.float64, device=self.params.device)
-        for segment in self.batches.segments(epoch):
+        for segment in made_ahead(self.batches.segments(epoch)):
             rows = segment.x.shape[1] * k
             scale, offset = self._adamw_tables(segment.steps, rows)
             for t in range(len(segment)):
@@ -219,9 +236,8 @@ class HeadStack:
     def _gradients(self, segment: Segment, t: int, rows: int) -> Tensor:
         k = len(self.settings)
         keep = None
-        if self.keep_from is not None and segment.noise is not None:
-            noise = segment.noise[t].unsqueeze(1)
-            keep = (noise >= self.keep_from.view(1, k, 1, 1)).flatten(0, 1)
+        if self.drops and segment.noise is not None:  # u + keep rate reaches 1 with probability keep rate
+            keep = (segment.noise[t].unsqueeze(1) + self.keep_rate[:k]).floor_().flatten(0, 1)
         if rows not in self.prefixes:
             self.prefixes[rows] = self.layout.views(self.params[:rows]), self.layout.views(self.grads[:rows])
         return self.gradients(
@@ -255,8 +271,7 @@ class HeadStack:
         first.lerp_(grads, 1 - BETA1)
         second.mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)
         torch.sqrt(second, out=work)
-        torch.addcmul(offset, work, scale, out=work)
-        params.addcdiv_(first, work)
+        params.addcdiv_(first, work.mul_(scale).add_(offset))
 
     def rows_of(self, setting: int) -> Tensor:
         """(A, P), the heads of one setting (position in this stack), sharing memory."""

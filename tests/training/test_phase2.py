@@ -355,10 +355,10 @@ from lasps.training.phase2 import train_phase2
 from tests.training.test_phase2 import Market, loaders, make_trainer
 torch.set_num_threads(1)
 original = head_training.HeadTraining.train_epoch
-def train_epoch(self):
+def train_epoch(self, pool):
     if self.epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    original(self)
+    original(self, pool)
 head_training.HeadTraining.train_epoch = train_epoch
 train_phase2(make_trainer(), loaders(Market()), 6, 1e-3, val_loaders=loaders(Market(seed=2)), resume_dir=sys.argv[1])
 """

@@ -172,6 +172,17 @@ def test_many_settings_side_by_side_are_each_alone():
     assert set(train_heads(data, chosen)[5].heads) == {0, 1}
 
 
+def test_the_number_of_threads_changes_no_bit_and_is_as_before_afterwards():
+    data = head_market([300, 150, 33, 7], dtype=torch.float32)
+    chosen = [replace(BASE, epochs=3, dropout=0.2, lr=lr) for lr in np.geomspace(1e-4, 1e-2, 40)]
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(train_heads(data, chosen))
+        assert torch.get_num_threads() == threads
+    assert all(same_bits(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_each_epoch_has_an_order_of_its_own_that_depends_on_seed_sector_and_epoch_alone():
     order = epoch_order(1, 2, 3, 50)
     assert sorted(order) == list(range(50))
