@@ -23,6 +23,8 @@ from experiments._cli import (
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 
+OPTIONS = {"l2_sp": "pull to the start", "weight_decay": "AdamW's", "dropout": "of the heads' hidden units",
+           "focal_gamma": "exponent of the focal loss, 0 is the cross-entropy"}
 DEFAULTS = THREE_PHASE_CONFIG["phase2_sector_heads"]
 
 
@@ -35,7 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive_int, default=None, help=f"default {DEFAULTS['epochs_per_sector']}")
     parser.add_argument("--lr", type=positive_float, default=None, help=f"default {DEFAULTS['lr']:g}")
     parser.add_argument("--min-samples", type=positive_int, default=None, help=f"default {DEFAULTS['min_samples']}")
-    parser.add_argument("--l2-sp", type=float, default=None, help=f"pull to the start, default {DEFAULTS['l2_sp']:g}")
+    for name, what in OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=None,
+                            help=f"{what}, default {DEFAULTS[name]:g}")
     add_holdout_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--resume", action="store_true", help="accepted for symmetry: Phase 2 always goes on by itself")
@@ -47,8 +51,8 @@ def parse_args() -> argparse.Namespace:
 
 def overrides_of(args: argparse.Namespace) -> dict[str, float | int | None]:
     """Phase 2's hyperparameters: a flag wins over the study, the study over the config."""
-    given = {"epochs_per_sector": args.epochs, "lr": args.lr, "min_samples": args.min_samples, "l2_sp": args.l2_sp,
-             "batch_size": args.batch_size}
+    given = {"epochs_per_sector": args.epochs, "lr": args.lr, "min_samples": args.min_samples,
+             "batch_size": args.batch_size} | {name: getattr(args, name) for name in OPTIONS}
     if args.study is None:
         return given
     from lasps.tuning import best_settings

@@ -87,8 +87,7 @@ def sector_heads(train: Split, val: Split, common: dict[str, Tensor], seed: int)
     start = {name: value.unsqueeze(0).repeat(SECTORS, *[1] * value.ndim) for name, value in common.items()}
     data = HeadData(train.samples(), start, val.samples())
     (result,) = train_heads(data, [settings])
-    judged = accept_heads(val.samples(), dict.fromkeys(result.best_heads, common), result.best_heads, settings.gamma,
-                          data.class_weights)  # fmt: skip
+    judged = accept_heads(data, result)
     return {s: head if judged[s].accepted else common for s, head in result.best_heads.items()}
 
 

@@ -66,6 +66,7 @@ THREE_PHASE_CONFIG = FrozenDict(
         l2_sp=1.0,
         weight_decay=0.0,
         dropout=0.1,
+        focal_gamma=TRAINING_CONFIG["focal_gamma"],  # the loss of the phases before; 0 is the cross-entropy
     ),
     phase3_finetune=FrozenDict(epochs=5, lr=1e-5, patience=5),  # the plan: 5 epochs at 1e-5
 )

@@ -41,7 +41,7 @@ def prediction_table(
     sector_ids: ArrayLike,
     probabilities: ArrayLike | None = None,
     logits: ArrayLike | None = None,
-    gamma: float = 0.0,
+    gamma: ArrayLike = 0.0,
     class_weights: ArrayLike | None = None,
     samples: pl.DataFrame | None = None,
     model: str | None = None,
@@ -56,6 +56,7 @@ def prediction_table(
         probabilities: (N, 3), already calibrated; or
         logits: (N, 3) of a model trained with FocalLoss(gamma, class_weights); p_* are then the corrected
             probabilities and raw_p_* the softmax.
+        gamma: one number, or (N,) where the model's heads were trained with different ones.
         samples: the dataset's samples.parquet (code, date, forward returns, ...); None for data without dates:
             a `row` column stands in, and intervals over days are then impossible.
         score: (N,) a ranking signal other than P(BUY) - P(SELL); NaN where unknown.

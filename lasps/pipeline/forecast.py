@@ -49,8 +49,8 @@ def forecast(checkpoint: Checkpoint, bars: pl.DataFrame, listing: pl.DataFrame, 
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
     series, charts, sectors = model_inputs(known, ends, data)
     logits = predict_in_batches(checkpoint, series, charts, sectors, data, device)
-    gamma, weights = checkpoint.calibration["focal_gamma"], checkpoint.calibration["class_weights"]
-    return forecast_table(known[ends], listing, corrected_probabilities(logits, gamma, weights))
+    p = corrected_probabilities(logits, checkpoint.gammas_of(sectors), checkpoint.calibration["class_weights"])
+    return forecast_table(known[ends], listing, p)
 
 
 def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
-from lasps.training.checkpoints import load_checkpoint, save_checkpoint
+from lasps.training.checkpoints import load_checkpoint, read_meta, save_checkpoint
+from lasps.training.phase2 import assert_untouched
 from lasps.training.trainer import ThreePhaseTrainer
 
 OUTPUT_OF = {1: "phase1_best", 3: "phase3_final", 2: "phase2_best"}
@@ -98,9 +99,13 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
         log_datasets(tracker, options, part, val)
         trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
                                     resume_dir=options.output_dir / ".resume", resume=options.resume)
+        before = trainer.state_dict()
         history = TRAIN[phase](trainer, part, val, config, options)
         meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
-        save_checkpoint(output, trainer.state_dict(), meta)
+        after = trainer.state_dict()
+        if phase == 2:
+            assert_untouched(before, after, accepted_sectors(history))
+        save_checkpoint(output, after, meta)
         tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")
         for figure_name, figure in training_figures(name, history).items():
             tracker.log_figure(figure, figure_name)
@@ -138,9 +143,16 @@ def train_sector_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: Sa
     heads = trainer.train_phase2(train_loaders, epochs_per_sector=config["epochs_per_sector"], lr=config["lr"],
                                  val_loaders={s: loader for s, loader in val_loaders.items() if s in train_loaders},
                                  l2_sp=config["l2_sp"], weight_decay=config["weight_decay"], dropout=config["dropout"],
+                                 gamma=config["focal_gamma"], start_gamma=gamma_of(input_checkpoint(2, options)),
                                  cache=options.cache)
     return {"best_epoch": heads.best_epoch, "val_log_loss": heads.val_log_loss, "accepted": heads.accepted,
+            "focal_gamma": heads.focal_gamma,
             "sectors": {str(sector): entry for sector, entry in heads.items()}}
+
+
+def accepted_sectors(history: dict[str, Any]) -> list[int]:
+    """The sectors whose head Phase 2 replaced."""
+    return [int(sector) for sector, entry in history["sectors"].items() if not entry["kept_start"]]
 
 
 TRAIN = {1: train_backbone, 3: finetune, 2: train_sector_heads}
@@ -245,7 +257,8 @@ def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, t
             "fingerprint": description.get("fingerprint", train.fingerprint),
             "chart_size": list(train.chart_size), "window": train.window,
             "train_class_frequencies": class_frequencies(train.labels)},
-        "calibration": {"focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS),
+        "calibration": {"focal_gamma": history.get("focal_gamma", TRAINING_CONFIG["focal_gamma"]),
+                        "class_weights": list(settings.CLASS_WEIGHTS),
                         "temperature": None},
         "metrics": {name: value for name, value in history.items() if isinstance(value, (int, float))},
         "history": history,
@@ -258,6 +271,12 @@ def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, t
 
 DATA_KEYS = ("universe", "features", "scaler", "window", "horizon", "threshold", "chart_size", "borders", "sectors",
              "source", "warm_up")
+
+
+def gamma_of(source: Path | None) -> float | list[float]:
+    """The focal exponent of a checkpoint's heads, one or one per sector; the config's where nothing is known."""
+    calibration = ((None if source is None else read_meta(source)) or {}).get("calibration", {})
+    return calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
 
 
 def class_frequencies(labels: np.ndarray) -> list[float]:

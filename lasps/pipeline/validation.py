@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from loguru import logger
+from numpy.typing import ArrayLike
 
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
@@ -42,9 +43,17 @@ class Checkpoint:
 
     @property
     def calibration(self) -> dict[str, Any]:
-        """The loss it was trained with: focal_gamma and class_weights; the project's own for a bare state_dict."""
+        """The loss it was trained with: focal_gamma (one, or one per sector) and class_weights.
+
+        The project's own for a bare state_dict.
+        """
         own = {"focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
         return own | {key: value for key, value in self.meta.get("calibration", {}).items() if value is not None}
+
+    def gammas_of(self, sector_ids: ArrayLike) -> np.ndarray:
+        """The focal exponent that each sample's head was trained with: float64 (N,)."""
+        gammas = np.broadcast_to(np.asarray(self.calibration["focal_gamma"], dtype=float), self.model.num_sectors)
+        return gammas[np.asarray(sector_ids)]
 
 
 def open_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:
@@ -89,15 +98,17 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     check_fits(checkpoint.model, dataset, checkpoint.path)
     warn_if_other_data(checkpoint, data_dir)
     found = predict(checkpoint.model, dataset, device, batch_size=batch_size, desc=f"{checkpoint.name} on {split}")
-    gamma, weights = checkpoint.calibration["focal_gamma"], checkpoint.calibration["class_weights"]
-    table = prediction_table(labels=found.labels, sector_ids=found.sector_ids, logits=found.logits, gamma=gamma,
-                             class_weights=weights, samples=dataset.samples, model=checkpoint.name, split=split,
+    weights = checkpoint.calibration["class_weights"]
+    table = prediction_table(labels=found.labels, sector_ids=found.sector_ids, logits=found.logits,
+                             gamma=checkpoint.gammas_of(found.sector_ids), class_weights=weights,
+                             samples=dataset.samples, model=checkpoint.name, split=split,
                              seed=checkpoint.meta.get("training", {}).get("seed"))
     if without_flagged:
         table = unflagged(table, dataset.samples)
     prior = training_prior(data_dir, dataset)
     raw = table.select(RAW_P_COLUMNS).to_numpy()
-    loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(), gamma, weights)))
+    loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(),
+                                      checkpoint.gammas_of(table["sector"].to_numpy()), weights)))
     metrics = summary(table, prior) | {"loss": loss, "checkpoint": str(checkpoint.path), "split": split}
     return Validation(checkpoint, split, table, prior, metrics, dataset.fingerprint, without_flagged)
 

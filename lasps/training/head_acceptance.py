@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lasps.evaluation.calibration import corrected_log_probabilities
-from lasps.training.head_data import HeadSamples
+from lasps.training.head_data import HeadData, HeadResult, HeadSamples
 
 BLOCK_DAYS = 10  # twice the label's horizon of 5 days: neighbouring blocks share at most their seam
 BLOCKS_WITHOUT_DATES = 10  # guess, not tuned; samples are assumed to lie in order of time
@@ -34,25 +34,19 @@ class Acceptance:
         return self.blocks >= 2 and self.gain > self.standard_error
 
 
-def accept_heads(
-    val: HeadSamples,
-    start: Mapping[int, Mapping[str, Tensor]],
-    heads: Mapping[int, Mapping[str, Tensor]],
-    gamma: float,
-    class_weights: tuple[float, ...],
-) -> dict[int, Acceptance]:
-    """Judge each sector's head against its start on the sector's val samples.
-
-    Args:
-        start, heads: sector -> parameters. A sector without val samples gets 0 blocks and is not accepted.
+def accept_heads(data: HeadData, result: HeadResult) -> dict[int, Acceptance]:
+    """Judge each trained sector's best head against its start on the sector's val samples, each corrected for the loss
+    it was trained with. A sector without val samples gets 0 blocks and is not accepted.
     """
-    rows, blocks = val.rows_by_sector(), blocks_of(val)
+    assert data.val is not None
+    rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
     judged = {}
-    for sector, head in heads.items():
+    for sector, head in result.best_heads.items():
         own = rows.get(sector, np.empty(0, dtype=np.int64))
-        features, labels = val.features[own], val.labels[own].numpy()
-        before = log_losses(logits_of(start[sector], features), labels, gamma, class_weights)
-        after = log_losses(logits_of(head, features), labels, gamma, class_weights)
+        features, labels = data.val.features[own], data.val.labels[own].numpy()
+        start, start_gamma = data.start_head(sector)
+        before = log_losses(logits_of(start, features), labels, start_gamma, data.class_weights)
+        after = log_losses(logits_of(head, features), labels, result.settings.gamma, data.class_weights)
         own_blocks = equal_blocks(len(own)) if blocks is None else blocks[own]
         judged[sector] = judge(before - after, own_blocks)
     return judged

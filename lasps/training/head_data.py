@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,13 +59,15 @@ class HeadData:
     """Everything a head is trained and judged on.
 
     train: samples to fit; start: parameter name -> (S, ...), the heads that training starts from and is pulled to
-    (`stacked_heads_of`); val: samples to choose on, or None; class_weights: the focal loss' alpha_t in label order.
+    (`stacked_heads_of`); val: samples to choose on, or None; class_weights: the focal loss' alpha_t in label order;
+    start_gamma: the focal exponent that the start heads were trained with, one number or one per sector.
     """
 
     train: HeadSamples
     start: Mapping[str, Tensor]
     val: HeadSamples | None = None
     class_weights: tuple[float, ...] = project_settings.CLASS_WEIGHTS
+    start_gamma: float | Sequence[float] = TRAINING_CONFIG["focal_gamma"]
 
     def __post_init__(self) -> None:
         width, classes = self.start["fc1.weight"].shape[-1], self.start["fc2.bias"].shape[-1]
@@ -87,6 +89,11 @@ class HeadData:
     def num_sectors(self) -> int:
         return len(self.start["fc1.weight"])
 
+    def start_head(self, sector: int) -> tuple[dict[str, Tensor], float]:
+        """A sector's start head by parameter name, and its focal exponent."""
+        gamma = np.broadcast_to(self.start_gamma, self.num_sectors)[sector]
+        return {name: value[sector] for name, value in self.start.items()}, float(gamma)
+
 
 @dataclass(frozen=True)
 class HeadSettings:
@@ -104,7 +111,7 @@ class HeadSettings:
     l2_sp: float = PHASE2["l2_sp"]
     weight_decay: float = PHASE2["weight_decay"]
     batch_size: int = PHASE2["batch_size"]
-    gamma: float = TRAINING_CONFIG["focal_gamma"]
+    gamma: float = PHASE2["focal_gamma"]
     dropout: float = PHASE2["dropout"]
     seed: int = TRAINING_CONFIG["seed"]
 

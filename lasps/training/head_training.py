@@ -105,11 +105,13 @@ class HeadTraining:
         self.trained = [self._sectors_of(setting) for setting in self.settings]
         self.val = None if data.val is None or len(data.val) == 0 else _on_device(data.val, self.device)
         self.val_rows = {} if data.val is None else data.val.rows_by_sector()
-        self.start_losses: dict[float, dict[int, float]] = {}
+        self.start_losses = self._losses_of_start()
         self.stacks = [stack for group in self._groups() for stack in self._stacks(group)]
         for result, sectors in zip(self.results, self.trained, strict=True):
             result.losses = {sector: [] for sector in sectors}
-            self._record_start(result, sectors)
+            if self.val is not None:
+                result.val_losses = {s: [self.start_losses[s]] for s in sectors if s in self.start_losses}
+                result.val_log_loss = [self._pooled(result)]
             self._snapshot(result, {sector: self.start[sector] for sector in sectors}, best=True)
 
     # ------------------------------------------------------------------------------------------------ set-up
@@ -219,7 +221,7 @@ class HeadTraining:
 
     def _pooled(self, result: HeadResult) -> float:
         """Mean over all val samples; sectors that are not trained count with their start."""
-        start = self.start_losses[result.settings.gamma]
+        start = self.start_losses
         total = sum(
             len(own) * (result.val_losses[sector][-1] if sector in result.val_losses else start[sector])
             for sector, own in self.val_rows.items()
@@ -265,24 +267,15 @@ class HeadTraining:
         else:
             result.heads = heads
 
-    def _record_start(self, result: HeadResult, sectors: list[int]) -> None:
-        """Epoch 0 of the val losses."""
-        if self.val is None or self.data.val is None:
-            return
-        gamma = result.settings.gamma
-        if gamma not in self.start_losses:
-            self.start_losses[gamma] = {
-                sector: float(self._start_losses(sector, own, gamma).mean()) for sector, own in self.val_rows.items()
-            }
-        start = self.start_losses[gamma]
-        result.val_losses = {sector: [start[sector]] for sector in sectors if sector in start}
-        result.val_log_loss = [self._pooled(result)]
-
-    def _start_losses(self, sector: int, own: np.ndarray, gamma: float) -> np.ndarray:
-        assert self.data.val is not None
-        head = self.layout.unpack(self.start[sector])
-        logits = logits_of(head, self.data.val.features[own])
-        return log_losses(logits, self.data.val.labels[own].numpy(), gamma, self.data.class_weights)
+    def _losses_of_start(self) -> dict[int, float]:
+        """sector -> mean corrected val log loss of the head it starts from: epoch 0."""
+        found = {}
+        for sector, own in self.val_rows.items():
+            head, gamma = self.data.start_head(sector)
+            logits = logits_of(head, self.data.val.features[own])  # type: ignore[union-attr]
+            labels = self.data.val.labels[own].numpy()  # type: ignore[union-attr]
+            found[sector] = float(log_losses(logits, labels, gamma, self.data.class_weights).mean())
+        return found
 
     # ------------------------------------------------------------------------------------------------ resume
 
@@ -291,7 +284,8 @@ class HeadTraining:
         """Digest of everything the result depends on."""
         digest = hashlib.sha256()
         settings = [asdict(setting) for setting in self.settings]
-        parts = [STATE_VERSION, settings, list(self.data.class_weights), self.device.type]
+        parts = [STATE_VERSION, settings, list(self.data.class_weights), self.device.type,
+                 np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist()]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for samples in (self.data.train, self.data.val):
             digest.update((_fingerprint(samples) if samples is not None else "none").encode())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from loguru import logger
-from torch import nn
+from torch import Tensor, nn
 
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings as project_settings
-from lasps.reproducibility import tensor_fingerprint
-from lasps.training.feature_cache import shared_samples, subset_of
+from lasps.training.feature_cache import shared_samples
 from lasps.training.head_acceptance import BLOCK_DAYS, BLOCKS_WITHOUT_DATES, Acceptance, accept_heads
 from lasps.training.head_data import HeadData, HeadResult, HeadSettings, stacked_heads_of
 from lasps.training.head_training import train_heads
@@ -34,6 +33,8 @@ class Phase2History(dict[int, dict[str, Any]]):
     best_epoch: int = 0
     val_log_loss: list[float]
     accepted: int = 0
+    focal_gamma: float | list[float]
+    """The exponent that the heads are now trained with; one per sector where kept starts differ from new heads."""
 
 
 def train_phase2(
@@ -49,6 +50,7 @@ def train_phase2(
     dropout: float = PHASE2["dropout"],
     batch_size: int | None = None,
     gamma: float | None = None,
+    start_gamma: float | Sequence[float] | None = None,
     class_weights: tuple[float, ...] | None = None,
     seed: int | None = None,
     cache: bool | Path = True,
@@ -67,6 +69,8 @@ def train_phase2(
             over all sectors, and a head is accepted if its val gain exceeds one standard error over blocks of days,
             else the sector keeps the head it started from. Without it: all epochs, last weights, one warning.
         batch_size: overrides the loaders'.
+        gamma: the focal exponent that heads are trained with, 0 for the cross-entropy.
+        start_gamma: what the start heads were trained with, one number or one per sector; default: the trainer's.
         cache: keep shared features on disk (True: under resume_dir, or data/cache; a path: there), False: in memory.
         resume_dir: where the state after each epoch is kept until Phase 2 is over; a repeated call continues from it.
 
@@ -76,18 +80,19 @@ def train_phase2(
     model, device = trainer.model, torch.device(trainer.device)
     resume_dir = Path(resume_dir) if resume_dir is not None else getattr(trainer, "resume_dir", None)
     tracker = tracker if tracker is not None else getattr(trainer, "tracker", None)
+    trainers_gamma = getattr(trainer, "focal_gamma", TRAINING_CONFIG["focal_gamma"])
     chosen = HeadSettings(
         lr=lr, epochs=epochs_per_sector, min_samples=max(min_samples, 1), l2_sp=l2_sp, weight_decay=weight_decay,
         batch_size=batch_size or _batch_size_of(sector_loaders), dropout=dropout,
-        gamma=getattr(trainer, "focal_gamma", TRAINING_CONFIG["focal_gamma"]) if gamma is None else gamma,
+        gamma=trainers_gamma if gamma is None else gamma,
         seed=getattr(trainer, "seed", TRAINING_CONFIG["seed"]) if seed is None else seed,
     )
     class_weights = class_weights or getattr(trainer, "class_weights", None)
     logger.info("Phase 2: Sector Heads (backbone frozen)")
-    before = _fingerprint_without_sector_heads(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     data = head_data(
         model, sector_loaders, val_loaders, device=device, cache=cache, resume_dir=resume_dir,
-        class_weights=class_weights,
+        class_weights=class_weights, start_gamma=trainers_gamma if start_gamma is None else start_gamma,
     )
     _warn_of_small_sectors(sector_loaders, data, chosen.min_samples)
     if data.val is None:
@@ -95,8 +100,9 @@ def train_phase2(
     state_file = None if resume_dir is None else Path(resume_dir) / STATE_FILE
     (result,) = train_heads(data, [chosen], state_file=state_file, device=device, progress=True)
     history, judged = _history(data, result)
-    _write_heads(model, {s: result.best_heads[s] for s, entry in history.items() if not entry["kept_start"]})
-    assert _fingerprint_without_sector_heads(model) == before, "Phase 2 changed something beside the sector heads"
+    accepted = [sector for sector, entry in history.items() if not entry["kept_start"]]
+    _write_heads(model, {sector: result.best_heads[sector] for sector in accepted})
+    assert_untouched(before, model.state_dict(), accepted)
     _log(history, result, data, judged)
     if tracker is not None:
         _track(tracker, result)
@@ -114,6 +120,7 @@ def head_data(
     cache: bool | Path = True,
     resume_dir: Path | None = None,
     class_weights: tuple[float, ...] | None = None,
+    start_gamma: float | Sequence[float] = TRAINING_CONFIG["focal_gamma"],
 ) -> HeadData:
     """Shared features of train and val and the start heads: what `train_heads` takes.
 
@@ -133,7 +140,17 @@ def head_data(
             model, val, device=device, cache_dir=folder, with_days=True, desc="Phase 2: shared features, val"
         )
     heads: nn.ModuleList = model.sector_heads  # type: ignore[assignment]
-    return HeadData(samples, stacked_heads_of(heads), val_samples, class_weights or project_settings.CLASS_WEIGHTS)
+    weights = class_weights or project_settings.CLASS_WEIGHTS
+    return HeadData(samples, stacked_heads_of(heads), val_samples, weights, start_gamma)
+
+
+def assert_untouched(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sectors: Iterable[int]) -> None:
+    """Raise AssertionError unless everything but the heads of `sectors` is bitwise what it was."""
+    own = tuple(f"sector_heads.{sector}." for sector in sectors)
+    rest = [name for name in before if not name.startswith(own)]
+    moved = [name for name in rest if not torch.equal(before[name], after[name])]
+    if moved or before.keys() != after.keys():
+        raise AssertionError(f"Phase 2 may change the heads of sectors {sorted(sectors)} alone, it changed {moved[:3]}")
 
 
 def cache_folder(cache: bool | Path, resume_dir: Path | None = None) -> Path | None:
@@ -167,18 +184,11 @@ def _warn_of_small_sectors(sector_loaders: Mapping[int, Any], data: HeadData, mi
             logger.warning(f"Sector {sector}: {len(rows.get(sector, ()))} samples (skipping)")
 
 
-def _fingerprint_without_sector_heads(model: nn.Module) -> str:
-    return tensor_fingerprint(subset_of(model.state_dict(), without=("sector_heads.",)))
-
-
 # ------------------------------------------------------------------------------------------------ what is kept
 
 
 def _history(data: HeadData, result: HeadResult) -> tuple[Phase2History, dict[int, Acceptance]]:
-    judged: dict[int, Acceptance] = {}
-    if data.val is not None:
-        start = {s: {name: value[s] for name, value in data.start.items()} for s in result.best_heads}
-        judged = accept_heads(data.val, start, result.best_heads, result.settings.gamma, data.class_weights)
+    judged: dict[int, Acceptance] = {} if data.val is None else accept_heads(data, result)
     counts = np.bincount(data.train.sector_ids.numpy(), minlength=data.num_sectors)
     history = Phase2History()
     for sector in sorted(result.losses):
@@ -195,11 +205,14 @@ def _history(data: HeadData, result: HeadResult) -> tuple[Phase2History, dict[in
         }
     history.best_epoch, history.val_log_loss = result.best_epoch, result.val_log_loss
     history.accepted = sum(not entry["kept_start"] for entry in history.values())
+    gammas = np.broadcast_to(data.start_gamma, data.num_sectors).astype(float)
+    gammas[[sector for sector, entry in history.items() if not entry["kept_start"]]] = result.settings.gamma
+    history.focal_gamma = float(gammas[0]) if len(set(gammas)) == 1 else gammas.tolist()
     return history, judged
 
 
 @torch.no_grad()
-def _write_heads(model: nn.Module, heads: Mapping[int, Mapping[str, torch.Tensor]]) -> None:
+def _write_heads(model: nn.Module, heads: Mapping[int, Mapping[str, Tensor]]) -> None:
     for sector, head in heads.items():
         own = dict(model.sector_heads[sector].named_parameters())  # type: ignore[index, union-attr]
         for name, value in head.items():

@@ -133,11 +133,11 @@ def _fitting(data: HeadData) -> HeadSettings:
 def forecast(data: HeadData, judged: HeadSamples, result: HeadResult | None) -> Forecast:
     """Corrected probabilities on `judged`, rows sorted by day, from the heads that Phase 2 would leave behind."""
     kept = {} if result is None else accepted_sectors(data, result)
-    gamma = DEFAULT.gamma if result is None else result.settings.gamma
     p = np.empty((len(judged), len(data.class_weights)))
     for sector, rows in judged.rows_by_sector().items():
-        head = result.best_heads[sector] if result is not None and sector in kept else \
-            {name: value[sector] for name, value in data.start.items()}
+        head, gamma = data.start_head(sector)
+        if result is not None and sector in kept:
+            head, gamma = result.best_heads[sector], result.settings.gamma
         p[rows] = corrected_probabilities(logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(),
                                           gamma, data.class_weights)
     dates, day = (np.empty(0), None) if judged.days is None else np.unique(judged.days, return_inverse=True)

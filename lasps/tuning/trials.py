@@ -124,10 +124,7 @@ class TrialRun:
 
 def accepted_sectors(data: HeadData, result: HeadResult) -> dict[int, Acceptance]:
     """The sectors whose head Phase 2 would keep, judged on `data.val`; the others keep their start."""
-    assert data.val is not None
-    start = {s: {name: value[s] for name, value in data.start.items()} for s in result.best_heads}
-    judged = accept_heads(data.val, start, result.best_heads, result.settings.gamma, data.class_weights)
-    return {sector: verdict for sector, verdict in judged.items() if verdict.accepted}
+    return {sector: verdict for sector, verdict in accept_heads(data, result).items() if verdict.accepted}
 
 
 def kept_log_loss(data: HeadData, result: HeadResult, kept: dict[int, Acceptance]) -> float:

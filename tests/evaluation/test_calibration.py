@@ -104,3 +104,11 @@ def test_the_temperature_fitted_on_val_undoes_overconfidence():
     overconfident = apply_temperature(p, 0.5)
     assert fit_temperature(overconfident, y) == pytest.approx(2.0, abs=0.1)
     np.testing.assert_allclose(apply_temperature(overconfident, 2.0), p, rtol=1e-9)
+
+
+def test_each_sample_can_have_a_gamma_of_its_own():
+    z = np.random.default_rng(0).normal(size=(6, 3))
+    gammas = np.array([0.0, 2.0, 2.0, 0.5, 0.0, 2.0])
+    found = corrected_probabilities(z, gammas)
+    for row, gamma in enumerate(gammas):
+        np.testing.assert_array_equal(found[row], corrected_probabilities(z[row], gamma))

@@ -1,5 +1,6 @@
 """The whole job once, tiny: data -> phases 1, 3, 2 -> validation -> summary -> forecast."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +90,32 @@ def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
         np.testing.assert_allclose(both[f"{name}_forecast"], both[name], atol=1e-5)
     order = (made["p_buy"] - made["p_sell"]).to_numpy()
     assert (np.diff(order) <= 0).all()
+
+
+def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path) -> None:
+    overrides = job.options.overrides | {"focal_gamma": 0.0, "l2_sp": 0.0, "weight_decay": 0.1, "batch_size": 8}
+    run_phases((2,), replace(job.options, output_dir=tmp_path, checkpoint=job.output_dir / "phase3_final.pt",
+                             overrides=overrides))
+    meta = json.loads((tmp_path / "phase2_best.json").read_text())
+    assert {name: meta["phase"][name] for name in ("focal_gamma", "l2_sp", "weight_decay", "batch_size")} == {
+        "focal_gamma": 0.0, "l2_sp": 0.0, "weight_decay": 0.1, "batch_size": 8}
+    sectors = meta["history"]["sectors"]
+    new = [int(sector) for sector, entry in sectors.items() if not entry["kept_start"]]
+    found = np.broadcast_to(meta["calibration"]["focal_gamma"], 20)
+    assert [s for s in range(20) if found[s] == 0.0] == new and len(new) < 20
+
+    gammas = [0.0 if sector % 2 else 2.0 for sector in range(20)]
+    meta["calibration"]["focal_gamma"] = gammas
+    (tmp_path / "phase2_best.json").write_text(json.dumps(meta))
+    checkpoint = open_checkpoint(tmp_path / "phase2_best.pt")
+    table = validate_checkpoint(checkpoint, job.data_dir, "test").table
+    same = (table["p_buy"] - table["raw_p_buy"]).abs().to_numpy() < 1e-9
+    np.testing.assert_array_equal(same, table["sector"].to_numpy() % 2 == 1)
+    day = table["date"].max()
+    made = forecast(checkpoint, job.market.panel, job.market.listing, day.isoformat())
+    both = table.filter(date=day).join(made, on=["code", "date"], suffix="_forecast")
+    assert len(both) > 0
+    np.testing.assert_allclose(both["p_buy_forecast"], both["p_buy"], atol=1e-5)
 
 
 def test_a_forecast_does_not_change_when_later_bars_arrive(job: Job) -> None:

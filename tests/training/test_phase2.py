@@ -15,7 +15,7 @@ from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import tensor_fingerprint
 from lasps.training import feature_cache
 from lasps.training.feature_cache import shared_samples
-from lasps.training.phase2 import train_phase2
+from lasps.training.phase2 import assert_untouched, train_phase2
 from lasps.training.sample_sources import sources_of
 
 SIZES = [30, 17, 0, 9]  # batches of 8: a last batch of 6, of one, an empty sector, of one
@@ -133,6 +133,16 @@ def test_frozen_flags_and_gradients_stay_as_they_were():
     train_phase2(trainer, loaders(Market()), 1, cache=False)
     assert flags == [parameter.requires_grad for parameter in trainer.model.parameters()]
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_a_change_of_anything_but_the_named_heads_is_refused():
+    before = make_trainer().model.state_dict()
+    assert_untouched(before, {n: v + 1 if n.startswith("sector_heads.1.") else v for n, v in before.items()}, [1])
+    for name in ("sector_heads.3.fc2.bias", "sector_heads.1.fc1.bias", "common_head.fc1.weight", "cnn.output.bias"):
+        after = {n: v.clone() for n, v in before.items()}
+        after[name].view(-1)[-1] += 1e-6
+        with pytest.raises(AssertionError, match=name):
+            assert_untouched(before, after, [0])
 
 
 def test_an_error_leaves_the_model_as_it_was():
@@ -351,7 +361,7 @@ KILLED = """
 import os, signal, sys
 import torch
 from lasps.training import head_training
-from lasps.training.phase2 import train_phase2
+from lasps.training.phase2 import assert_untouched, train_phase2
 from tests.training.test_phase2 import Market, loaders, make_trainer
 torch.set_num_threads(1)
 original = head_training.HeadTraining.train_epoch

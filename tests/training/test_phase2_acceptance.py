@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lasps.training.head_acceptance import accept_heads, blocks_of, equal_blocks, judge, log_losses
-from lasps.training.head_data import as_samples
+from lasps.training.head_data import HeadData, HeadResult, HeadSettings, as_samples
 from lasps.training.phase2 import train_phase2
 from tests.training.test_phase2 import Market, heads_of, lines, loaders, make_trainer, one_thread  # noqa: F401
 
@@ -61,14 +61,30 @@ def test_losses_are_of_corrected_probabilities():
     assert log_losses(logits, labels, 0.0, (3.0, 1.0, 1.0)) > plain
 
 
+def judged_on(val, start, better, gamma=2.0, start_gamma=2.0):
+    """Two sectors' heads `better` (trained with gamma) against `start` (with start_gamma)."""
+    stacked = {name: torch.stack([value, value]) for name, value in start.items()}
+    data = HeadData(val, stacked, val, (1.0, 1.0, 1.0), start_gamma)
+    return accept_heads(data, HeadResult(HeadSettings(gamma=gamma), best_heads={0: better, 1: better}))
+
+
+HEAD = {"fc1.weight": torch.zeros(2, 4), "fc1.bias": torch.zeros(2), "fc2.weight": torch.zeros(3, 2),
+        "fc2.bias": torch.zeros(3)}
+
+
 def test_a_sector_without_val_samples_keeps_its_start():
-    head = {"fc1.weight": torch.zeros(2, 4), "fc1.bias": torch.zeros(2), "fc2.weight": torch.zeros(3, 2),
-            "fc2.bias": torch.zeros(3)}
-    better = {**head, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])}
-    val = val_samples(np.arange(40))
-    judged = accept_heads(val, {0: head, 5: head}, {0: better, 5: better}, 2.0, (1.0, 1.0, 1.0))
+    judged = judged_on(val_samples(np.arange(40)), HEAD, {**HEAD, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])})
     assert judged[0].accepted and judged[0].blocks == 4
-    assert not judged[5].accepted and judged[5].n == 0
+    assert not judged[1].accepted and judged[1].n == 0
+
+
+def test_start_and_head_are_each_corrected_for_the_loss_they_were_trained_with():
+    logits = {**HEAD, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])}
+    val, labels = val_samples(np.arange(40)), np.zeros(1, dtype=int)
+    loss = {g: log_losses(logits["fc2.bias"][None], labels, g, (1.0, 1.0, 1.0))[0] for g in (0.0, 2.0)}
+    assert judged_on(val, logits, logits)[0].gain == 0
+    assert judged_on(val, logits, logits, gamma=0.0)[0].gain == pytest.approx(loss[2.0] - loss[0.0])
+    assert judged_on(val, logits, logits, start_gamma=[0.0, 2.0])[0].gain == pytest.approx(loss[0.0] - loss[2.0])
 
 
 def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(lines):  # noqa: F811
@@ -92,3 +108,14 @@ def test_without_dates_the_log_says_how_blocks_were_made(lines):  # noqa: F811
     val.samples = None
     train_phase2(make_trainer(), loaders(Market()), 1, val_loaders=val, cache=False)
     assert any("equal blocks of samples" in line for line in lines)
+
+
+def test_the_loss_of_every_head_is_known_when_new_heads_are_trained_with_another_one():
+    sizes, val = (300, 200, 0, 9), loaders(Market((120, 0, 0, 9), seed=2))
+    mixed = train_phase2(make_trainer(focal_gamma=2.0), loaders(Market(sizes)), 4, 1e-2, val_loaders=val, gamma=0.0,
+                         cache=False)
+    assert not mixed[0]["kept_start"] and mixed[1]["kept_start"]
+    assert mixed.focal_gamma == [0.0 if s in mixed and not mixed[s]["kept_start"] else 2.0 for s in range(4)]
+    same = train_phase2(make_trainer(), loaders(Market(sizes)), 1, val_loaders=val, cache=False)
+    assert same.focal_gamma == 2.0
+    assert mixed[0]["val_losses"][0] == same[0]["val_losses"][0]  # the start is judged by its own loss
