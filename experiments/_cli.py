@@ -49,6 +49,17 @@ def add_holdout_flag(parser: argparse.ArgumentParser) -> None:
                              "(default: as the checkpoint it starts from, else 0)")
 
 
+def add_waive_flag(parser: argparse._ActionsContainer) -> None:
+    """--waive, of every script that stops at the integrity gate; read it with `names_in`."""
+    parser.add_argument("--waive", nargs="+", default=[], metavar="CHECK",
+                        help="fatal findings of the integrity report to accept, by name")
+
+
+def names_in(words: list[str]) -> tuple[str, ...]:
+    """Names separated by spaces or commas."""
+    return tuple(" ".join(words).replace(",", " ").split())
+
+
 def positive_int(text: str) -> int:
     """An argparse type: an integer above zero."""
     value = int(text)

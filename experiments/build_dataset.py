@@ -3,22 +3,28 @@
 
     python experiments/build_dataset.py
     python experiments/build_dataset.py --source bars.parquet --listing listing.csv --protocol krx-2020s
+    python experiments/build_dataset.py --source bars.parquet --listing listing.csv --fold 1/3 --test-days 60
+    python experiments/build_dataset.py --source longer.parquet --listing listing.csv --extend
 """
 
 from __future__ import annotations
 
 import argparse
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
-from experiments._cli import positive_float, positive_int, run_script, write_json
+from experiments._cli import add_waive_flag, names_in, positive_float, positive_int, run_script, write_json
 from lasps.config.settings import settings
 
+OF_SYNTHETIC = {"data_dir", "force", "materialize", "json", "preset", "effect", "seed"}
+OF_EXTENSION = {"data_dir", "json", "source", "listing", "pad_codes", "repairs", "waive", "extend", "test_end"}
 SPLIT_DAYS = ("train_start", "train_end", "val_start", "val_end", "test_start", "test_end")
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="where the dataset goes")
@@ -32,9 +38,6 @@ def parse_args() -> argparse.Namespace:
     real = parser.add_argument_group("real market")
     real.add_argument("--source", type=Path, help="parquet or CSV long table, or a folder of one CSV per code")
     real.add_argument("--listing", type=Path, help="code, name, market, industry")
-    real.add_argument("--protocol", default=None, help="krx-2010s or krx-2020s: split days")
-    for name in SPLIT_DAYS:
-        real.add_argument(f"--{name.replace('_', '-')}", default=None, metavar="YYYY-MM-DD")
     real.add_argument("--universe", default="common", help="common, with_preference or all")
     real.add_argument("--features", default=None, help="comma-separated names; default: the chosen set")
     real.add_argument("--train-fraction", type=positive_float, default=1.0, help="share of train samples kept")
@@ -42,37 +45,77 @@ def parse_args() -> argparse.Namespace:
     real.add_argument("--horizon", type=positive_int, default=5, help="traded days")
     real.add_argument("--threshold", type=positive_float, default=0.03)
     real.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
-    real.add_argument("--embargo-days", type=int, default=0, help="calendar days kept free between the splits")
     real.add_argument("--extend", action="store_true",
-                      help="add new days to the dataset in --data-dir; its options, borders and scaler stay")
+                      help="add new days, up to --test-end, to the dataset in --data-dir; all its options stay")
     real.add_argument("--repairs", type=Path, default=None, help="a list that check_data.py --suggest-repairs wrote")
-    real.add_argument("--waive", default="", help="comma-separated integrity checks to build in spite of")
-    return parser.parse_args()
+    add_waive_flag(real)
+    splits = parser.add_argument_group("splits of a real market, in one of four ways (default: --fractions 0.7,0.15)")
+    splits.add_argument("--protocol", default=None, help="krx-2010s or krx-2020s")
+    for name in SPLIT_DAYS:
+        splits.add_argument(f"--{name.replace('_', '-')}", type=date.fromisoformat, default=None, metavar="YYYY-MM-DD")
+    splits.add_argument("--fractions", default=None, metavar="TRAIN,VAL", help="shares of the market's days")
+    splits.add_argument("--fold", default=None, metavar="K/N", help="the K-th of N walk-forward folds")
+    splits.add_argument("--val-days", type=positive_int, default=60, help="market days of a fold's val")
+    splits.add_argument("--test-days", type=positive_int, default=60, help="market days of a fold's test")
+    splits.add_argument("--train-days", type=positive_int, default=None, help="of a fold; default: all before val")
+    splits.add_argument("--embargo-days", type=int, default=0, help="calendar days kept free between the splits")
+    return parser
 
 
-def build_real(args: argparse.Namespace) -> dict:
+def build_real(args: argparse.Namespace, borders: Any) -> dict[str, Any]:
     """The dataset of a real market."""
-    from lasps.pipeline.datasets import BuildOptions, borders_from, build_from_files
+    from lasps.pipeline.datasets import BuildOptions, build_from_files
 
-    days = {name: getattr(args, name) for name in SPLIT_DAYS if getattr(args, name)}
-    height, _, width = args.chart_size.partition("x")
     options = BuildOptions(
         args.data_dir, args.universe, tuple(args.features.split(",")) if args.features else None,
-        (int(height), int(width)), args.horizon, args.threshold, 1, args.train_fraction, args.materialize, args.force,
-        tuple(name for name in args.waive.split(",") if name), args.repairs,
-        args.embargo_days, args.extend)
-    return build_from_files(args.source, args.listing, borders_from(args.protocol, days), options, args.pad_codes)
+        chart_size(args.chart_size), args.horizon, args.threshold, 1, args.train_fraction, args.materialize, args.force,
+        names_in(args.waive), args.repairs, args.embargo_days, args.extend, args.test_end)
+    return build_from_files(args.source, args.listing, borders, options, args.pad_codes)
+
+
+def chart_size(text: str) -> tuple[int, int]:
+    """"96x180" -> (96, 180)."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise ValueError(f"--chart-size: expected HEIGHTxWIDTH as 96x180, got {text!r}")
+    return int(height), int(width)
+
+
+def borders_of(args: argparse.Namespace) -> Any:
+    """What the flags say about the splits."""
+    from lasps.pipeline.datasets import Fold, borders_from
+
+    days = {name: getattr(args, name) for name in SPLIT_DAYS if getattr(args, name)}
+    try:
+        shares = [float(share) for share in args.fractions.split(",")] if args.fractions else None
+        number, folds = (int(part) for part in args.fold.split("/")) if args.fold else (0, 0)
+    except ValueError as error:
+        raise ValueError(f"expected --fractions as 0.7,0.15 and --fold as 1/3: {error}") from error
+    fold = Fold(number, folds, args.val_days, args.test_days, args.train_days) if args.fold else None
+    return borders_from(args.protocol, days, shares, fold)
+
+
+def warn_of_ignored(args: argparse.Namespace, parser: argparse.ArgumentParser, used: set[str], why: str) -> None:
+    """One warning that names the flags that were given and mean nothing here."""
+    ignored = [name for name, value in vars(args).items() if name not in used and value != parser.get_default(name)]
+    if ignored:
+        logger.warning(f"{why}; ignored: {' '.join('--' + name.replace('_', '-') for name in ignored)}")
 
 
 def main() -> None:
     """Build, and say what was built."""
-    args = parse_args()
+    parser = make_parser()
+    args = parser.parse_args()
     from lasps.pipeline.datasets import build_synthetic
 
-    if args.source is not None:
-        description = build_real(args)
-    else:
+    if args.source is None:
+        warn_of_ignored(args, parser, OF_SYNTHETIC, "without --source the market is synthetic")
         description = build_synthetic(args.data_dir, args.preset, args.seed, args.effect, True, args.force)
+    elif args.extend:
+        warn_of_ignored(args, parser, OF_EXTENSION, "--extend keeps the dataset's options")
+        description = build_real(args, None)
+    else:
+        description = build_real(args, borders_of(args))
     for split, counts in description["counts"].items():
         logger.info(f"{split}: {counts}")
     logger.info(f"Saved: {args.data_dir}")

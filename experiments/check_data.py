@@ -16,13 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loguru import logger
 
-from experiments._cli import run_script, write_json
+from experiments._cli import add_waive_flag, names_in, run_script, write_json
 from lasps.config.settings import settings
 
 
 def main() -> None:
     """Exit code 0: no fatal finding but the waived ones; 2: fatal findings, or nothing to look at."""
     args = _arguments()
+    args.waive = names_in(args.waive)
     from lasps.data import integrity
 
     integrity.validate_waivers(args.waive)
@@ -46,7 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--listing", type=Path, default=None, metavar="FILE", help="code, name, market, industry")
     parser.add_argument("--pad-codes", action="store_true", help="give codes their lost leading zeros back")
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a finished dataset")
-    parser.add_argument("--waive", nargs="+", default=[], metavar="CHECK", help="fatal findings to accept, by name")
+    add_waive_flag(parser)
     parser.add_argument("--repairs", type=Path, default=None, metavar="FILE", help="JSON list of repairs to apply")
     parser.add_argument("--suggest-repairs", type=Path, default=None, metavar="FILE", help="write them here")
     parser.add_argument("--html", type=Path, default=settings.REPORT_DIR / "integrity.html", metavar="FILE")
@@ -56,27 +57,15 @@ def _arguments() -> argparse.Namespace:
 
 def _check_source(args: argparse.Namespace) -> Any:
     """Raw bars, and where they make one, the panel with its sectors."""
-    from lasps.data import integrity
     from lasps.data.sources import files
+    from lasps.pipeline.datasets import look_at, repair
 
-    raw = files.read_bars(args.source, pad_codes=args.pad_codes)
-    if args.repairs is not None:
-        raw, counts = integrity.apply_repairs(raw, integrity.read_repairs(args.repairs))
-        logger.info(f"Repaired: {counts['rows']}")
-    listing = files.read_listing(args.listing) if args.listing else None
-    return integrity.check(_panel(raw, listing) if listing is not None else None, listing, raw=raw)
-
-
-def _panel(raw: Any, listing: Any) -> Any:
-    """The panel with sectors, or None with a warning where the raw bars make none: the raw checks say why."""
-    from lasps.data import panel, universe
-
-    try:
-        bars, _ = panel.make_panel(raw)
-        return universe.select_universe(bars, listing)[0]
-    except ValueError as error:
-        logger.warning(f"no panel can be made of these bars, the sector checks are left out: {error}")
-        return None
+    raw, _ = repair(files.read_bars(args.source, pad_codes=args.pad_codes), args.repairs)
+    listing = files.read_listing(args.listing, pad_codes=args.pad_codes) if args.listing else None
+    seen = look_at(raw, listing, waive=args.waive)
+    if seen.failure is not None:
+        logger.warning(f"no panel can be made of these bars, the sector checks are left out: {seen.failure}")
+    return seen.report
 
 
 def _check_dataset(args: argparse.Namespace) -> Any:

@@ -6,8 +6,6 @@ The folder appears in one step when everything is written, or not at all; `datas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,7 @@ from lasps.data.dataset_files import (
     standing_twin,
     write_description,
 )
-from lasps.data.datasets.loading import SCHEMA_VERSION, read_description
-from lasps.data.datasets.scan import MissingFileError
+from lasps.data.datasets.loading import SCHEMA_VERSION
 from lasps.data.features import compute_features, features_named, volatility
 from lasps.data.labels import FLAGS, make_labels
 from lasps.data.panel import segment_starts
@@ -40,6 +37,7 @@ from lasps.data.splits import SPLITS, Borders
 
 VOLATILITY_DAYS = 20
 SAMPLE_COLUMNS = ("label", "forward_return", "forward_return_skip1", "label_end", *FLAGS)
+Gate = Callable[[Path], dict[str, Any] | None]
 ORACLE_COLUMNS = tuple(f"oracle_p_{name.lower()}" for name in CLASS_NAMES)
 
 
@@ -63,7 +61,7 @@ def build_dataset(
     materialize: bool = False,
     force: bool = False,
     oracle: Callable[[pl.Series, pl.Series], Any] | None = None,
-    integrity: Any = None,
+    gate: Gate | None = None,
 ) -> dict[str, Any]:
     """Build train, val and test in `out_dir`, in one step.
 
@@ -87,7 +85,8 @@ def build_dataset(
         force: replace a dataset of another fingerprint.
         oracle: (codes, dates) -> an object with `probabilities` (N,3) and `standard_error`, for a market whose truth
             is known.
-        integrity: the report that the panel passed (`to_dict()` or a dict), kept in dataset.json.
+        gate: looks at the finished folder before it is put in place and raises to stop the build; what it returns is
+            kept in dataset.json as `integrity`.
 
     Returns:
         The content of dataset.json.
@@ -111,60 +110,19 @@ def build_dataset(
         tables = _write_samples(folder, panel, labels, sampling, listing, oracle)
         if materialize:
             _materialize(folder, window, chart_size)
-        description = _describe(options, scaler, sampling, tables, source, integrity, materialize)
+        description = _describe(options, scaler, sampling, tables, source, materialize)
         description["digests"] = digests_of(folder)
         description["fingerprint"] = fingerprint(description)
+        write_description(folder, description)
+        if gate is not None:
+            description["integrity"] = gate(folder)
+            write_description(folder, description)
         twin = standing_twin(out_dir, description, force)
         if twin is not None:
             return twin
-        write_description(folder, description)
         put_in_place(folder, out_dir)
     logger.info("Saved: {} ({})", out_dir, {name: len(rows) for name, rows in sampling.ends.items()})
     return description
-
-
-def extend_dataset(
-    data_dir: str | Path,
-    panel: pl.DataFrame,
-    *,
-    source: Mapping[str, Any],
-    out_dir: str | Path | None = None,
-    test_end: date | None = None,
-    listing: pl.DataFrame | None = None,
-    oracle: Callable[[pl.Series, pl.Series], Any] | None = None,
-    integrity: Any = None,
-) -> dict[str, Any]:
-    """Build a dataset again with new days: same options, same borders, same scaler, so old samples stay bit-equal.
-
-    Args:
-        data_dir: the dataset to extend.
-        panel: its bars and the new ones, with `sector`.
-        source, listing, oracle, integrity: as in `build_dataset`, of the new bars.
-        out_dir: where to write; `data_dir` itself if not given.
-        test_end: a later last day of test; the other borders never move.
-
-    Raises:
-        ValueError: `test_end` is earlier than before, an old sample is missing or has another label (bars adjusted
-            differently), or as in `build_dataset`.
-    """
-    old = read_description(data_dir)
-    if old is None:
-        raise MissingFileError(f"{data_dir}: expected a dataset with a dataset.json to extend. Build it first: "
-                               "`make data`")
-    borders = Borders.from_dict(old["borders"])
-    if test_end is not None:
-        if test_end < borders.test_end:
-            raise ValueError(f"test_end: expected {borders.test_end} or later, as borders only grow, got {test_end}")
-        borders = replace(borders, test_end=test_end)
-    _check_overlap(Path(data_dir), panel, old)
-    return build_dataset(
-        panel, data_dir if out_dir is None else out_dir, borders=borders, source=source, listing=listing,
-        horizon=old["horizon"], threshold=old["threshold"], window=old["window"], warm_up=old["warm_up"],
-        chart_size=tuple(old["chart_size"]), features=old["features"], stride=old["stride"],
-        train_fraction=old["train_fraction"], embargo_days=old["embargo_days"],
-        scaler=RobustScaler.from_dict(old["scaler"]), materialize=old["materialized"], force=out_dir is None,
-        oracle=oracle, integrity=integrity,
-    )  # fmt: skip
 
 
 def _check_sectors(panel: pl.DataFrame) -> None:
@@ -232,7 +190,6 @@ def _describe(
     sampling: Sampling,
     tables: dict[str, pl.DataFrame],
     source: Mapping[str, Any],
-    integrity: Any,
     materialized: bool,
 ) -> dict[str, Any]:
     labels = tables["train"]["label"].to_numpy()
@@ -247,7 +204,7 @@ def _describe(
         "left_out": sampling.left_out,
         "train_class_frequencies": (np.bincount(labels, minlength=len(CLASS_NAMES)) / len(labels)).tolist(),
         "source": dict(source),
-        "integrity": integrity.to_dict() if hasattr(integrity, "to_dict") else integrity,
+        "integrity": None,
         "materialized": materialized,
     }
 
@@ -265,22 +222,3 @@ def _counts(table: pl.DataFrame) -> dict[str, Any]:
         "last": str(table["date"].max()),
         **{flag: int(table[flag].sum()) for flag in FLAGS},
     }
-
-
-def _check_overlap(data_dir: Path, panel: pl.DataFrame, old: Mapping[str, Any]) -> None:
-    """Raise ValueError if an old sample is gone or labelled differently; labels cut short may be completed."""
-    labels = make_labels(panel, old["horizon"], old["threshold"])
-    now = panel.select("code", "date").hstack(labels.select(now_label="label", now_return="forward_return"))
-    columns = ["code", "date", "label", "forward_return", "label_cut_short"]
-    before = pl.concat(pl.read_parquet(data_dir / split / "samples.parquet", columns=columns) for split in SPLITS)
-    both = before.join(now, on=["code", "date"], how="left")
-    moved = (pl.col("forward_return") - pl.col("now_return")).abs() > 1e-4
-    other = ~pl.col("label_cut_short") & ((pl.col("label") != pl.col("now_label")) | moved)
-    changed = both.filter(pl.col("now_label").is_null() | other)
-    if changed.height:
-        stocks = changed["code"].unique().sort()
-        raise ValueError(
-            f"{changed.height} of {before.height} old samples are gone or have another forward return in the new bars "
-            f"({stocks.len()} stocks, e.g. {', '.join(stocks.head(5))}; first: {changed.row(0)}). The bars were "
-            "adjusted differently or rows were dropped: build a new dataset from one pull"
-        )

@@ -81,14 +81,15 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
         The panel (columns `BAR_COLUMNS`; prices Float64 in KRW, volume Int64 in shares) and the report.
 
     Raises:
-        ValueError: a missing column, an untypable one, duplicate (code, date) keys, a row with some of its values
-            missing, or nothing left.
+        ValueError: a missing column, an untypable one, duplicate (code, date) keys, a traded row with some of its
+            values missing, or nothing left.
     """
     bars = _typed(raw)
     empty = pl.all_horizontal(pl.col(*PRICES).is_null())
-    halted = (pl.col("volume") == 0) | pl.all_horizontal(pl.col("open", "high", "low") == 0)
+    zero_bar = pl.all_horizontal(pl.col("open", "high", "low") == 0)
+    halted = ((pl.col("volume") == 0) | zero_bar).fill_null(False)
     present = bars.filter(~empty)
-    _refuse_missing_values(present)
+    _refuse_missing_values(present.filter(~halted))
     _refuse_duplicates(present)
     ordered = present.sort("code", "date")
     halts = ordered.filter(halted)

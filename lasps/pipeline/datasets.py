@@ -6,7 +6,8 @@ Two ways in, one way on: the synthetic market whose truth is known, and files of
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import polars as pl
 from loguru import logger
 
 from lasps.data import integrity
-from lasps.data.build import build_dataset, extend_dataset
+from lasps.data.build import build_dataset
+from lasps.data.datasets.loading import read_description
+from lasps.data.extension import extend_dataset
 from lasps.data.panel import make_panel
 from lasps.data.sources.files import read_bars, read_listing
 from lasps.data.sources.synthetic import OracleForecast, SyntheticMarket, make_market
-from lasps.data.splits import PROTOCOLS, Borders, fraction_borders
+from lasps.data.splits import PROTOCOLS, Borders, fraction_borders, walk_forward_borders
 from lasps.data.universe import select_universe
 from lasps.reproducibility import sha256_of
 
@@ -28,6 +31,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"market": {"n_stocks": 80, "n_days": 420}, "stride": {"train": 4, "val": 3, "test": 3}},
 }
 """Sizes of the synthetic dataset: `default` is trained in minutes on two cores, `tiny` in seconds (CI)."""
+
+REPORT_NAME = "integrity.html"
+Choice = Borders | Callable[[pl.Series], Borders] | None
+"""Borders, or how to choose them from the days in the data."""
 
 N_PATHS = 2_000
 """Of the oracle; the Gaussian part of the returns is integrated in closed form."""
@@ -54,7 +61,9 @@ class BuildOptions:
     repairs: Path | None = None
     embargo_days: int = 0
     extend: bool = False
-    """Add new days to the dataset in out_dir: its options, borders and scaler stay (`extend_dataset`)."""
+    """Add new days to the dataset in out_dir: its universe, options, borders and scaler stay (`extend_dataset`)."""
+    test_end: dt.date | None = None
+    """Of an extension; None: the last day of the bars."""
 
     def for_build(self) -> dict[str, Any]:
         """The part that lasps.data.build takes."""
@@ -101,12 +110,12 @@ def stated(market: SyntheticMarket) -> Callable[[pl.Series, pl.Series], OracleFo
     return oracle
 
 
-def build_from_files(source: Path, listing: Path | None, borders: Borders | None, options: BuildOptions,
+def build_from_files(source: Path, listing: Path | None, borders: Choice, options: BuildOptions,
                      pad_codes: bool = False) -> dict[str, Any]:
     """Build a dataset from files of a real market; see lasps.data.sources.files for the forms they may have.
 
     Args:
-        borders: of the splits; None: 70 / 15 / 15 % of the market's days.
+        borders: of the splits, or a function of the days in the data; None: 70 / 15 / 15 % of them.
 
     Raises:
         ValueError, FileNotFoundError: unreadable files, fatal integrity findings, a dataset of another fingerprint.
@@ -118,29 +127,110 @@ def build_from_files(source: Path, listing: Path | None, borders: Borders | None
     return build_from_bars(bars, names, borders, about, options)
 
 
-def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: Borders | None, source: dict[str, Any],
+def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: Choice, source: dict[str, Any],
                     options: BuildOptions, oracle: Any = None) -> dict[str, Any]:
-    """Raw bars and a listing -> a dataset folder that passed the integrity gate."""
+    """Raw bars and a listing -> a dataset folder that passed the integrity gate.
+
+    The report is printed and written by every build: beside a finished dataset as integrity.html, beside the folder
+    that was not made as NAME.integrity.html.
+    """
     if listing is None:
         raise ValueError("expected a listing (code, name, market, industry), got none: sectors come from its "
                          "industries. Name the file with --listing.")
+    integrity.validate_waivers(options.waive)
+    universe = universe_of(options)
     bars, repaired = repair(bars, options.repairs)
-    panel, panel_report = make_panel(bars)
-    selected, counts = select_universe(panel, listing, options.universe)
-    logger.info(f"Universe {options.universe}: {counts}")
-    report = integrity.check(selected, listing, raw=bars)
-    report.raise_if_fatal(waived=options.waive)
-    source = source | {"panel": panel_report.to_dict(), "universe": {"name": options.universe, **counts},
-                       "repairs": repaired, "waived": list(options.waive)}
+    seen = look_at(bars, listing, universe, options.waive)
+    with reported_if_stopped(seen.report, options):
+        seen.report.raise_if_fatal(options.waive)
+        panel = seen.selected()
+    gate = Gate(seen.report, options)
+    source = source | seen.about | {"universe": {"name": universe, **seen.about["universe"]},
+                                    "repairs": repaired, "waived": list(options.waive)}
     if options.extend:
-        description = extend_dataset(options.out_dir, selected, source=source, listing=listing, integrity=report,
-                                     test_end=borders.test_end if borders else last_day(selected))
-        check_finished(report, options)
-        return description
-    description = build_dataset(selected, options.out_dir, borders=borders or fraction_borders(selected["date"]),
-                                source=source, listing=listing, oracle=oracle, integrity=report, **options.for_build())
-    check_finished(report, options)
+        description = extend_dataset(options.out_dir, panel, source=source, listing=listing, gate=gate,
+                                     test_end=options.test_end or last_day(panel))
+    else:
+        chosen = borders(panel["date"]) if callable(borders) else borders or fraction_borders(panel["date"])
+        description = build_dataset(panel, options.out_dir, borders=chosen, source=source, listing=listing,
+                                    oracle=oracle, gate=gate, **options.for_build())
+    publish(gate.report, Path(options.out_dir) / REPORT_NAME)
     return description
+
+
+@dataclass
+class Look:
+    """What the raw bars of a build look like: the report, and the chosen stocks' panel if they make one."""
+
+    report: integrity.IntegrityReport
+    about: dict[str, dict[str, Any]]
+    """Counts for dataset.json: of panel, universe and what waivers accepted."""
+    panel: pl.DataFrame | None = None
+    failure: ValueError | None = None
+
+    def selected(self) -> pl.DataFrame:
+        """The panel with sectors. Raises ValueError where none could be made."""
+        if self.failure is not None:
+            raise self.failure
+        assert self.panel is not None
+        return self.panel
+
+
+def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "common",
+            waive: Sequence[str] = ()) -> Look:
+    """Check raw bars, and make the panel and select the universe if that is possible."""
+    panel, failure = None, None
+    accepted, counts = integrity.accept(bars, waive)
+    about: dict[str, dict[str, Any]] = {"accepted": dict(counts)}
+    try:
+        panel, panel_report = make_panel(accepted)
+        about["panel"] = panel_report.to_dict()
+        if listing is not None:
+            panel, about["universe"] = select_universe(panel, listing, universe)
+    except ValueError as error:
+        panel, failure = None, error
+    return Look(integrity.check(panel, listing, raw=bars), about, panel, failure)
+
+
+@dataclass
+class Gate:
+    """Looks at a finished dataset before it is put in place; `report` grows by what it finds there."""
+
+    report: integrity.IntegrityReport
+    options: BuildOptions
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        finished = integrity.check(dataset=folder)
+        self.report = integrity.IntegrityReport(self.report.findings + finished.findings,
+                                                self.report.figures | finished.figures, tuple(self.options.waive))
+        with reported_if_stopped(self.report, self.options):
+            self.report.raise_if_fatal(self.options.waive)
+        return self.report.to_dict()
+
+
+@contextmanager
+def reported_if_stopped(report: integrity.IntegrityReport, options: BuildOptions) -> Iterator[None]:
+    """Publish the report beside the folder that is not made, if an error stops the build inside the block."""
+    try:
+        yield
+    except ValueError:
+        out = Path(options.out_dir)
+        publish(report, out.with_name(f"{out.name}.{REPORT_NAME}"))
+        raise
+
+
+def publish(report: integrity.IntegrityReport, page: Path) -> None:
+    """Print the report and write it as HTML."""
+    print(report.text())
+    logger.info(f"Saved: {report.write_html(page)}")
+
+
+def universe_of(options: BuildOptions) -> str:
+    """The universe of a build: the one asked for, of an extension that of the dataset."""
+    if not options.extend:
+        return options.universe
+    known = (read_description(options.out_dir) or {}).get("universe")
+    return known["name"] if isinstance(known, dict) else options.universe
 
 
 def last_day(panel: pl.DataFrame) -> dt.date:
@@ -152,29 +242,58 @@ def repair(bars: pl.DataFrame, repairs: Path | None) -> tuple[pl.DataFrame, dict
     """The bars after the repairs that a file lists (experiments/check_data.py --suggest-repairs), and their counts."""
     if repairs is None:
         return bars, {}
-    return integrity.apply_repairs(bars, integrity.read_repairs(repairs))
+    bars, done = integrity.apply_repairs(bars, integrity.read_repairs(repairs))
+    logger.info(f"Repaired rows: {done['rows']}")
+    return bars, done
 
 
-def check_finished(report: integrity.IntegrityReport, options: BuildOptions) -> None:
-    """Look at the finished dataset too, and write the whole report beside it as integrity.html."""
-    finished = integrity.check(dataset=options.out_dir)
-    whole = integrity.IntegrityReport(report.findings + finished.findings, report.figures | finished.figures,
-                                      tuple(options.waive))
-    print(whole.text())
-    logger.info(f"Saved: {whole.write_html(Path(options.out_dir) / 'integrity.html', 'Data integrity')}")
-    finished.raise_if_fatal(waived=options.waive)
+def borders_from(protocol: str | None = None, days: Mapping[str, str] | None = None,
+                 shares: Sequence[float] | None = None, fold: Fold | None = None) -> Choice:
+    """The borders of a named protocol, of literal days, by shares of the days or of a walk-forward fold.
 
+    Args:
+        shares: of train and val; the rest is test.
 
-def borders_from(protocol: str | None, days: dict[str, str] | None) -> Borders | None:
-    """The borders of a named protocol or of literal days; None where neither is given.
+    Returns:
+        Borders, or a function that finds them from the days in the data; None where nothing is given.
 
     Raises:
-        ValueError: an unknown protocol, both given, or days that are not in order.
+        ValueError: an unknown protocol, more than one of them, or days that are not in order.
     """
-    if protocol and days:
-        raise ValueError("give --protocol or the split days, not both")
+    given = [name for name, value in (("--protocol", protocol), ("split days", days), ("--fractions", shares),
+                                      ("--fold", fold)) if value]
+    if len(given) > 1:
+        raise ValueError(f"the splits are told in one way; got {' and '.join(given)}")
     if protocol and protocol not in PROTOCOLS:
         raise ValueError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     if protocol:
         return PROTOCOLS[protocol]
+    if shares:
+        return lambda dates: fraction_borders(dates, *shares)
+    if fold is not None:
+        return fold.borders
     return Borders.from_dict(days) if days else None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The `number`-th of `folds` walk-forward folds, the earliest is 1; see `walk_forward_borders`.
+
+    Raises:
+        ValueError: a number outside 1..folds.
+    """
+
+    number: int
+    folds: int
+    val_days: int
+    test_days: int
+    train_days: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.folds:
+            raise ValueError(f"--fold: expected 1/N to N/N, got {self.number}/{self.folds}")
+
+    def borders(self, dates: pl.Series) -> Borders:
+        """Its borders among the days in the data."""
+        every = walk_forward_borders(dates, self.folds, self.val_days, self.test_days, self.train_days)
+        return every[self.number - 1]

@@ -96,14 +96,41 @@ def test_a_close_outside_the_range_is_a_warning_and_says_by_how_much() -> None:
     assert finding.examples[0][0] == "000030" and "outside by 0.74 %" in finding.examples[0][2]
 
 
-def test_splits_applied_to_open_high_and_low_only_are_fatal_and_diagnosed() -> None:
+def test_splits_applied_to_open_high_and_low_only_are_fatal_diagnosed_and_repaired_at_the_closes() -> None:
     raw = market(n_days=300)
-    for stock in range(6):  # half of the stocks split 5:1 on day 200, in all prices but the close
+    broken = raw
+    for stock in range(6):  # half of the stocks split 5:1 on day 200; their closes before it stay on the old scale
         here = (pl.col("code") == f"{stock + 1:05d}0") & (pl.int_range(pl.len()).over("code") < 200)
-        raw = raw.with_columns(pl.when(here).then(pl.col(c) / 5).otherwise(pl.col(c)) for c in ("open", "high", "low"))
-    finding = integrity.check(raw=raw)["prices_outside_range"]
-    assert finding.severity == "fatal" and finding.count == 1200
+        broken = broken.with_columns(close=pl.when(here).then(pl.col("close") * 5).otherwise("close"))
+    report = integrity.check(raw=broken)
+    finding = report["prices_outside_range"]
+    assert finding.severity == "fatal" and finding.count == 1200 and finding.repairs == ()
     assert "splits were applied to open, high and low only" in finding.advice
+    repairs = report["scale_breaks"].repairs
+    assert len(repairs) == 6 and repairs[0] == {
+        "repair": "rescale_segment", "code": "000010", "since": "2018-01-02", "before": "2018-10-09", "ratio": 0.2,
+        "columns": ["close"]}  # fmt: skip
+    repaired, _ = integrity.apply_repairs(broken, repairs)
+    assert repaired.equals(raw)
+
+
+def test_closes_that_missed_two_splits_get_a_ratio_for_each_segment() -> None:
+    raw = market(n_days=300)
+    place = pl.int_range(pl.len()).over("code")
+    missed = pl.when(place < 100).then(10.0).when(place < 200).then(2.0).otherwise(1.0)
+    here = pl.col("code") == "000020"
+    broken = raw.with_columns(close=pl.when(here).then(pl.col("close") * missed).otherwise("close"))
+    repairs = integrity.check(raw=broken)["scale_breaks"].repairs
+    assert [repair["ratio"] for repair in repairs] == [0.1, 0.5]
+    assert integrity.apply_repairs(broken, repairs)[0].equals(raw)
+
+
+def test_a_price_far_outside_the_range_is_suggested_to_be_masked_and_rounding_is_not() -> None:
+    raw = put(market(), "000030", 10, open=20_000, high=20_100, low=19_900, close=20_250)
+    assert integrity.check(raw=raw)["prices_outside_range"].repairs == ()
+    raw = put(raw, "000030", 12, open=20_000, high=20_100, low=19_900, close=21_500)
+    assert integrity.check(raw=raw)["prices_outside_range"].repairs == (
+        {"repair": "mask_day", "code": "000030", "date": str(weekdays(120)[12])},)
 
 
 @pytest.mark.parametrize("bad", [0.0, -5.0, float("nan"), float("inf"), None])

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from lasps.config.sectors import SECTORS, sector_of_industry
 from lasps.data.integrity import bars as _bars
 from lasps.data.integrity import dataset_folder as _folder
 from lasps.data.integrity import industries as _industries
@@ -22,11 +23,11 @@ from lasps.data.integrity import samples as _samples
 from lasps.data.integrity import trading_days as _days
 from lasps.data.integrity.figures import bar_figures, dataset_figures
 from lasps.data.integrity.findings import Finding, IntegrityError, IntegrityReport, validate_waivers
-from lasps.data.integrity.repairs import apply_repairs, drop_row, mask_day, read_repairs, rescale_segment
+from lasps.data.integrity.repairs import accept, apply_repairs, drop_row, mask_day, read_repairs, rescale_segment
 
 __all__ = [
-    "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "apply_repairs", "check", "drop_row", "mask_day",
-    "read_repairs", "rescale_segment", "validate_waivers",
+    "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "accept", "apply_repairs", "check", "drop_row",
+    "mask_day", "read_repairs", "rescale_segment", "validate_waivers",
 ]  # fmt: skip
 
 BAR_CHECKS: tuple[Callable[[_bars.Bars], Finding], ...] = (
@@ -92,8 +93,6 @@ def check(
 
 
 def _listing_checks(codes: pl.Series, listing: pl.DataFrame) -> list[Finding]:
-    from lasps.config.sectors import sector_of_industry
-
     return [
         _industries.codes_without_industry(codes, listing),
         _industries.industries_without_sector(codes, listing, sector_of_industry),
@@ -101,8 +100,6 @@ def _listing_checks(codes: pl.Series, listing: pl.DataFrame) -> list[Finding]:
 
 
 def _sector_checks(panel: pl.DataFrame) -> list[Finding]:
-    from lasps.config.sectors import SECTORS
-
     n = len(SECTORS)
     return [
         _industries.sector_values(panel, n), _industries.small_sectors(panel, n), _industries.dominant_sector(panel, n)

@@ -7,7 +7,8 @@ from datetime import date, datetime
 
 import polars as pl
 
-from lasps.data.integrity.findings import Finding, Severity, found, percent, plural
+from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
+from lasps.data.panel import ROUNDING
 
 COLUMNS = ("code", "date", "open", "high", "low", "close", "volume")
 PRICES = ("open", "high", "low", "close")
@@ -17,8 +18,8 @@ FATAL_OUTSIDE = 0.01
 FATAL_OUTSIDE_YEAR = 0.05
 """The same within one calendar year of at least MIN_YEAR_ROWS rows. Guess, not tuned."""
 MIN_YEAR_ROWS = 100
-ROUNDING = 1e-6
-"""Relative slack of a comparison, for prices that were stored as float32."""
+FLOAT32_SLACK = 1e-6
+"""Relative slack of a comparison of prices that were stored as float32."""
 SPLIT_FACTOR = 1.2
 """A close this far from the middle of its bar is on another scale. Guess; the price limit allows 1.3 within a day."""
 
@@ -145,7 +146,7 @@ def duplicate_keys(bars: Bars) -> Finding:
         summary=f"{plural(hits.height, 'key')} (code, date) more than once, {differ} of them with different closes.",
         advice="Two files were probably joined; keep one (repair drop_row with keep_first) or read only one of them.",
         repairs=tuple({"repair": "drop_row", "code": r["code"], "date": str(r["date"]), "keep_first": True}
-                      for r in hits.head(1000).iter_rows(named=True)),
+                      for r in hits.head(MAX_REPAIRS).iter_rows(named=True)),
     )  # fmt: skip
 
 
@@ -181,13 +182,13 @@ def non_positive_prices(bars: Bars) -> Finding:
         "non_positive_prices", hits, n, severity="fatal",
         summary=f"{percent(hits.height, n)} rows have a price that is missing, zero or negative on a traded day.",
         advice="Mask the day (it becomes a halt) or pull the stock again.",
-        repairs=_mask(hits),
+        repairs=mask_days(hits),
     )  # fmt: skip
 
 
 def prices_outside_range(bars: Bars) -> Finding:
     """Open or close outside low..high on a traded day, or low above high; says by how much and, if it can, why."""
-    slack = ROUNDING * pl.col("high")
+    slack = FLOAT32_SLACK * pl.col("high")
     excess = pl.max_horizontal(
         pl.col("close") - pl.col("high"), pl.col("low") - pl.col("close"),
         pl.col("open") - pl.col("high"), pl.col("low") - pl.col("open"), pl.col("low") - pl.col("high"),
@@ -198,15 +199,17 @@ def prices_outside_range(bars: Bars) -> Finding:
     mid = 100 * float(hits["relative"].median() or 0) if hits.height else 0.0  # type: ignore[arg-type]
     summary = f"{percent(hits.height, n)} traded rows have open or close outside low..high, by {mid:.2g} % (median)."
     advice = "A won of rounding is harmless. Larger: the row mixes adjusted and unadjusted prices; mask the day."
+    repairs = mask_days(hits.filter(pl.col("relative") > ROUNDING))
     if _splits_missed_the_close(hits):
         advice = (
             "Diagnosis: splits were applied to open, high and low only, the closes are on the old scale (known of "
             "Yahoo's KRX files). Use another source, or rescale the closes before each split (rescale_segment with "
-            "columns=['close'])."
+            "columns=['close']; scale_breaks suggests the ratios)."
         )
+        repairs = ()
     details = pl.format("{} (outside by {} %)", _bar(), (100 * pl.col("relative")).round(2))
     return found("prices_outside_range", hits.with_columns(detail=details), n, severity=severity,
-                 summary=summary, advice=advice)  # fmt: skip
+                 summary=summary, advice=advice, repairs=repairs)  # fmt: skip
 
 
 def _outside_severity(traded: pl.DataFrame, hits: pl.DataFrame) -> Severity:
@@ -223,8 +226,8 @@ def _splits_missed_the_close(hits: pl.DataFrame) -> bool:
     """True where it is nearly always the close alone that lies outside, by far more than a day can move."""
     if hits.height == 0:
         return False
-    open_inside = (pl.col("open") <= pl.col("high") * (1 + ROUNDING)) & (
-        pl.col("open") >= pl.col("low") * (1 - ROUNDING)
+    open_inside = (pl.col("open") <= pl.col("high") * (1 + FLOAT32_SLACK)) & (
+        pl.col("open") >= pl.col("low") * (1 - FLOAT32_SLACK)
     )
     ratio = pl.col("close") / ((pl.col("high") + pl.col("low")) / 2)
     far = (ratio > SPLIT_FACTOR) | (ratio < 1 / SPLIT_FACTOR)
@@ -244,9 +247,5 @@ def stray_dates(bars: Bars, today: date | None = None) -> Finding:
 
 
 def _bar() -> pl.Expr:
-    return pl.format("o {} h {} l {} c {} v {}", *PRICES, pl.col("volume").cast(pl.Int64, strict=False))
-
-
-def _mask(hits: pl.DataFrame) -> tuple[dict[str, str], ...]:
-    rows = hits.head(1000).iter_rows(named=True)
-    return tuple({"repair": "mask_day", "code": r["code"], "date": str(r["date"])} for r in rows)
+    values = (pl.col(c).cast(pl.String).fill_null("none") for c in (*PRICES, "volume"))
+    return pl.format("o {} h {} l {} c {} v {}", *values)

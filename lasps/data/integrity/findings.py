@@ -14,6 +14,8 @@ Example = tuple[str, str, str]
 """(code, ISO date, what was seen); an empty string where a part does not apply."""
 
 MAX_EXAMPLES = 5
+MAX_REPAIRS = 1000
+"""So many repairs are suggested; who needs more should pull the data again."""
 _RANK = {"fatal": 0, "warning": 1, "info": 2}
 
 
@@ -60,6 +62,12 @@ def found(
         for row in hits.head(MAX_EXAMPLES).iter_rows(named=True)
     )
     return Finding(name, severity, hits.height, n_checked, summary, advice, examples, **more)
+
+
+def mask_days(hits: pl.DataFrame) -> tuple[dict[str, Any], ...]:
+    """A repair mask_day for each hit, the first MAX_REPAIRS of them."""
+    rows = hits.head(MAX_REPAIRS).iter_rows(named=True)
+    return tuple({"repair": "mask_day", "code": r["code"], "date": str(r["date"])} for r in rows)
 
 
 def hits_without_date(lines: list[tuple[Any, ...]]) -> pl.DataFrame:
@@ -146,7 +154,7 @@ def validate_waivers(waived: Iterable[str]) -> tuple[str, ...]:
 def percent(count: int, total: int) -> str:
     """'12 of 3,400 (0.35 %)'."""
     share = 100 * count / total if total else 0.0
-    return f"{count:,} of {total:,} ({share:.2g} %)"
+    return f"{count:,} of {total:,} ({f'{share:.2g}' if share < 99.5 else f'{share:.0f}'} %)"
 
 
 def plural(n: int, one: str, many: str = "") -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.data.integrity.figures import MOVE_EDGES
 from lasps.data.integrity.findings import IntegrityReport
+from lasps.reproducibility import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,22 +23,8 @@ SHEET_COLUMNS = 6
 
 
 def write_html(report: IntegrityReport, path: str | Path, title: str) -> Path:
-    """Write the page in one step (temporary file, fsync, rename); an error leaves an older page as it was."""
-    path = Path(path)
-    page = render_html(report, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    """Write the page in one step; an error leaves an older page as it was."""
+    return write_atomically(path, render_html(report, title))
 
 
 def render_html(report: IntegrityReport, title: str) -> str:
@@ -113,8 +99,8 @@ def _moves(counts: np.ndarray) -> Figure:
 def _sectors(rows: Any) -> Figure:
     figure, axes = _figure(9, 2.6)
     axes.bar([r["sector"] for r in rows], [r["stocks"] for r in rows], color="#5b6b8c")
-    axes.set_xticks([r["sector"] for r in rows])
-    axes.set_xlabel("sector")
+    names = [SECTORS[r["sector"]].english for r in rows]
+    axes.set_xticks([r["sector"] for r in rows], names, rotation=40, ha="right", fontsize=7)
     axes.set_ylabel("stocks")
     return figure
 

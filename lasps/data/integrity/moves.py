@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 
-from lasps.data.integrity.bars import Bars
-from lasps.data.integrity.findings import Finding, Severity, found, percent, plural
+from lasps.data.integrity.bars import SPLIT_FACTOR, Bars
+from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
 from lasps.data.panel import PRICE_LIMIT_CHANGE
 
 LIMIT_BEFORE, LIMIT_SINCE = 0.15, 0.30
@@ -39,6 +39,8 @@ STAY_DAYS = 5
 """Rows on both sides whose median closes tell a new level from a stray day. Guess, not tuned."""
 SAME_DATE_CODES = 5
 """So many stocks breaking on one date point to two pulls joined there. Guess, not tuned."""
+SPLIT_TOLERANCE = 0.02
+"""A median factor this close to a split's is the split's. Guess, not tuned."""
 SIMPLE_RATIOS = tuple(
     sorted({a / b for a in range(1, 11) for b in range(1, 11)} | {n**s for n in (15, 20, 25, 50, 100) for s in (1, -1)})
 )
@@ -174,10 +176,11 @@ def scale_breaks(bars: Bars) -> Finding:
     n_large, n_halt = large.height, hits.filter(pl.col("kind") == "halt").height
     return found(
         "scale_breaks", hits.with_columns(detail=_break()), bars.traded.height,
-        severity="fatal" if fatal else "warning", repairs=_rescale(hits),
+        severity="fatal" if fatal else "warning", repairs=_rescale(bars.traded, hits),
         summary=f"{plural(hits['code'].n_unique(), 'stock')} of {n_codes:,} change their level by a ratio and stay: "
         f"{n_large} overnight by {LARGE_RATIO} or more, {n_halt} across a halt.{joined_at}",
-        advice="Pull these stocks again in one go, or rescale the segment before the day (repair rescale_segment).",
+        advice="Pull these stocks again in one go, or rescale the segment before the day (repair rescale_segment; the "
+        "suggested ratio takes the night's own move with it, put the true one in its place where you know it).",
     )  # fmt: skip
 
 
@@ -191,8 +194,7 @@ def stray_days(bars: Bars) -> Finding:
         severity="fatal" if large > FATAL_CODE_SHARE * n_codes else "warning",
         summary=f"{plural(hits.height, 'day')} in {plural(hits['code'].n_unique(), 'stock')} on another scale.",
         advice="Mask the day; it becomes a halt.",
-        repairs=tuple({"repair": "mask_day", "code": r["code"], "date": str(r["date"])}
-                      for r in hits.head(1000).iter_rows(named=True)),
+        repairs=mask_days(hits),
     )  # fmt: skip
 
 
@@ -212,11 +214,45 @@ def _busiest_date(hits: pl.DataFrame) -> tuple[str, int]:
     return str(top[0]), int(top[1])
 
 
-def _rescale(hits: pl.DataFrame) -> tuple[dict[str, object], ...]:
-    return tuple(
+def _rescale(traded: pl.DataFrame, hits: pl.DataFrame) -> tuple[dict[str, object], ...]:
+    """A rescale_segment per break; of the closes alone where these alone are off their bars' scale.
+
+    A break's ratio is the jump that was seen, so the night's own move goes with it; that of closes off their bars is
+    the median over the segment, or the split's ratio within SPLIT_TOLERANCE.
+    """
+    closes_off = _segments_of_closes(traded, hits).filter(pl.col("factor").log().abs() > math.log(SPLIT_FACTOR))
+    off = set(closes_off["code"])
+    repairs: list[dict[str, object]] = [
+        {"repair": "rescale_segment", "code": r["code"], "since": str(r["since"]), "before": str(r["before"]),
+         "ratio": _split_ratio(r["factor"]), "columns": ["close"]}
+        for r in closes_off.iter_rows(named=True)
+    ]  # fmt: skip
+    whole = hits.filter(~pl.col("code").is_in(off))
+    repairs += [
         {"repair": "rescale_segment", "code": r["code"], "before": str(r["date"]), "ratio": round(r["ratio"], 6)}
-        for r in hits.head(1000).iter_rows(named=True)
+        for r in whole.iter_rows(named=True)
+    ]
+    return tuple(repairs[:MAX_REPAIRS])
+
+
+def _segments_of_closes(traded: pl.DataFrame, hits: pl.DataFrame) -> pl.DataFrame:
+    """code, since, before and factor (middle of the bar over its close, median) of the stretches between breaks."""
+    breaks = hits.select("code", "date", first=pl.lit(1))
+    rows = traded.filter(pl.col("code").is_in(hits["code"].unique().implode())).join(
+        breaks, on=["code", "date"], how="left", maintain_order="left"
     )
+    segment = pl.col("first").fill_null(0).cum_sum().over("code")
+    middle = (pl.col("high") + pl.col("low")) / 2
+    return (
+        rows.group_by("code", segment=segment, maintain_order=True)
+        .agg(since=pl.col("date").min(), last=pl.col("date").max(), factor=(middle / pl.col("close")).median())
+        .with_columns(before=pl.col("last") + pl.duration(days=1))
+    )
+
+
+def _split_ratio(factor: float) -> float:
+    best = min(SIMPLE_RATIOS, key=lambda simple: abs(math.log(factor / simple)))
+    return round(best if abs(math.log(factor / best)) < SPLIT_TOLERANCE else factor, 6)
 
 
 def _move() -> pl.Expr:

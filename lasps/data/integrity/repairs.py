@@ -13,8 +13,9 @@ from typing import Any
 
 import polars as pl
 
+from lasps.data.integrity.bars import PRICES, is_halted, is_valid
+
 Counts = dict[str, int]
-PRICES = ("open", "high", "low", "close")
 REPAIRS = ("drop_row", "mask_day", "rescale_segment")
 
 
@@ -40,9 +41,7 @@ def mask_day(raw: pl.DataFrame, code: str, day: date | str) -> tuple[pl.DataFram
         ValueError: no such row.
     """
     here = _key(raw, code, day)
-    n = _count(here, "mask_day", code, day)
-    zero = {c: pl.when(here).then(0).otherwise(pl.col(c)).cast(raw.schema[c]).alias(c) for c in (*PRICES[:3], "volume")}
-    return raw.with_columns(**zero), {"mask_day": n}
+    return _halt(raw, here), {"mask_day": _count(here, "mask_day", code, day)}
 
 
 def rescale_segment(
@@ -70,6 +69,23 @@ def rescale_segment(
         shares = (pl.col("volume") / ratio).round(0).cast(raw.schema["volume"])
         out = out.with_columns(volume=pl.when(here).then(shares).otherwise(pl.col("volume")))
     return out, {"rescale_segment": n}
+
+
+def accept(raw: pl.DataFrame, waived: Sequence[str]) -> tuple[pl.DataFrame, Counts]:
+    """What waiving a finding that no panel can hold comes to, counted.
+
+    duplicate_keys: the first row of each key stays; non_positive_prices: a day without four positive prices is a halt.
+    """
+    counts: Counts = {}
+    if "duplicate_keys" in waived:
+        rows = raw.height
+        raw = raw.unique(["code", "date"], keep="first", maintain_order=True)
+        counts["duplicate_keys"] = rows - raw.height
+    if "non_positive_prices" in waived:
+        unpriced = raw.select(~is_halted() & ~is_valid()).to_series()
+        raw = _halt(raw, unpriced)
+        counts["non_positive_prices"] = int(unpriced.sum())
+    return raw, counts
 
 
 def apply_repairs(raw: pl.DataFrame, repairs: Sequence[Mapping[str, Any]]) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -116,6 +132,11 @@ def _apply_one(raw: pl.DataFrame, repair: dict[str, Any], number: int) -> tuple[
         return functions[name](raw, **given)  # type: ignore[operator]
     except TypeError as error:
         raise ValueError(f"repair {number} ({name}): {error}") from error
+
+
+def _halt(raw: pl.DataFrame, here: pl.Series) -> pl.DataFrame:
+    columns = (*PRICES[:3], "volume")
+    return raw.with_columns(pl.when(here).then(0).otherwise(pl.col(c)).cast(raw.schema[c]).alias(c) for c in columns)
 
 
 def _key(raw: pl.DataFrame, code: str, day: date | str) -> pl.Series:

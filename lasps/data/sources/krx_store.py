@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from lasps.reproducibility import write_atomically
 
 SCHEMA_VERSION = 1
 RESUME_DAYS = 7
@@ -117,7 +117,7 @@ class Store:
         path = self._path(pull, code)
         if path.exists():
             raise FileExistsError(f"{path} is there already; raw files are never written over")
-        _write(path, lambda target: bars.write_parquet(target))
+        write_atomically(path, bars.write_parquet)
         pull.files[code] = datetime.now().isoformat(timespec="seconds")
         if change is not None:
             pull.changes.append(asdict(change))
@@ -132,7 +132,7 @@ class Store:
         return None
 
     def add_listing(self, pull: Pull, listing: pl.DataFrame) -> None:
-        _write(self._listing_path(pull), lambda target: listing.write_csv(target))
+        write_atomically(self._listing_path(pull), listing.write_csv)
 
     def listing(self, pull: Pull) -> pl.DataFrame | None:
         path = self._listing_path(pull)
@@ -148,7 +148,7 @@ class Store:
         """Write the manifest in one step."""
         pulls = [{**asdict(p), "start": str(p.start), "end": str(p.end)} for p in self.pulls]
         text = json.dumps({"schema_version": SCHEMA_VERSION, "pulls": pulls}, indent=1, ensure_ascii=False) + "\n"
-        _write(self.manifest, lambda target: Path(target).write_text(text, encoding="utf-8"))
+        write_atomically(self.manifest, text)
 
     def merged(self) -> pl.DataFrame:
         """One long table: each stock's newest file, and older rows before it where their adjustment still holds."""
@@ -168,10 +168,10 @@ class Store:
     def write_tables(self) -> None:
         """Write bars.parquet and listing.csv from the raw files."""
         table = self.merged()
-        _write(self.folder / "bars.parquet", lambda target: table.write_parquet(target))
+        write_atomically(self.folder / "bars.parquet", table.write_parquet)
         newest = self.newest_listing()
         if newest is not None:
-            _write(self.folder / "listing.csv", lambda target: newest[1].write_csv(target))
+            write_atomically(self.folder / "listing.csv", newest[1].write_csv)
 
     def _path(self, pull: Pull, code: str) -> Path:
         return self.folder / "bars" / pull.name / f"{code}.parquet"
@@ -198,17 +198,3 @@ def compare_adjustment(code: str, old: pl.DataFrame | None, new: pl.DataFrame) -
     return AdjustmentChange(
         code, middle, low, high, str(changed["date"].min()), str(changed["date"].max()), changed.height, both.height
     )
-
-
-def _write(path: Path, write: Any) -> None:
-    """Write through a temporary file and a rename, so that a file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
