@@ -32,14 +32,14 @@ def main() -> None:
     """Run the benchmarks named on the command line and print one table each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("name", choices=(*NAMES, "all"))
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the rows here too; all: by name")
     args = parser.parse_args()
     logger.disable("lasps")  # the tables are what is asked for
-    found: dict[str, Any] = {"machine": machine()}
+    found: dict[str, Any] = {}
     for name in NAMES if args.name == "all" else (args.name,):
         found[name] = importlib.import_module(f"experiments.benchmarks.{name}").run()
         print(table(name, found[name]), flush=True)
-        write_json(args.json, found)
+        write_json(args.json, {"machine": machine(), **found} if args.name == "all" else found[name])
 
 
 def machine() -> dict[str, Any]:

@@ -1,14 +1,19 @@
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lasps.data import features
+from lasps.data.charts import render
 from lasps.data.features import DEFAULT_FEATURES, FEATURES, LONGEST, compute_features, volatility
 from lasps.data.labels import make_labels
 from lasps.data.panel import make_panel
+from lasps.data.sampling import choose_samples
 from lasps.data.splits import Borders, assign_splits
 
 from .markets import FIRST_DAY, make_raw_market
@@ -66,9 +71,9 @@ def test_every_feature_is_named_documented_and_fits_into_the_window() -> None:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_no_bar_after_a_day_changes_a_bit_of_anything_up_to_it(data) -> None:
-    seed = data.draw(st.integers(0, 5), "seed")
+    seed, part = data.draw(st.integers(0, 5), "seed"), data.draw(st.floats(0.1, 1.0), "part")
     raw = make_raw_market(seed=seed, stocks=6, days=100)
-    day = FIRST_DAY + (raw["date"].max() - FIRST_DAY) * data.draw(st.floats(0.1, 1.0), "part")
+    day = FIRST_DAY + (raw["date"].max() - FIRST_DAY) * part
     other = change_the_future(raw, day, data)
     before, after = make(raw), make(other)
     past, past_after = before["date"] <= day, after["date"] <= day
@@ -77,6 +82,25 @@ def test_no_bar_after_a_day_changes_a_bit_of_anything_up_to_it(data) -> None:
         assert bits(compute(before)[past.to_numpy()]) == bits(compute(after)[past_after.to_numpy()])
     known, known_after = labels_known_by(before, day), labels_known_by(after, day)
     assert known.equals(known_after)
+    if part >= 0.4:  # every split has samples by then
+        for ours, theirs in zip(samples_known_by(before, day), samples_known_by(after, day), strict=True):
+            assert ours.equals(theirs) if isinstance(ours, pl.DataFrame) else bits(ours) == bits(theirs)
+
+
+def samples_known_by(panel: pl.DataFrame, day) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+    """Samples whose label is known on `day`: code, date, split, label; their bars, features with mask, and charts."""
+    days = [FIRST_DAY + timedelta(days=d) for d in (21, 22, 31, 32, 400)]
+    labels = make_labels(panel)
+    ends = choose_samples(panel, labels, Borders(*days), window=10, stride=2, train_fraction=0.7).ends
+    table = panel.select("code", "date").hstack(labels.select("label", "label_end", "label_cut_short"))
+    samples = pl.concat(
+        table[rows].with_columns(split=pl.lit(name), row=pl.Series(rows)) for name, rows in ends.items()
+    ).filter((pl.col("label_end") <= day) & ~pl.col("label_cut_short"))
+    window = samples["row"].to_numpy()[:, None] + np.arange(-9, 1)
+    bars = panel.select("open", "high", "low", "close", "volume").to_numpy().astype(np.float32)[window]
+    charts = render(torch.from_numpy(bars), (20, 30)).numpy()
+    assert samples["split"].n_unique() == 3
+    return samples.drop("row"), bars, compute_features(panel, NAMES)[window], charts
 
 
 def change_the_future(raw: pl.DataFrame, day, data) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """Bars and listings from files as real Korean ones come: parquet, CSV, a folder with one CSV per code.
 
 Understood: English and Korean column names, utf-8 with and without BOM and cp949, "1,234", dates as 20240102,
-2024-01-02, 2024/01/02 or with a time of day, codes written A005930 or 005930.KS, Yahoo's "Adj Close". Refused with an
+2024-01-02, 2024/01/02 or with a time of day, codes written A005930 or 005930.KS, Yahoo's "Adj Close" and yfinance's
+three header lines. Refused with an
 example: codes that lost their zeros (unless pad_codes), values that are neither a number nor blank, unreadable dates.
 """
 
@@ -152,7 +153,7 @@ def _table(file: Path) -> pl.DataFrame:
     else:
         table = _csv(file)
     if table.is_empty():
-        raise ValueError(f"{file}: the file has a header but no rows")
+        raise ValueError(f"{file}: the file has a header but no rows; complete it or take it away")
     return table
 
 
@@ -166,12 +167,22 @@ def _csv(file: Path) -> pl.DataFrame:
             continue
     else:
         raise ValueError(f"{file}: neither utf-8 nor cp949; save it as utf-8")
+    text = _one_header(text)
     header = text.split("\n", 1)[0]
     separator = max(",\t;", key=header.count)
     try:
         return pl.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{file}: not a readable CSV table ({error})") from error
+
+
+def _one_header(text: str) -> str:
+    """A file of recent yfinance has three header lines, Price / Ticker / Date: the date's name goes into the first."""
+    lines = text.split("\n", 3)
+    three = all(line.startswith(name) for line, name in zip(lines, ("Price,", "Ticker,", "Date,"), strict=False))
+    if len(lines) == 4 and three:
+        return "Date" + lines[0].removeprefix("Price") + "\n" + lines[3]
+    return text
 
 
 def _plain(column: str) -> str:

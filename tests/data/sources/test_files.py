@@ -91,6 +91,16 @@ def test_a_pandas_index_without_a_name_is_the_date(tmp_path) -> None:
     assert bars["date"].to_list() == [dt.date(2024, 1, 2), dt.date(2024, 1, 3)] * 2
 
 
+def test_the_three_header_lines_of_yfinance_are_one(write) -> None:
+    text = (
+        "Price,Close,High,Low,Open,Volume\nTicker,005930.KS,005930.KS,005930.KS,005930.KS,005930.KS\nDate,,,,,\n"
+        "2024-01-02,70500,71000,69500,70000,1000\n"
+    )
+    assert read_bars(write("005930.KS.csv", text)).rows() == [
+        ("005930", dt.date(2024, 1, 2), 70000, 71000, 69500, 70500, 1000)
+    ]
+
+
 def test_yahoos_adjusted_close_rescales_all_four_prices_and_is_counted(write) -> None:
     text = (
         "Date,Open,High,Low,Close,Adj Close,Volume\n2024-01-02,100,120,90,110,55,7\n2024-01-03,100,120,90,110,110,7\n"
