@@ -87,7 +87,7 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
     return path
 
 
@@ -102,9 +102,9 @@ def write_synced(path: Path, content: str | bytes | Callable[[BinaryIO], object]
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -21,7 +21,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from lasps.reproducibility import sync_folder, write_synced
+from lasps.reproducibility import sync, write_synced
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
@@ -62,13 +62,13 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
         write_synced(new_path, content)
         write_synced(new_companion, described.encode())
         companion.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        sync(path.parent)
         os.replace(new_path, path)
         os.replace(new_companion, companion)
     finally:
         new_path.unlink(missing_ok=True)
         new_companion.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
     return digest
 
 

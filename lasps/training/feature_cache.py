@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lasps.config.model_config import TRAINING_CONFIG
-from lasps.reproducibility import sha256_of, tensor_fingerprint
+from lasps.reproducibility import sha256_of, sync, tensor_fingerprint, write_synced
 from lasps.training.batches import Batch
 from lasps.training.head_data import HeadSamples
+from lasps.training.inference import evaluating
 from lasps.training.sample_sources import SampleSource, sources_of
 
 HEAD_PREFIXES = ("common_head.", "sector_heads.")
@@ -76,20 +78,9 @@ def shared_samples(
 
 def backbone_fingerprint(model: nn.Module) -> str:
     """SHA-256 of all weights and buffers but the heads'."""
-    state = tensor_fingerprint(subset_of(model.state_dict(), without=HEAD_PREFIXES))
+    backbone = {name: value for name, value in model.state_dict().items() if not name.startswith(HEAD_PREFIXES)}
+    state = tensor_fingerprint(backbone)
     return hashlib.sha256(f"{CACHE_VERSION}:{type(model).__qualname__}:{state}".encode()).hexdigest()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for every module (no dropout, no BatchNorm update), each one's own mode restored afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 # ---------------------------------------------------------------------------------------------------- the pass
@@ -283,20 +274,18 @@ def _load(path: Path) -> np.ndarray:
 def _publish(
     folder: Path, entry: Path, features: np.ndarray, labels: Tensor, sectors: Tensor, fingerprint: str
 ) -> None:
-    if isinstance(features, np.memmap):
-        features.flush()
-    else:
-        np.save(folder / "features.npy", features)
-    np.save(folder / "labels.npy", labels.numpy())
-    np.save(folder / "sector_ids.npy", sectors.numpy())
-    names = ("features.npy", "labels.npy", "sector_ids.npy")
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
-    (folder / "meta.json").write_text(json.dumps({"fingerprint": fingerprint, "files": files}, indent=2))
-    for name in (*names, "meta.json"):
-        _sync(folder / name)
+    arrays = {"features.npy": features, "labels.npy": labels.numpy(), "sector_ids.npy": sectors.numpy()}
+    for name, values in arrays.items():
+        if isinstance(values, np.memmap):  # written already
+            values.flush()
+            sync(folder / name)
+        else:
+            write_synced(folder / name, partial(np.save, arr=values))
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in arrays}
+    write_synced(folder / "meta.json", json.dumps({"fingerprint": fingerprint, "files": files}, indent=2))
     shutil.rmtree(entry, ignore_errors=True)
     os.rename(folder, entry)
-    _sync(entry.parent)
+    sync(entry.parent)
 
 
 def _fresh_folder(cache_dir: Path) -> Path:
@@ -317,14 +306,6 @@ def _forget_old(cache_dir: Path, newest: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -333,8 +314,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def subset_of(state: Mapping[str, Tensor], without: tuple[str, ...]) -> dict[str, Tensor]:
-    """The entries of a state_dict whose names do not start with any of `without`."""
-    return {name: value for name, value in state.items() if not name.startswith(without)}

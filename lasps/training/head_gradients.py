@@ -8,7 +8,8 @@ Shapes: R heads (rows), B batch, D width, H hidden, C classes.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,44 +19,39 @@ from torch.nn import functional
 TINY = 1e-30  # keeps (1 - p)^(gamma - 1) finite where p rounds to 1; its factor log p is 0 there
 
 
-class Gradients(Protocol):
-    """Fill `grads` with the gradient of every head's loss and return the losses (R,)."""
-
-    def __call__(
-        self,
-        params: dict[str, Tensor],
-        grads: dict[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        weight: Tensor,
-        gamma: float | Tensor,
-        keep: Tensor | None,
-        keep_rate: Tensor,
-    ) -> Tensor: ...
+Parameters = dict[str, Tensor]
+"""fc1.weight (R, H, D), fc1.bias (R, H), fc2.weight (R, C, H), fc2.bias (R, C)"""
 
 
-def written_out_gradients(
-    params: dict[str, Tensor],
-    grads: dict[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    gamma: float | Tensor,
-    keep: Tensor | None,
-    keep_rate: Tensor,
-) -> Tensor:
+class HeadBatch(NamedTuple):
+    """One batch of each of R heads."""
+
+    x: Tensor
+    """(R, B, D)"""
+    y: Tensor
+    """int64 (R, B)"""
+    weight: Tensor
+    """(R, B), a sample's alpha_t / (real batch size); 0 for padding"""
+    keep: Tensor | None
+    """(R, B, H), 1 for hidden units that dropout leaves and 0 for others; None without dropout"""
+    keep_rate: Tensor
+    """(R, 1, 1), the probability of a 1"""
+
+
+Gradients = Callable[[Parameters, Parameters, HeadBatch, "float | Tensor"], Tensor]
+"""(params, grads, batch, gamma): fill `grads` with the gradient of every head's loss and return the losses (R,)."""
+
+
+def written_out_gradients(params: Parameters, grads: Parameters, batch: HeadBatch, gamma: float | Tensor) -> Tensor:
     """Forward and backward of R heads as batched matrix products.
 
     Args:
-        params, grads: fc1.weight (R, H, D), fc1.bias (R, H), fc2.weight (R, C, H), fc2.bias (R, C).
-        x: (R, B, D). y: (R, B) int64. weight: (R, B), a sample's alpha_t / (real batch size); 0 for padding.
         gamma: the focal exponent, one number or (R, 1, 1); 0 is the cross entropy.
-        keep: (R, B, H), 1 for hidden units that dropout leaves and 0 for others, or None.
-        keep_rate: (R, 1, 1), the probability of a 1.
 
     Returns:
         (R,) sum over the batch of weight * (1 - p_t)^gamma * -log p_t.
     """
+    x, y, weight, keep, keep_rate = batch
     hidden = torch.bmm(x, params["fc1.weight"].mT).add_(params["fc1.bias"].unsqueeze(1)).relu_()
     fc2 = params["fc2.weight"]
     if keep is not None:
@@ -91,17 +87,9 @@ def _focal_loss_and_gradient(
     return loss, d_logits
 
 
-def vmap_gradients(
-    params: dict[str, Tensor],
-    grads: dict[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    gamma: float | Tensor,
-    keep: Tensor | None,
-    keep_rate: Tensor,
-) -> Tensor:
+def vmap_gradients(params: Parameters, grads: Parameters, batch: HeadBatch, gamma: float | Tensor) -> Tensor:
     """`written_out_gradients`, as autograd sees it: one head's loss, mapped over the rows. The readable reference."""
+    x, y, weight, keep, keep_rate = batch
     rows = len(x)
     gammas = torch.as_tensor(gamma, dtype=x.dtype).reshape(-1).expand(rows)
     if keep is None:

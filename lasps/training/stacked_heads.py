@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lasps.training.head_data import HeadSamples, HeadSettings
-from lasps.training.head_gradients import Gradients, written_out_gradients
+from lasps.training.head_gradients import Gradients, HeadBatch, written_out_gradients
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults (Loshchilov & Hutter 2019; Kingma & Ba 2015)
 SEGMENT_FLOATS = 2**21  # 8 MB of gathered features at a time: stays in the cache. Measured, flat around it
@@ -240,15 +240,10 @@ class HeadStack:
             keep = (segment.noise[t].unsqueeze(1) + self.keep_rate[:k]).floor_().flatten(0, 1)
         if rows not in self.prefixes:
             self.prefixes[rows] = self.layout.views(self.params[:rows]), self.layout.views(self.grads[:rows])
-        return self.gradients(
-            *self.prefixes[rows],
-            _for_settings(segment.x[t], k),
-            _for_settings(segment.y[t], k),
-            _for_settings(segment.weight[t], k),
-            self.settings[0].gamma if self.gamma is None else self.gamma[:rows],
-            keep,
-            self.keep_rate[:rows],
-        )
+        x, y, weight = (_for_settings(value[t], k) for value in (segment.x, segment.y, segment.weight))
+        batch = HeadBatch(x, y, weight, keep, self.keep_rate[:rows])
+        gamma = self.settings[0].gamma if self.gamma is None else self.gamma[:rows]
+        return self.gradients(*self.prefixes[rows], batch, gamma)
 
     def _adamw_tables(self, steps: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         """Bias corrections of T steps as (T, R, 1): w += m / (scale * sqrt(v) + offset) is AdamW's step."""

@@ -102,7 +102,7 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(path, state, monkey
         return call
 
     monkeypatch.setattr(checkpoints, "write_synced", dying(checkpoints.write_synced))
-    monkeypatch.setattr(checkpoints, "sync_folder", dying(checkpoints.sync_folder))
+    monkeypatch.setattr(checkpoints, "sync", dying(checkpoints.sync))
     monkeypatch.setattr(os, "replace", dying(os.replace))
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, new, {"name": "new"})

@@ -1,57 +1,19 @@
+"""The whole of Phase 2: what changes, what is said, which loaders it takes, what a kill leaves."""
+
 import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
-from loguru import logger
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
-from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import tensor_fingerprint
 from lasps.training import feature_cache
-from lasps.training.feature_cache import shared_samples
 from lasps.training.phase2 import assert_untouched, train_phase2
-from lasps.training.sample_sources import sources_of
-
-SIZES = [30, 17, 0, 9]  # batches of 8: a last batch of 6, of one, an empty sector, of one
-
-
-def arrays(sizes, seed):
-    generator = torch.Generator().manual_seed(seed)
-    sectors = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    sectors = sectors[torch.randperm(len(sectors), generator=generator)]
-    series = torch.randn(len(sectors), 10, 5, generator=generator)
-    charts = torch.randint(0, 256, (len(sectors), 3, 16, 20), generator=generator, dtype=torch.uint8)
-    labels = (series[:, -1, 0] * (sectors - 1)).sign().long() + 1
-    return series, charts, sectors, labels
-
-
-class Market(Dataset):
-    """A dataset as the project's own: a fast `batch`, a fingerprint, dates."""
-
-    def __init__(self, sizes=tuple(SIZES), seed=1):
-        self.tensors, self.reads = arrays(list(sizes), seed), 0
-        self.fingerprint = f"market-{sizes}-{seed}"
-        dates = np.datetime64("2024-01-01") + np.sort(np.arange(len(self)) % 40)
-        self.samples = pl.DataFrame({"date": dates})
-
-    def __len__(self):
-        return len(self.tensors[3])
-
-    def batch(self, indices):
-        self.reads += len(indices)
-        return tuple(tensor[torch.as_tensor(np.asarray(indices))] for tensor in self.tensors)
-
-    def __getitem__(self, index):
-        return tuple(tensor[index] for tensor in self.tensors)
-
-    def of_sector(self, sector):
-        return Subset(self, torch.nonzero(self.tensors[2] == sector)[:, 0].tolist())
+from tests.training.market import Market, heads_of, loaders, make_trainer, same
 
 
 class Tracker:
@@ -64,50 +26,8 @@ class Tracker:
         self.calls.append((step, dict(metrics)))
 
 
-def loaders(market, shuffle=True, **options):
-    subsets = {sector: market.of_sector(sector) for sector in range(4)}
-    return {
-        sector: DataLoader(part, batch_size=8, shuffle=shuffle and len(part) > 0, **options)
-        for sector, part in subsets.items()
-    }
-
-
-def make_trainer(**attributes):
-    torch.manual_seed(0)
-    model = SectorAwareFusionModel(
-        num_sectors=4, ts_input_dim=5,
-        encoder={"hidden_dim": 8, "num_layers": 1, "num_heads": 2}, cnn={"conv_channels": (4, 4), "output_dim": 4},
-    )
-    return SimpleNamespace(model=model, device="cpu", seed=7, tracker=None, resume_dir=None, **attributes)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def lines():
-    """Log lines as text."""
-    kept = []
-    sink = logger.add(lambda message: kept.append(message.record["message"]), level="INFO")
-    yield kept
-    logger.remove(sink)
-
-
-def heads_of(model):
-    return {name: value.clone() for name, value in model.state_dict().items() if name.startswith("sector_heads.")}
-
-
 def rest_of(model):
     return tensor_fingerprint({n: v for n, v in model.state_dict().items() if not n.startswith("sector_heads.")})
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 # ------------------------------------------------------------------------------- what changes and what does not
@@ -247,113 +167,6 @@ def test_every_kind_of_loader_gives_the_same_heads():
         assert all(torch.allclose(found[0][name], other[name], atol=1e-5) for name in other)
 
 
-def test_sectors_of_one_dataset_are_read_front_to_back_in_one_source():
-    (source,) = sources_of(loaders(Market()))
-    assert np.array_equal(source.indices, np.arange(sum(SIZES)))
-    assert np.array_equal(source.expected, Market().tensors[2].numpy())
-
-
-def test_the_order_of_a_subsets_indices_does_not_matter():
-    market = Market()
-    backwards = Subset(market, list(range(len(market)))[::-1])
-    (source,) = sources_of({-1: DataLoader(backwards, batch_size=4)})
-    assert np.array_equal(source.indices, np.arange(len(market)))
-
-
-# ------------------------------------------------------------------------------- features kept
-
-
-def test_features_are_the_models_in_eval_mode_and_samples_in_dataset_order():
-    trainer, market = make_trainer(), Market()
-    trainer.model.train()
-    samples = shared_samples(trainer.model, loaders(market))
-    with torch.no_grad():
-        expected = trainer.model.eval()(*market.tensors[:3])["shared_features"]
-    assert torch.allclose(samples.features, expected, atol=1e-5)
-    assert torch.equal(samples.labels, market.tensors[3])
-    assert torch.equal(samples.sector_ids, market.tensors[2])
-
-
-def test_a_second_call_reads_no_data_and_another_backbone_reads_it_again(tmp_path):
-    trainer = make_trainer()
-    first = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
-    again = Market()
-    second = shared_samples(trainer.model, loaders(again), cache_dir=tmp_path)
-    assert again.reads <= feature_cache.CHECKED_SAMPLES
-    assert torch.equal(first.features, second.features) and first.fingerprint == second.fingerprint
-    with torch.no_grad():
-        trainer.model.cnn.output.bias.add_(0.5)
-    changed = shared_samples(trainer.model, loaders(again), cache_dir=tmp_path)
-    assert again.reads >= sum(SIZES) and changed.fingerprint != first.fingerprint
-    assert not torch.equal(first.features, changed.features)
-
-
-def test_heads_are_no_part_of_the_key(tmp_path):
-    trainer, market = make_trainer(), Market()
-    first = train_phase2(trainer, loaders(market), 1, cache=tmp_path)
-    reads = market.reads
-    second = train_phase2(trainer, loaders(market), 1, cache=tmp_path)
-    assert market.reads - reads <= feature_cache.CHECKED_SAMPLES
-    assert first[0]["losses"] != second[0]["losses"]  # the heads go on from where they were
-
-
-def test_data_without_a_fingerprint_is_known_by_its_content(tmp_path, monkeypatch):
-    trainer = make_trainer()
-    passes = []
-    original = feature_cache._encode
-    monkeypatch.setattr(feature_cache, "_encode", lambda *a: (passes.append(1), original(*a))[1])
-    series, charts, sectors, labels = Market().tensors
-    for _ in range(2):
-        shared_samples(trainer.model, TensorDataset(series, charts, sectors, labels), cache_dir=tmp_path)
-    assert len(passes) == 1
-    series = series.clone()
-    series[20, 3, 1] += 1e-3
-    shared_samples(trainer.model, TensorDataset(series, charts, sectors, labels), cache_dir=tmp_path)
-    assert len(passes) == 2
-
-
-@pytest.mark.parametrize("damage", ["one byte", "truncated", "no description"])
-def test_damaged_features_are_computed_again(tmp_path, damage, lines):
-    trainer = make_trainer()
-    first = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
-    (entry,) = tmp_path.iterdir()
-    file = entry / ("meta.json" if damage == "no description" else "features.npy")
-    content = bytearray(file.read_bytes())
-    if damage == "one byte":
-        content[-5] ^= 1
-    file.write_bytes(content[:-40] if damage == "truncated" else content)
-    if damage == "no description":
-        file.unlink()
-    second = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
-    assert torch.equal(first.features, second.features)
-    assert any("damaged" in line for line in lines)
-
-
-def test_features_of_older_code_are_computed_again(tmp_path, monkeypatch, lines):
-    trainer = make_trainer()
-    first = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
-    original = type(trainer.model).encode
-    monkeypatch.setattr(type(trainer.model), "encode", lambda self, *batch: original(self, *batch) * 1.5)
-    second = shared_samples(trainer.model, loaders(Market()), cache_dir=tmp_path)
-    assert torch.allclose(second.features, 1.5 * first.features)
-    assert any("another version of the code" in line for line in lines)
-
-
-def test_a_killed_pass_leaves_nothing_that_is_used_and_is_swept_up(tmp_path):
-    left = tmp_path / f".writing-{2**22 + 1}-aa"  # above the largest process id
-    left.mkdir()
-    (left / "features.npy").write_bytes(b"half")
-    shared_samples(make_trainer().model, loaders(Market()), cache_dir=tmp_path)
-    assert not left.exists()
-
-
-def test_features_that_are_not_finite_name_the_sample():
-    trainer = make_trainer()
-    trainer.model.encode = lambda series, charts: torch.full((len(series), 128), float("nan"))
-    with pytest.raises(ValueError, match="finite shared features.*first 0"):
-        shared_samples(trainer.model, loaders(Market()))
-
-
 # ------------------------------------------------------------------------------- killed and repeated
 
 
@@ -362,7 +175,8 @@ import os, signal, sys
 import torch
 from lasps.training import head_training
 from lasps.training.phase2 import assert_untouched, train_phase2
-from tests.training.test_phase2 import Market, loaders, make_trainer
+from tests.training.market import Market, heads_of, loaders, make_trainer, same
+from tests.training.market import Market, loaders, make_trainer
 torch.set_num_threads(1)
 original = head_training.HeadTraining.train_epoch
 def train_epoch(self, pool):

@@ -5,7 +5,7 @@ import torch
 from lasps.training.head_acceptance import accept_heads, blocks_of, equal_blocks, judge, log_losses
 from lasps.training.head_data import HeadData, HeadResult, HeadSettings, as_samples
 from lasps.training.phase2 import train_phase2
-from tests.training.test_phase2 import Market, heads_of, lines, loaders, make_trainer, one_thread  # noqa: F401
+from tests.training.market import Market, heads_of, loaders, make_trainer
 
 
 def val_samples(days, n=None):
@@ -87,7 +87,7 @@ def test_start_and_head_are_each_corrected_for_the_loss_they_were_trained_with()
     assert judged_on(val, logits, logits, start_gamma=[0.0, 2.0])[0].gain == pytest.approx(loss[0.0] - loss[2.0])
 
 
-def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(lines):  # noqa: F811
+def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(lines):
     trainer = make_trainer()
     before = heads_of(trainer.model)
     history = train_phase2(trainer, loaders(Market((300, 200, 0, 9))), 4, 1e-2,
@@ -103,7 +103,7 @@ def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(li
     assert not any("improved" in line for line in lines)
 
 
-def test_without_dates_the_log_says_how_blocks_were_made(lines):  # noqa: F811
+def test_without_dates_the_log_says_how_blocks_were_made(lines):
     val = Market(seed=2)
     val.samples = None
     train_phase2(make_trainer(), loaders(Market()), 1, val_loaders=val, cache=False)

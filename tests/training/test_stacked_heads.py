@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experiments.benchmarks.heads_reference import plain_loops
 from lasps.training.head_data import HeadData, HeadSettings, as_samples
-from lasps.training.head_gradients import vmap_gradients, written_out_gradients
+from lasps.training.head_gradients import HeadBatch, vmap_gradients, written_out_gradients
 from lasps.training.head_training import train_heads
 from lasps.training.stacked_heads import HeadLayout, HeadStack, SectorBatches, epoch_order
 from tests.training.heads import head_market
@@ -19,15 +19,6 @@ from tests.training.heads import head_market
 BASE = HeadSettings(lr=2e-3, epochs=10, min_samples=1, l2_sp=0.0, weight_decay=0.0, batch_size=32, gamma=2.0,
                     dropout=0.0, seed=3)
 UNEVEN = [150, 33, 1, 64, 300]  # a short last batch, a last batch of one, a sector of one sample
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small products are faster so, and two cores are shared with other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def largest_difference(result, plain):
@@ -96,7 +87,7 @@ def test_written_out_gradients_are_autograds_however_sure_the_logits(rows, batch
     found = []
     for gradients in (written_out_gradients, vmap_gradients):
         grads = {name: torch.zeros_like(value) for name, value in params.items()}
-        loss = gradients(params, grads, x, y, weight, gamma, keep, rate)
+        loss = gradients(params, grads, HeadBatch(x, y, weight, keep, rate), gamma)
         assert all(value.isfinite().all() for value in grads.values())
         found.append([loss, *grads.values()])
     scale = max(float(value.abs().max()) for value in found[1]) + 1
@@ -175,11 +166,14 @@ def test_many_settings_side_by_side_are_each_alone():
 def test_the_number_of_threads_changes_no_bit_and_is_as_before_afterwards():
     data = head_market([300, 150, 33, 7], dtype=torch.float32)
     chosen = [replace(BASE, epochs=3, dropout=0.2, lr=lr) for lr in np.geomspace(1e-4, 1e-2, 40)]
-    found = []
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        found.append(train_heads(data, chosen))
-        assert torch.get_num_threads() == threads
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(train_heads(data, chosen))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
     assert all(same_bits(one, other) for one, other in zip(*found, strict=True))
 
 
@@ -306,7 +300,6 @@ from pathlib import Path
 from lasps.training.head_training import train_heads
 from tests.training.heads import head_market
 from tests.training.test_stacked_heads import BASE
-torch.set_num_threads(1)
 def kill(epoch, values):
     if epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)
