@@ -31,11 +31,11 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $(STAMP)
 
-data: $(STAMP) ## build the dataset: synthetic, or SOURCE=FILE LISTING=FILE PROTOCOL=krx-2020s, or SOURCE=krx START=2015-01-01
+data: $(STAMP) ## build the dataset: synthetic, or SOURCE=FILE LISTING=FILE PROTOCOL=krx-2020s, or SOURCE=krx START=2015-01-01; ARGS="--pad-codes ..."
 ifeq ($(SOURCE),krx)
-	$(PY) experiments/download_krx.py $(call flag,--start,$(START)) $(call flag,--end,$(END))
+	$(PY) experiments/download_krx.py $(call flag,--start,$(START)) $(call flag,--end,$(END)) $(ARGS)
 else
-	$(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--protocol,$(PROTOCOL)) $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)) $(call flag,--seed,$(SEED)) $(if $(FORCE),--force)
+	$(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--protocol,$(PROTOCOL)) $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)) $(call flag,--seed,$(SEED)) $(if $(FORCE),--force) $(ARGS)
 endif
 
 data-if-empty: $(STAMP)
@@ -43,7 +43,7 @@ data-if-empty: $(STAMP)
 	  $(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)); fi
 
 check-data: $(STAMP) ## the integrity report alone, on the terminal and as HTML: SOURCE=FILE LISTING=FILE
-	$(PY) experiments/check_data.py $(if $(SOURCE),--source "$(SOURCE)" $(call flag,--listing,$(LISTING)),--data-dir "$(DATA_DIR)") $(if $(WAIVE),--waive $(WAIVE)) $(call flag,--repairs,$(REPAIRS))
+	$(PY) experiments/check_data.py $(if $(SOURCE),--source "$(SOURCE)" $(call flag,--listing,$(LISTING)),--data-dir "$(DATA_DIR)") $(if $(WAIVE),--waive $(WAIVE)) $(call flag,--repairs,$(REPAIRS)) $(ARGS)
 
 train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
 	$(PY) experiments/train.py $(TRAIN)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lasps.config.sectors import SECTORS
 from lasps.data.integrity.bars import Bars
 from lasps.data.integrity.dataset_folder import Dataset
 from lasps.data.integrity.inputs import contact_sheet
@@ -26,11 +27,14 @@ def bar_figures(bars: Bars) -> dict[str, Any]:
 
 
 def dataset_figures(data: Dataset) -> dict[str, Any]:
-    """label_years: label shares by year, or by split where dates are unknown; charts: [(caption, picture)]."""
+    """label_shares: group (a split, a year, a sector), n and the share of each class; charts: [(caption, picture)]."""
     table = label_table(data)
-    dated = table.filter(pl.col("year").is_not_null())
-    by = "year" if dated.height else "split"
-    return {
-        "label_shares": label_shares(dated if dated.height else table, by).rename({by: "group"}),
-        "charts": contact_sheet(data),
-    }
+    names = {sector.id: sector.english for sector in SECTORS}
+    shares = [
+        label_shares(table.filter(pl.col(by).is_not_null()), by).rename({by: "group"}).with_columns(
+            pl.col("group").replace_strict(names, default=pl.col("group").cast(pl.String), return_dtype=pl.String)
+            if by == "sector" else pl.col("group").cast(pl.String)
+        )
+        for by in ("split", "year", "sector")
+    ]
+    return {"label_shares": pl.concat(shares), "charts": contact_sheet(data)}

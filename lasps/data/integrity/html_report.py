@@ -51,7 +51,7 @@ def pictures(report: IntegrityReport) -> list[dict[str, str]]:
         "coverage": ("Coverage", "Stocks that traded on each date, and stocks listed in the file then.", _coverage),
         "moves": ("Daily moves", "Close to close, logarithmic counts; the price limits are the walls.", _moves),
         "sectors": ("Sectors", "Stocks in each sector.", _sectors),
-        "label_shares": ("Labels", "Share of each class; n above the bars.", _labels),
+        "label_shares": ("Labels", "Share of each class by split, year and sector; n above the bars.", _labels),
         "charts": ("Charts", "A contact sheet, as the network sees them.", _sheet),
     }
     out = []
@@ -106,16 +106,18 @@ def _sectors(rows: Any) -> Figure:
 
 
 def _labels(table: Any) -> Figure:
-    figure, axes = _figure(9, 2.6)
-    groups, bottom = [str(g) for g in table["group"]], np.zeros(len(table))
+    figure, axes = _figure(9, 3.4)
+    places, bottom = np.arange(len(table)), np.zeros(len(table))
     for name in CLASS_NAMES:
         share = 100 * table[name].to_numpy()
-        axes.bar(groups, share, bottom=bottom, color=CLASS_COLORS[name], label=name)
+        axes.bar(places, share, bottom=bottom, color=CLASS_COLORS[name], label=name)
         bottom = bottom + share
-    for x, n in enumerate(table["n"]):
-        axes.text(x, 101, f"{n:,}", ha="center", fontsize=7)
+    for place, n in zip(places, table["n"], strict=True):
+        axes.text(place, 102, f"{n:,}", ha="center", fontsize=6, rotation=90)
+    axes.set_xticks(places, table["group"].to_list(), rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("%")
-    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.22))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
