@@ -56,7 +56,7 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     model = open_checkpoint(args.checkpoint, device).model
     check_fits(model, train, args.checkpoint)
     part = part_of_train(2, train, holdout_of(None, args.checkpoint))
-    data = head_data(model, part, val, device=device)
+    data = head_data(model, part, val, device=device, resume_dir=args.checkpoint.parent / ".resume")
     assert data.val is not None
     studied, judged = split_val(data.val)
     return HeadData(data.train, data.start, studied, data.class_weights), judged

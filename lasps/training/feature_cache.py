@@ -70,6 +70,7 @@ def shared_samples(
     if found is None:
         found = _compute(model, sources, torch.device(device), batch_size, desc, cache_dir, prefix)
     else:
+        _check_sectors(sources, found.sector_ids)
         logger.info(f"{desc}: {len(found)} samples kept from an earlier pass")
     if days is None or len(days) != len(found):
         return found
@@ -179,6 +180,13 @@ def _still_true(kept: HeadSamples, model: nn.Module, sources: list[SampleSource]
     return bool(np.allclose(found, kept.features[: len(found)].numpy(), rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE))
 
 
+def _check_sectors(sources: list[SampleSource], sector_ids: Tensor) -> None:
+    """As reading the samples does: an earlier pass may have read them through other loaders."""
+    sizes = [len(source.indices) for source in sources if source.indices is not None]
+    for source, own in zip(sources, sector_ids.split(sizes), strict=True):
+        source.check_sectors(own)
+
+
 def _all_batches(sources: list[SampleSource], batch_size: int) -> Iterator[Batch]:
     for source in sources:
         yield from source.batches(batch_size)
@@ -217,7 +225,6 @@ def _described(sources: list[SampleSource]) -> str:
         assert source.indices is not None
         digest.update(f"{source.fingerprint}:{len(source.indices)}:".encode())
         digest.update(np.ascontiguousarray(source.indices).tobytes())
-        digest.update(np.broadcast_to(source.expected, source.indices.shape).astype(np.int64).tobytes())
     return digest.hexdigest()
 
 

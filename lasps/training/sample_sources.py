@@ -49,7 +49,7 @@ class SampleSource:
         done = 0
         for raw in self._raw_batches(batch_size):
             batch = as_batch(raw)
-            self._check_sectors(batch[2], done)
+            self.check_sectors(batch[2], done)
             done += len(batch[3])
             yield batch
 
@@ -62,7 +62,8 @@ class SampleSource:
         subset = Subset(self.dataset, self.indices.tolist())
         return DataLoader(subset, batch_size, num_workers=self.num_workers, collate_fn=self.collate_fn)
 
-    def _check_sectors(self, found: Tensor, done: int) -> None:
+    def check_sectors(self, found: Tensor, done: int = 0) -> None:
+        """Raise ValueError unless the samples from number `done` on have the sectors they must be of."""
         expected = self.expected if self.expected.ndim == 0 else self.expected[done : done + len(found)]
         wrong = (expected >= 0) & (found.numpy() != expected)
         if np.any(wrong):

@@ -50,6 +50,25 @@ def test_a_second_call_reads_no_data_and_another_backbone_reads_it_again(tmp_pat
     assert not torch.equal(first.features, changed.features)
 
 
+def test_a_whole_dataset_and_its_sectors_loaders_share_one_pass(tmp_path):
+    trainer, market = make_trainer(), Market()
+    first = shared_samples(trainer.model, loaders(market), cache_dir=tmp_path)
+    reads = market.reads
+    second = shared_samples(trainer.model, market, cache_dir=tmp_path)
+    assert market.reads - reads <= feature_cache.CHECKED_SAMPLES
+    assert torch.equal(first.features, second.features)
+
+
+def test_kept_samples_of_another_sector_than_their_loaders_are_an_error_too(tmp_path):
+    trainer, market = make_trainer(), Market()
+    rows = np.append(market.of_sector(0).indices, market.of_sector(1).indices[-1])
+    assert np.sort(rows).tolist().index(rows[-1]) > feature_cache.CHECKED_SAMPLES
+    own = Subset(market, rows.tolist())
+    shared_samples(trainer.model, own, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="only samples of sector 0.*got one of sector 1"):
+        shared_samples(trainer.model, {0: DataLoader(own, batch_size=8)}, cache_dir=tmp_path)
+
+
 def test_heads_are_no_part_of_the_key(tmp_path):
     trainer, market = make_trainer(), Market()
     first = train_phase2(trainer, loaders(market), 1, cache=tmp_path)
