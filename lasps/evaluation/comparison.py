@@ -19,6 +19,7 @@ from lasps.evaluation.significance import (
     Difference,
     SectorDifference,
     as_json,
+    difference_of,
     holm,
     method_difference,
 )
@@ -87,10 +88,10 @@ def compare(
 
 
 def _joined(sentences: list[tuple[str, str]], splits: list[str]) -> str:
-    """The sentences of the first split that is no selection split, else of all."""
+    """The sentences of the first split that is no selection split, else of all: one a line."""
     judged = [s for s in splits if s not in verdict.SELECTION_SPLITS]
     chosen = judged[:1] or splits
-    return " ".join(text for split, text in sentences if split in chosen)
+    return "\n".join(text for split, text in sentences if split in chosen)
 
 
 def _prior(
@@ -141,11 +142,11 @@ def _common_keys(tables: Mapping[str, Sequence[pl.DataFrame]]) -> pl.DataFrame:
 
 
 def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[str, Any]:
-    """M (the mean over seeds), the seeds' own figures and spread, and what goes beyond M for the first seed."""
-    per_seed = [metrics.summary(f, prior) for f in entry.forecasts]
-    f = entry.forecasts[0]
-    leak = first_day_excess(f)
-    sectors = [metrics.by_sector(g, prior) for g in entry.forecasts]
+    """M (the mean over seeds), the seeds' own figures and spread, and what goes beyond M."""
+    forecasts = entry.forecasts
+    per_seed = [metrics.summary(f, prior) for f in forecasts]
+    sectors = [metrics.by_sector(f, prior) for f in forecasts]
+    leak = max((first_day_excess(f) for f in forecasts), key=lambda x: x.excess or 0.0)
     return {
         **_mean_of(per_seed),
         "baseline": entry.baseline,
@@ -153,10 +154,10 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
         "seeds": [{"seed": s, **_scalars(m)} for s, m in zip(entry.seeds, per_seed, strict=True)],
         "seed_spread": _spread_of(per_seed) if len(per_seed) > 1 else None,
         "sectors": {s: _mean_of([x[s] for x in sectors]) for s in sectors[0]},
-        "rank_ic_in_volatility_quintiles": metrics.rank_ic_in_volatility_quintiles(f),
-        "coverage": metrics.coverage_curve(f),
-        "calibration": calibration_curve(f),
-        "portfolio": portfolio_summary(f, costs),
+        "rank_ic_in_volatility_quintiles": _mean_of([metrics.rank_ic_in_volatility_quintiles(f) for f in forecasts]),
+        "coverage": _mean_of([metrics.coverage_curve(f) for f in forecasts]),
+        "calibration": calibration_curve(*forecasts),
+        "portfolio": portfolio_summary(forecasts, costs),
         "leak": asdict(leak) | {"flagged": leak.flagged},
     }  # fmt: skip
 
@@ -173,18 +174,19 @@ def _note_leak(name: str, split: str, result: dict[str, Any]) -> None:
         result["notes"].insert(0, text)
 
 
-def calibration_curve(f: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:
-    """Per class, mean probability against observed share in equal-mass bins: a calibrated model is on the diagonal."""
+def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:
+    """Per class, mean probability against observed share in equal-mass bins: a calibrated model is on the diagonal.
+
+    Several forecasts (a model's seeds) are pooled.
+    """
     curves = {}
     for c, name in enumerate(metrics.CLASS_NAMES):
-        p, happened = f.p[:, c], f.labels == c
+        p = np.concatenate([f.p[:, c] for f in forecasts])
+        happened = np.concatenate([f.labels == c for f in forecasts])
         bin_of = metrics.confidence_bins(p, bins)
-        masks = [bin_of == k for k in range(bins)]
-        curves[name] = [
-            {"probability": float(p[m].mean()), "share": float(happened[m].mean()), "n": int(m.sum())}
-            for m in masks
-            if m.any()
-        ]
+        n, stated, seen = (np.bincount(bin_of, w, minlength=bins) for w in (None, p, happened))
+        curves[name] = [{"probability": stated[k] / n[k], "share": seen[k] / n[k], "n": int(n[k])}
+                        for k in np.flatnonzero(n)]  # fmt: skip
     return curves
 
 
@@ -204,21 +206,16 @@ def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in m.items() if not isinstance(v, Mapping)}
 
 
-def _mean_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Key by key mean over seeds; a number that is undefined for one seed is undefined."""
+def _mean_of(per_seed: Sequence[Any]) -> Any:
+    """Mean over seeds, part by part of dictionaries and lists; what is undefined for one seed is undefined."""
     first = per_seed[0]
-    if len(per_seed) == 1:
-        return dict(first)
-    out: dict[str, Any] = {}
-    for key, value in first.items():
-        values = [m[key] for m in per_seed]
-        if isinstance(value, Mapping):
-            out[key] = _mean_of(values)
-        elif any(v is None for v in values):
-            out[key] = None
-        else:
-            out[key] = value if all(v == value for v in values) else float(np.mean(values))
-    return out
+    if isinstance(first, Mapping):
+        return {key: _mean_of([m[key] for m in per_seed]) for key in first}
+    if isinstance(first, list):
+        return [_mean_of(values) for values in zip(*per_seed, strict=True)]
+    if any(v is None for v in per_seed):
+        return None
+    return first if all(v == first for v in per_seed) else float(np.mean(per_seed))
 
 
 def _spread_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -231,6 +228,20 @@ def pair_of(metric: str, a: Entry, b: Entry) -> Difference:
     a, b, paired = _paired(a, b)
     f = a.forecasts[0]
     return method_difference(metric, a.of(metric), b.of(metric), f.n, _n_days(f), paired)
+
+
+def seed_pairs(metric: str, a: Entry, b: Entry) -> list[dict[str, Any]] | None:
+    """b minus a for every seed, with an interval over days alone: what is true of these weights, not of the method.
+
+    None where there is one seed, or where it is unknown which seeds belong together.
+    """
+    a, b, paired = _paired(a, b)
+    if len(b.seeds) == 1 or not (paired or len(a.seeds) == 1):
+        return None
+    f, sums_a = a.forecasts[0], a.of(metric) if paired else a.of(metric) * len(b.seeds)
+    found = [as_json(difference_of(metric, x, y, f.n, _n_days(f))) for x, y in zip(sums_a, b.of(metric), strict=True)]
+    return [{"seed": s, "difference": d["difference"], "interval": d["interval"]}
+            for s, d in zip(b.seeds, found, strict=True)]  # fmt: skip
 
 
 def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry, bool]:
@@ -266,7 +277,8 @@ def _add_pairs(entries: list[Entry], split: str, result: dict[str, Any]) -> None
         found = {metric: pair_of(metric, a, b) for metric in METRICS}
         for d in found.values():
             result["pairs"].append({"a": a.name, "b": b.name, "split": split, **as_json(d),
-                                    "better": verdict.better_side(d, selection)})  # fmt: skip
+                                    "better": verdict.better_side(d, selection),
+                                    "by_seed": seed_pairs(d.metric, a, b)})  # fmt: skip
         if a.baseline:
             against[b.name][a.name] = found[verdict.PRIMARY]
             continue
@@ -274,10 +286,7 @@ def _add_pairs(entries: list[Entry], split: str, result: dict[str, Any]) -> None
         result["sectors"] += [_sector_json(a.name, b.name, split, s, selection) for s in sectors]
         text = verdict.sentence(a.name, b.name, split, found[verdict.PRIMARY], found["accuracy"], sectors)
         result.setdefault("_verdicts", []).append((split, text))
-    for model in models:
-        result.setdefault("_first_lines", []).append(
-            (split, verdict.first_line(model.name, against[model.name], split))
-        )
+    result.setdefault("_first_lines", []).append((split, verdict.first_line(against, split)))
 
 
 def _sector_json(a: str, b: str, split: str, s: SectorDifference, selection: bool) -> dict[str, Any]:

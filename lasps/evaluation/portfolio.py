@@ -126,36 +126,54 @@ def _still_there(f: Forecast, member: NDArray[np.bool_], horizon: int) -> tuple[
     return kept, np.bincount(day, minlength=n_days).astype(np.float64)
 
 
-def portfolio_summary(f: Forecast, costs: Costs | None = None) -> dict[str, Any] | None:
-    """Deciles, long-only and long-short of one forecast; None without dates, returns or enough stocks.
+@dataclass(frozen=True)
+class Book:
+    """What one forecast's deciles earn per day: by_decile (T, 10), universe, turnover and cost (T,); NaN where none."""
 
-    Long-only is the top decile minus the equal-weight universe of the same day, before and after costs: the share
-    turned over (all of it where turnover is unknown) x (tax + two sides). Long-short is top minus bottom decile before
-    costs and borrowing fees, over all days and over the days on which short selling was not banned.
-    """
+    by_decile: Array
+    universe: Array
+    turnover: Array
+    cost: Array
+
+
+def book_of(f: Forecast, costs: Costs) -> Book | None:
+    """None without dates, returns or enough stocks. Where turnover is unknown, its mean is paid for, or all of it."""
     if f.day is None or f.forward_return is None:
         return None
     decile = deciles(f)
     by_decile, universe = decile_returns(f, decile)
-    top, bottom = by_decile[:, -1], by_decile[:, 0]
-    if not np.isfinite(top).any():
+    if not np.isfinite(by_decile[:, -1]).any():
         return None
-    costs = costs or Costs()
     renewed = turnover(f, decile == N_DECILES - 1)
-    mean_turnover = _mean(renewed)
-    paid = np.where(np.isfinite(renewed), renewed, 1.0 if mean_turnover is None else mean_turnover)
-    cost = paid * costs.of_round_trip(f.dates)  # type: ignore[arg-type]
-    banned = np.array([short_selling_banned(d) for d in f.dates])  # type: ignore[arg-type]
-    with np.errstate(invalid="ignore"):
-        means = [_mean(column) for column in by_decile.T]
+    mean = _mean(renewed)
+    paid = np.where(np.isfinite(renewed), renewed, 1.0 if mean is None else mean)
+    return Book(by_decile, universe, renewed, paid * costs.of_round_trip(f.dates))  # type: ignore[arg-type]
+
+
+def portfolio_summary(forecasts: Forecast | Sequence[Forecast], costs: Costs | None = None) -> dict[str, Any] | None:
+    """Deciles, long-only and long-short of a forecast, or the mean over a model's seeds; None where there is no book.
+
+    Long-only is the top decile minus the equal-weight universe of the same day, before and after costs: the share
+    turned over x (tax + two sides). Long-short is top minus bottom decile before costs and borrowing fees, over all
+    days and over the days on which short selling was not banned.
+    """
+    seeds = [forecasts] if isinstance(forecasts, Forecast) else list(forecasts)
+    books = [book for f in seeds if (book := book_of(f, costs or Costs())) is not None]
+    if len(books) < len(seeds):
+        return None
+    by_decile, universe, renewed, cost = (np.stack([getattr(book, name) for book in books])
+                                          for name in ("by_decile", "universe", "turnover", "cost"))  # fmt: skip
+    top, bottom = by_decile[:, :, -1], by_decile[:, :, 0]
+    banned = np.array([short_selling_banned(d) for d in seeds[0].dates])  # type: ignore[arg-type]
+    means = [_mean(by_decile[:, :, k]) for k in range(N_DECILES)]
     return {
         "horizon": HORIZON,
-        "n_days": int(np.isfinite(top).sum()),
+        "n_days": int(np.isfinite(top).any(axis=0).sum()),
         "decile_returns": means,
         "universe_return": _mean(universe),
         "top_decile_return": means[-1],
         "top_minus_universe": _json(series_mean("top_minus_universe", top - universe)),
-        "turnover": mean_turnover,
+        "turnover": _mean(renewed),
         "cost_per_holding": _mean(cost),
         "net_top_minus_universe": _json(series_mean("net_top_minus_universe", top - universe - cost)),
         "long_short": _json(series_mean("long_short", top - bottom)),

@@ -20,9 +20,10 @@ SURVIVORSHIP = (
 )
 HOW = (
     "Intervals: days are the unit, neighbouring days are correlated (5-day labels overlap); long-run variance with "
-    "0.4 T^(2/3) cosines and Student's t (Lazarus et al. 2018), 95 %, two-sided. Primary metric: log loss on test. "
-    "Per-sector p-values after Holm. Rank IC: mean over days of the Spearman correlation with the 5-day return; "
-    "ICIR not annualised; skip: from close t+1 to t+6."
+    "0.4 T^(2/3) cosines and Student's t (Lazarus et al. 2018), 95 %, two-sided. Over days: true of these weights on "
+    "other days. Over seeds and days: true of the method, trained again. Figures of several seeds are their means. "
+    "Primary metric: log loss on test. Per-sector p-values after Holm. Rank IC: mean over days of the Spearman "
+    "correlation with the 5-day return; ICIR not annualised; skip: from close t+1 to t+6."
 )
 
 
@@ -35,23 +36,33 @@ def decimal(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-COLUMNS: tuple[tuple[str, Any], ...] = (
+Column = tuple[str, Any]
+COLUMNS: tuple[Column, ...] = (
     ("accuracy %", lambda m: percent(m["accuracy"])),
     ("majority %", lambda m: percent(m["majority_accuracy"])),
     ("log loss", lambda m: decimal(m["log_loss"])),
     ("prior", lambda m: decimal(m["prior_log_loss"])),
     ("macro-F1", lambda m: decimal(m["macro_f1"], 3)),
     ("balanced %", lambda m: percent(m["balanced_accuracy"])),
-    *((f"{c} %", lambda m, c=c: percent(m["class_accuracy"][c], 1)) for c in CLASS_NAMES),
-    *((f"{c} prec %", lambda m, c=c: percent(m["class_precision"][c], 1)) for c in CLASS_NAMES),
     ("rank IC", lambda m: decimal(m["rank_ic"], 3)),
     ("ICIR", lambda m: decimal(m["icir"], 2)),
     ("IC skip", lambda m: decimal(m["rank_ic_skip1"], 3)),
     ("ICIR skip", lambda m: decimal(m["icir_skip1"], 2)),
     ("calib. error", lambda m: decimal(m["expected_calibration_error"])),
 )
-TERMINAL_COLUMNS = ("accuracy %", "log loss", "macro-F1", "SELL %", "HOLD %", "BUY %", "rank IC", "ICIR", "IC skip",
-                    "calib. error")  # fmt: skip
+CLASS_COLUMNS: tuple[Column, ...] = (
+    *((f"{c} %", lambda m, c=c: percent(m["class_accuracy"][c], 1)) for c in CLASS_NAMES),
+    *((f"{c} called", lambda m, c=c: f"{m['predicted_counts'][c]:,.0f}") for c in CLASS_NAMES),
+    *((f"precision of {c} %", lambda m, c=c: percent(m["class_precision"][c], 1)) for c in CLASS_NAMES),
+)
+QUINTILE_COLUMNS: tuple[Column, ...] = tuple(
+    (name, lambda m, k=k: decimal(m["rank_ic_in_volatility_quintiles"][k], 3))
+    for k, name in enumerate(("calmest fifth", "2", "3", "4", "wildest fifth"))
+)
+TERMINAL_COLUMNS = tuple(
+    column for column in (*COLUMNS[:5], *CLASS_COLUMNS[:3], *COLUMNS[6:])
+    if column[0] not in ("majority %", "prior", "ICIR skip")
+)  # fmt: skip
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -69,12 +80,11 @@ def splits_of(result: Result) -> list[str]:
     return list(result["rows"])
 
 
-def model_rows(result: Result, split: str, columns: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+def model_rows(result: Result, split: str, columns: Sequence[Column] = COLUMNS) -> tuple[list[str], list[list[str]]]:
     """Header and one row per model: models first, then baselines."""
-    chosen = [c for c in COLUMNS if columns is None or c[0] in columns]
     present = [(name, by_split[split]) for name, by_split in result["models"].items() if split in by_split]
     present.sort(key=lambda x: x[1]["baseline"])
-    return ["model", *(c[0] for c in chosen)], [[name, *(show(m) for _, show in chosen)] for name, m in present]
+    return ["model", *(c[0] for c in columns)], [[name, *(show(m) for _, show in columns)] for name, m in present]
 
 
 def difference_text(pair: Mapping[str, Any]) -> str:
@@ -101,16 +111,26 @@ def pair_rows(result: Result, split: str, metrics: Sequence[str] = PAIR_METRICS)
     for (a, b), by_metric in table.items():
         primary = by_metric["log_loss"]
         better = {"a": a, "b": b, None: "-"}[primary["better"]]
-        p = "-" if primary["p_value"] is None else f"{primary['p_value']:.4f}"
-        rows.append([f"{b} minus {a}", *(difference_text(by_metric[m]) for m in metrics), p, better])
+        rows.append([f"{b} minus {a}", *(difference_text(by_metric[m]) for m in metrics), p_text(primary["p_value"]),
+                     better, over_text(primary)])  # fmt: skip
     titles = [m.replace("_", " ") + (" (points)" if m in POINTS else "") for m in metrics]
-    return ["b minus a", *titles, "p", "better"], rows
+    return ["b minus a", *titles, "p", "better in log loss", "interval over"], rows
+
+
+def p_text(p: float | None) -> str:
+    """Two-sided p of the primary metric."""
+    return "-" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def over_text(pair: Mapping[str, Any]) -> str:
+    """What an interval would be repeated over: 'days', or '3 seeds and days'."""
+    return f"{pair['n_seeds']} {pair['over']}" if pair["n_seeds"] > 1 else str(pair["over"])
 
 
 def book_rows(result: Result, split: str) -> tuple[list[str], list[list[str]]]:
     """Long-only top decile against the universe, turnover and costs; long-short last."""
     header = ["model", "universe %", "top decile %", "top - universe %", "turnover %", "cost %", "net %",
-              "long-short %", "where allowed %"]  # fmt: skip
+              "long-short %", "where shorting was allowed %", "days of a short-selling ban"]  # fmt: skip
     rows = []
     for name, by_split in result["models"].items():
         book = by_split.get(split, {}).get("portfolio")
@@ -118,7 +138,8 @@ def book_rows(result: Result, split: str) -> tuple[list[str], list[list[str]]]:
             rows.append([name, percent(book["universe_return"]), percent(book["top_decile_return"]),
                          _mean_interval(book["top_minus_universe"]), percent(book["turnover"], 0),
                          percent(book["cost_per_holding"]), _mean_interval(book["net_top_minus_universe"]),
-                         _mean_interval(book["long_short"]), _mean_interval(book["long_short_allowed"])])  # fmt: skip
+                         _mean_interval(book["long_short"]), _mean_interval(book["long_short_allowed"]),
+                         f"{book['long_short_banned_days']} of {book['n_days']}"])  # fmt: skip
     return header, rows
 
 
@@ -130,15 +151,25 @@ def _mean_interval(x: Mapping[str, Any]) -> str:
 
 
 def seed_rows(result: Result, split: str) -> tuple[list[str], list[list[str]]]:
-    """One row per seed and, below, the spread (standard deviation over seeds)."""
+    """One row per seed and, below, mean and spread (standard deviation over seeds)."""
     keys = ("accuracy", "log_loss", "macro_f1", "rank_ic")
     rows = []
     for name, by_split in result["models"].items():
         m = by_split.get(split)
         if m and m["seed_spread"] is not None:
             rows += [[f"{name}, seed {s['seed']}", *(decimal(s[k]) for k in keys)] for s in m["seeds"]]
+            rows.append([f"{name}, mean", *(decimal(m[k]) for k in keys)])
             rows.append([f"{name}, spread", *(decimal(m["seed_spread"].get(k)) for k in keys)])
-    return ["model, seed", *keys], rows
+    return ["model, seed", *(k.replace("_", " ") for k in keys)], rows
+
+
+def seed_pair_rows(result: Result, split: str) -> tuple[list[str], list[list[str]]]:
+    """Differences in log loss seed by seed, each with an interval over days alone."""
+    pairs = [p for p in result["pairs"] if p["split"] == split and p["metric"] == "log_loss" and p["by_seed"]]
+    seeds = [s["seed"] for s in pairs[0]["by_seed"]] if pairs else []
+    rows = [[f"{p['b']} minus {p['a']}", *(difference_text({**s, "metric": p["metric"]}) for s in p["by_seed"])]
+            for p in pairs if [s["seed"] for s in p["by_seed"]] == seeds]  # fmt: skip
+    return ["b minus a, log loss", *(f"seed {s}" for s in seeds)], rows
 
 
 def split_title(result: Result, split: str) -> str:
@@ -147,6 +178,13 @@ def split_title(result: Result, split: str) -> str:
     days = f" on {any_model['n_days']} days" if any_model["n_days"] else ", no dates"
     note = "; a selection split: shown, not judged" if split in result["selection_splits"] else ""
     return f"{split}: {any_model['n']:,} rows{days}{note}"
+
+
+def class_title(result: Result, split: str) -> str:
+    """'Classes (n: SELL 130,000, ...)': class-wise accuracy, how often each is called, precision."""
+    any_model = next(m[split] for m in result["models"].values() if split in m)
+    counts = ", ".join(f"{name} {n:,}" for name, n in any_model["class_counts"].items())
+    return f"Classes (n: {counts}): accuracy, how often called, precision"
 
 
 def prior_text(result: Result, split: str) -> str:
@@ -204,19 +242,21 @@ def sector_rows(result: Result, split: str) -> tuple[list[str], list[list[str]]]
 
 def comparison_figures(result: Result, split: str) -> list[tuple[str, Figure]]:
     """(caption, figure) of everything that can be drawn for the split."""
+    colors = "Red: b is better, blue: b is worse, grey: not distinguishable"
     drawn = [
-        (
-            "Differences in log loss, b minus a. Grey: the interval covers zero.",
-            figures.difference_figure(result, split),
-        ),
+        (f"Differences in log loss, b minus a. {colors}.", figures.difference_figure(result, split)),
+        ("Class-wise accuracy: the share of each class that is called as it.", figures.recall_figure(result, split)),
+        ("Accuracy against coverage: what acting on the surest calls alone would bring.",
+         figures.coverage_figure(result, split)),
         ("Calibration: a model on the diagonal means what it says.", figures.calibration_figure(result, split)),
-        ("Class-wise accuracy.", figures.recall_figure(result, split)),
-        ("Accuracy against coverage.", figures.coverage_figure(result, split)),
-        ("Forward return by decile.", figures.decile_figure(result, split)),
-        ("Rank IC within volatility quintiles.", figures.quintile_figure(result, split)),
-    ]
+        ("Forward return by decile of the score, minus the equal-weight universe.",
+         figures.decile_figure(result, split)),
+        ("Rank IC within volatility quintiles: what is left once volatility is known.",
+         figures.quintile_figure(result, split)),
+    ]  # fmt: skip
     pairs = dict.fromkeys((s["a"], s["b"]) for s in result["sectors"] if s["split"] == split)
-    drawn += [(f"{b} minus {a} per sector.", figures.sector_figure(result, split, a, b)) for a, b in pairs]
+    drawn += [(f"{b} minus {a} per sector, intervals without correction. {colors} after Holm's correction.",
+               figures.sector_figure(result, split, a, b)) for a, b in pairs]  # fmt: skip
     return [(caption, figure) for caption, figure in drawn if figure is not None]
 
 
@@ -228,7 +268,10 @@ def comparison_html(result: Result, title: str = "lasps: comparison") -> str:
             ("Models", *model_rows(result, split)),
             ("Differences, b minus a", *pair_rows(result, split)),
             ("Seeds", *seed_rows(result, split)),
-            ("5-day returns of the top decile, long only; long-short last", *book_rows(result, split)),
+            ("Seed by seed: differences of these weights, intervals over days alone", *seed_pair_rows(result, split)),
+            (class_title(result, split), *model_rows(result, split, CLASS_COLUMNS)),
+            ("Rank IC within quintiles of 20-day volatility", *model_rows(result, split, QUINTILE_COLUMNS)),
+            ("5-day returns: long-only top decile first, long-short last", *book_rows(result, split)),
             ("Sectors", *sector_rows(result, split)),
         ]
         sections.append({

@@ -73,7 +73,8 @@ def difference_figure(result: Result, split: str) -> Figure | None:
         return None
     figure, (ax,) = _axes(8.2, 0.9 + 0.32 * len(rows))
     _forest(ax, [f"{p['b']} minus {p['a']}" for p in rows], rows, better_below=True)
-    ax.set_title(f"{split}: b minus a, 95 % intervals over days", loc="left", fontsize=10)
+    over = "seeds and days" if any(p["n_seeds"] > 1 for p in rows) else "days"
+    ax.set_title(f"{split}: b minus a, 95 % intervals over {over}", loc="left", fontsize=10)
     return figure
 
 
@@ -86,8 +87,7 @@ def sector_figure(result: Result, split: str, a: str, b: str) -> Figure | None:
     labels = [f"{sector_name(names, s['sector'])}  (n {s['n']:,})" for s in rows]
     figure, (ax,) = _axes(8.2, 0.9 + 0.26 * len(rows))
     _forest(ax, labels, rows, better_below=True)
-    ax.set_title(f"{split}: {b} minus {a} per sector (uncorrected intervals; coloured = differs after Holm)",
-                 loc="left", fontsize=10)  # fmt: skip
+    ax.set_title(f"{split}: {b} minus {a} per sector", loc="left", fontsize=10)
     return figure
 
 

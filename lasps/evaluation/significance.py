@@ -169,14 +169,20 @@ def day_difference(
 
 
 def series_mean(metric: str, values: Array) -> Difference:
-    """Mean over days of a daily series (T,), NaN where a day has none, with its interval; `a` is 0."""
-    known = np.isfinite(values)
-    sums = np.stack([np.where(known, values, 0.0), known.astype(np.float64)], axis=1)
-    zero = DaySums(np.stack([np.zeros(len(values)), np.ones(len(values))], axis=1), lambda s: s[..., 0] / s[..., 1])
-    if not known.any():
+    """Mean over days of a daily series (T,), or of one per seed (S, T), NaN where a day has none; `a` is 0."""
+    per_seed = np.atleast_2d(values)
+    known = np.isfinite(per_seed)
+    n = int(known.any(axis=0).sum())
+    if not known.any(axis=1).all():
         return Difference(metric, float("nan"), None, None, None, 0, 0)
-    n = int(known.sum())
-    return difference_of(metric, zero, DaySums(sums, zero.value), n, n)
+    own = [DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), _ratio)
+           for v, k in zip(per_seed, known, strict=True)]  # fmt: skip
+    zero = DaySums(np.stack([np.zeros_like(per_seed[0]), np.ones_like(per_seed[0])], axis=1), _ratio)
+    return method_difference(metric, [zero], own, n, n)
+
+
+def _ratio(s: Array) -> Array:
+    return np.asarray(s[..., 0] / s[..., 1])
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from lasps.evaluation.predictions import Forecast
 
@@ -31,6 +31,11 @@ def _autoregressive(rng: np.random.Generator, shape: tuple[int, ...], persistenc
     warm = 60
     shocks = rng.standard_normal((shape[0] + warm, *shape[1:])) * np.sqrt(1 - persistence**2)
     return np.asarray(lfilter([1.0], [1.0, -persistence], shocks, axis=0))[warm:]
+
+
+def _normal_quantiles(n: int) -> Array:
+    """(n,) equally likely values of a standard normal: markets then differ in their days, not in their stocks."""
+    return np.asarray(ndtri((np.arange(n) + 0.5) / n))
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def simulate_market(
     signals = _autoregressive(rng, (total, n_stocks, n_signals), PERSISTENCE)
     edge = np.einsum("tnk,nk->tn", signals, coefficients[sectors])
     regime = 0.3 * _autoregressive(rng, (total, 1), 0.95)
-    volatility = DAILY_VOLATILITY * np.exp(0.4 * rng.standard_normal(n_stocks) + regime)
+    volatility = DAILY_VOLATILITY * np.exp(0.4 * rng.permutation(_normal_quantiles(n_stocks)) + regime)
     own = rng.standard_t(5, (total, n_stocks)) * np.sqrt(0.6 * (1 - MARKET_SHARE**2))
     common = rng.standard_t(5, (total, 1)) * np.sqrt(0.6) * MARKET_SHARE
     returns = np.zeros((total, n_stocks))
@@ -119,6 +124,10 @@ def leaked_feature(rng: np.random.Generator, market: SimulatedMarket, strength: 
     return (strength * z + np.sqrt(1 - strength**2) * rng.standard_normal(r.shape)).ravel()
 
 
-def persistent_noise(rng: np.random.Generator, shape: tuple[int, int], persistence: float = 0.9) -> Array:
-    """(T, N) an error of a forecaster about each stock that lasts for days."""
-    return _autoregressive(rng, shape, persistence)
+def persistent_noise(
+    rng: np.random.Generator, shape: tuple[int, int], persistence: float = 0.9, shared: float = 0.5
+) -> Array:
+    """(T, N) a forecaster's error of unit variance that lasts for days; `shared` of its variance is one error about
+    the whole market, so that stocks do not average it away."""
+    own, common = (_autoregressive(rng, s, persistence) for s in (shape, (shape[0], 1)))
+    return np.sqrt(1 - shared) * own + np.sqrt(shared) * common

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lasps.evaluation.metrics import LOWER_IS_BETTER
 from lasps.evaluation.significance import MIN_DAYS, Difference, SectorDifference
 
 PRIMARY = "log_loss"
-SELECTION_SPLITS = frozenset({"val"})
-"""Splits that models, heads or hyperparameters were chosen on: their scores are shown, never judged."""
+SELECTION_SPLITS = frozenset({"train", "val"})
+"""Splits that weights, heads or hyperparameters were chosen on: their scores are shown, never judged."""
 MUST_BEAT = ("lightgbm", "volatility_bins")
 POINTS = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 
@@ -76,22 +76,32 @@ def _over(d: Difference) -> str:
     return f" ({d.n_seeds} seeds, interval over seeds and days)" if d.n_seeds > 1 else ""
 
 
-def first_line(model: str, against: dict[str, Difference], split: str) -> str:
-    """Whether `model` beats LightGBM and volatility bins (differences are model minus baseline in log loss)."""
+def first_line(against: Mapping[str, Mapping[str, Difference]], split: str) -> str:
+    """Which models beat LightGBM and volatility bins: {model: {baseline: model minus baseline in log loss}}."""
     if split in SELECTION_SPLITS:
-        return f"{model} is not judged against the baselines: {split} is a selection split."
-    if missing := [name for name in MUST_BEAT if name not in against]:
-        known = f"{model} was not compared with {' and '.join(missing)} on {split} (run with --baselines)."
-        return known if len(missing) == len(MUST_BEAT) else f"{known} {_beats(model, against, split)}"
-    return _beats(model, against, split)
+        return f"{listed(against)} {_are(against)} not judged against the baselines: {split} is a selection split."
+    alone = [model for model, known in against.items() if not set(MUST_BEAT) & set(known)]
+    said = [_beats(model, known, split) for model, known in against.items() if model not in alone]
+    if alone:
+        said.insert(0, f"{listed(alone)} {_are(alone)} not compared with {listed(MUST_BEAT)} on {split} "
+                       "(--baselines does).")  # fmt: skip
+    return " ".join(said)
 
 
-def _beats(model: str, against: dict[str, Difference], split: str) -> str:
+def listed(names: Iterable[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _are(names: Collection[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _beats(model: str, against: Mapping[str, Difference], split: str) -> str:
     known = {name: against[name] for name in MUST_BEAT if name in against}
-    losses = {n: d for n, d in known.items() if better_side(d, selection=False) != "b"}
-    if losses:
-        listed = " and ".join(f"{n} (log loss {number(d)})" for n, d in losses.items())
-        wins = [n for n in known if n not in losses]
-        return f"{model} does not beat {listed} on {split}" + (f"; it beats {wins[0]}." if wins else ".")
-    listed = " and ".join(f"{n} (log loss {number(d)})" for n, d in known.items())
-    return f"{model} beats {listed} on {split}."
+    wins = [name for name, d in known.items() if better_side(d, selection=False) == "b"]
+    parts = [(f"{verb} {listed(f'{n} (log loss {number(known[n])})' for n in names)}")
+             for verb, names in (("does not beat", [n for n in known if n not in wins]), ("beats", wins)) if names]
+    missing = [f"was not compared with {name}" for name in MUST_BEAT if name not in known]
+    return f"{model} {'; it '.join(parts + missing)} on {split}."

@@ -16,7 +16,7 @@ from lasps.evaluation import verdict
 from lasps.evaluation.leaks import FIRST_DAY_LIMIT, first_day_excess
 from lasps.evaluation.metrics import METRICS, log_loss
 from lasps.evaluation.predictions import Forecast
-from lasps.evaluation.significance import Difference, difference_of, holm
+from lasps.evaluation.significance import Difference, difference_of, holm, method_difference
 from lasps.evaluation.simulation import (
     SimulatedMarket,
     leaked_feature,
@@ -31,6 +31,7 @@ CAREFUL_METRICS = frozenset({"expected_calibration_error"})
 """A sum of absolute values is not smooth: leaving days out overstates how it moves. Its intervals are too wide."""
 N_STOCKS, N_SECTORS, N_SIGNALS = 40, 5, 3
 MAX_T = 2.5
+SEED_SPREAD = 0.5
 EDGE = 0.03  # of a volatility per signal and day; three of them give a rank IC near 0.1
 
 
@@ -55,7 +56,7 @@ def _generators(runs: int, seed: int, what: str) -> Iterator[np.random.Generator
 
 
 def _guess(rng: np.random.Generator, market: SimulatedMarket, knowledge: float, noise: float) -> Forecast:
-    """A forecaster who knows `knowledge` of the expected return, and errs for days in units of volatility."""
+    """A forecaster who knows `knowledge` of the expected return, and errs for days, about stocks and the market."""
     error = noise * market.volatility * persistent_noise(rng, market.labels.shape)
     return market.forecast(normal_probabilities(knowledge * market.mean + error, market.volatility))
 
@@ -97,6 +98,27 @@ def check_coverage(days: Sequence[int] = (60, 150, 360), runs: int = 1000, seed:
             findings.append(
                 Finding(what, f"covers the truth in {promise}", f"{100 * share:.1f} %", 0.92 <= share <= highest)
             )
+    return findings
+
+
+def check_seed_coverage(n_days: int = 150, runs: int = 500, seed: int = 5, n_seeds: int = 3) -> list[Finding]:
+    """Intervals over seeds and days hold the expected difference of two methods, whatever seeds and days were drawn.
+
+    A seed of a method knows more or less than its mean: SEED_SPREAD is the standard deviation over seeds.
+    """
+    found: dict[str, list[Difference]] = {"log_loss": [], "rank_ic": []}
+    for rng in _generators(runs, seed, f"{n_seeds} seeds"):
+        market = simulate_market(rng, n_days, N_STOCKS, common_effect())
+        a, b = ([_guess(rng, market, k, noise=0.1) for k in mean + SEED_SPREAD * rng.standard_normal(n_seeds)]
+                for mean in (0.0, 1.0))  # fmt: skip
+        for metric, differences in found.items():
+            of_a, of_b = ([METRICS[metric](f) for f in side] for side in (a, b))
+            differences.append(method_difference(metric, of_a, of_b, market.labels.size, n_days))
+    findings = []
+    for metric, differences in found.items():
+        share = coverage(differences)
+        what = f"{metric.replace('_', ' ')} of two methods, {n_seeds} seeds each, {n_days} days, {runs} runs"
+        findings.append(Finding(what, "covers the truth in at least 92 %", f"{100 * share:.1f} %", share >= 0.92))
     return findings
 
 
