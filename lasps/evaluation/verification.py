@@ -18,6 +18,7 @@ from lasps.evaluation.metrics import METRICS, log_loss
 from lasps.evaluation.predictions import Forecast
 from lasps.evaluation.significance import Difference, difference_of, holm, method_difference
 from lasps.evaluation.simulation import (
+    DAILY_VOLATILITY,
     SimulatedMarket,
     leaked_feature,
     normal_probabilities,
@@ -98,6 +99,24 @@ def check_coverage(days: Sequence[int] = (60, 150, 360), runs: int = 1000, seed:
             findings.append(
                 Finding(what, f"covers the truth in {promise}", f"{100 * share:.1f} %", 0.92 <= share <= highest)
             )
+    return findings
+
+
+def check_regime_coverage(days: Sequence[int] = (60, 150, 360), runs: int = 1000, seed: int = 6) -> list[Finding]:
+    """For information: a forecaster who knows today's volatility against one who knows only its mean over days.
+
+    Such a difference rises and falls with the market's volatility, for months: that is longer than these intervals see.
+    """
+    findings = []
+    for n_days in days:
+        found = []
+        for rng in _generators(runs, seed + n_days, f"regimes, {n_days} days"):
+            market = simulate_market(rng, n_days, N_STOCKS, common_effect())
+            average = np.full_like(market.volatility, DAILY_VOLATILITY)
+            blind = market.forecast(normal_probabilities(0 * market.mean, average))
+            found.append(difference(blind, _guess(rng, market, 1.0, noise=0.2), verdict.PRIMARY))
+        what = f"interval of log loss against a forecaster blind to volatility, {n_days} days, {runs} runs"
+        findings.append(Finding(what, "for information", f"{100 * coverage(found):.1f} %", None))
     return findings
 
 
