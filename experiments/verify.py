@@ -40,9 +40,9 @@ stocks do not average it away). The heads are Phase 2's (`lasps.training`), {sec
 {width} features; "better" is the verdict on test log loss, two-sided 95 %, over days.
 
 The calibration error is a sum of absolute values: leaving days out overstates how it moves, so its intervals are wider
-than they need be. Intervals against a forecaster who is blind to volatility (majority, prior, persistence) are too narrow:
-that difference moves with the market's volatility, which changes more slowly than the cosines see. Differences between
-models that all know volatility (LightGBM, volatility bins, the networks) are those of the lines above.
+than they need be. Intervals against a forecaster who is blind to volatility (majority, prior, persistence) are too
+narrow: that difference moves with the market's volatility, which changes more slowly than the cosines see. The other
+lines are about models that all know volatility, as LightGBM, volatility bins and the networks do.
 
 ## The rule for leaks
 

@@ -111,10 +111,10 @@ def pair_rows(result: Result, split: str, metrics: Sequence[str] = PAIR_METRICS)
     for (a, b), by_metric in table.items():
         primary = by_metric["log_loss"]
         better = {"a": a, "b": b, None: "-"}[primary["better"]]
-        rows.append([f"{b} minus {a}", *(difference_text(by_metric[m]) for m in metrics), p_text(primary["p_value"]),
-                     better, over_text(primary)])  # fmt: skip
+        first, *others = (difference_text(by_metric[m]) for m in metrics)
+        rows.append([f"{b} minus {a}", first, p_text(primary["p_value"]), better, over_text(primary), *others])
     titles = [m.replace("_", " ") + (" (points)" if m in POINTS else "") for m in metrics]
-    return ["b minus a", *titles, "p", "better in log loss", "interval over"], rows
+    return ["b minus a", titles[0], "p", "better", "interval over", *titles[1:]], rows
 
 
 def p_text(p: float | None) -> str:

@@ -10,7 +10,7 @@ from lasps.evaluation import verdict
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.metrics import METRICS, log_loss
 from lasps.evaluation.predictions import P_COLUMNS
-from lasps.evaluation.significance import Difference, SectorDifference
+from lasps.evaluation.significance import Difference, SectorDifference, day_difference
 from tests.evaluation.conftest import make_forecast
 
 PRIOR = (0.3, 0.45, 0.25)
@@ -99,6 +99,20 @@ def test_seeds_are_averaged_and_their_spread_is_shown():
     assert m["seed_spread"]["log_loss"] == pytest.approx(np.std(losses, ddof=1))
     assert [s["seed"] for s in m["seeds"]] == [1, 2, 3]
     assert p["over"] == "seeds and days" and "3 seeds, interval over seeds and days" in found["verdict"]
+
+
+def test_every_seed_has_its_own_difference_over_days_alone():
+    seeds = {k: [table(k, seed=s) for s in (1, 2)] for k in (0.3, 1.0)}
+    found = compare({"a": {"test": seeds[0.3]}, "b": {"test": seeds[1.0][::-1]}}, prior=PRIOR,
+                    baselines={"one": {"test": [table(0.1, seed=9)]}})  # fmt: skip
+    by_seed = pair(found, "a", "b", "test", "log_loss")["by_seed"]
+    for k, seed in enumerate((1, 2)):
+        alone = day_difference(seeds[0.3][k], seeds[1.0][k])
+        assert by_seed[k]["seed"] == seed and by_seed[k]["interval"] == pytest.approx(alone.interval)
+    assert [s["seed"] for s in pair(found, "one", "b", "test", "log_loss")["by_seed"]] == [2, 1]
+    book = [compare({"b": {"test": [t]}}, prior=PRIOR)["models"]["b"]["test"]["portfolio"] for t in seeds[1.0]]
+    mean = np.mean([b["top_minus_universe"]["mean"] for b in book])
+    assert found["models"]["b"]["test"]["portfolio"]["top_minus_universe"]["mean"] == pytest.approx(mean)
 
 
 def test_seeds_are_paired_whatever_their_order():

@@ -59,6 +59,10 @@ def test_intervals_cover_and_equal_models_are_rarely_told_apart():
     assert float(claim.found.split()[0]) <= 18 and float(family.found.split()[0]) <= 18
 
 
+def test_intervals_over_seeds_and_days_cover():
+    assert all(float(f.found.split()[0]) >= 85 for f in verification.check_seed_coverage(n_days=60, runs=30))
+
+
 def test_permuted_labels_teach_nothing():
     (finding,) = verification.check_permuted_labels(runs=8, n_days=60)
     assert finding.passed
