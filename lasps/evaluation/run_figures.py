@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lasps.evaluation import figures
 from lasps.evaluation.class_accuracy import class_accuracy, confusion
 from lasps.evaluation.comparison import calibration_curve
 from lasps.evaluation.predictions import as_forecast
+
+
+def input_figure(charts: NDArray[np.generic], labels: NDArray[np.int64], captions: Sequence[str],
+                 split: str) -> Figure:
+    """The contact sheet of charts (N,3,H,W) as the network is given them, framed in the colour of what happened."""
+    return figures.chart_sheet(list(charts), labels.tolist(), captions=captions,
+                               title=f"{split}: a sample of the charts as the network sees them")
 
 
 def training_figures(name: str, history: Mapping[str, Any]) -> dict[str, Figure]:

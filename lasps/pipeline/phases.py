@@ -20,7 +20,7 @@ from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
-from lasps.evaluation.run_figures import training_figures
+from lasps.evaluation.run_figures import input_figure, training_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
@@ -69,6 +69,7 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
     with tracker.run(name, tags=run_tags(options, train), params={"phases": list(phases)},
                      resume_id=resumable_run(options, name)) as parent:
         remember_run(options, name, parent.resume_id)
+        log_charts(parent, train)
         for position, phase in enumerate(phases):
             first = position == 0
             written[OUTPUT_OF[phase]] = run_phase(phase, options if first else follow_up(options), train, val, parent)
@@ -322,6 +323,17 @@ def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, 
         classes = np.bincount(dataset.labels, minlength=3).tolist()
         tracker.log_dataset(split, dataset.fingerprint, context="training" if split == "train" else "selection",
                             source=str(options.data_dir), profile={"n": len(dataset), "classes": classes})
+
+
+def log_charts(tracker: Tracker, train: SampleDataset) -> None:
+    """A contact sheet of train, spread evenly over it: whoever opens the run sees what the network is given."""
+    if isinstance(tracker, NullTracker):
+        return
+    rows = np.linspace(0, len(train) - 1, min(len(train), 12)).astype(int)
+    keys = [str(row) for row in rows] if train.samples is None else \
+        [f"{code}  {date}" for code, date in train.samples[rows].select("code", "date").iter_rows()]
+    _, charts, _, labels = train.batch(rows)
+    tracker.log_figure(input_figure(charts.numpy(), labels.numpy(), keys, "train"), "train_charts")
 
 
 def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:
