@@ -74,7 +74,7 @@ def simulated(runs: int, seeds: int) -> list[Finding]:
         *verification.check_false_claims(runs=max(runs, 500)),
         *verification.check_coverage(runs=runs),
         *verification.check_regime_coverage(runs=runs),
-        *verification.check_seed_coverage(runs=max(runs // 2, 1)),
+        *verification.check_seed_coverage(runs=runs),
         *verification.check_permuted_labels({"logistic head": verification.fit_logistic,
                                              "Phase 1 head": verify_heads.fit_common_head}, runs=seeds),
         *verification.check_leaks(runs=seeds),

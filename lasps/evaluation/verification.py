@@ -120,7 +120,7 @@ def check_regime_coverage(days: Sequence[int] = (60, 150, 360), runs: int = 1000
     return findings
 
 
-def check_seed_coverage(n_days: int = 150, runs: int = 500, seed: int = 5, n_seeds: int = 3) -> list[Finding]:
+def check_seed_coverage(n_days: int = 150, runs: int = 1000, seed: int = 5, n_seeds: int = 3) -> list[Finding]:
     """Intervals over seeds and days hold the expected difference of two methods, whatever seeds and days were drawn.
 
     A seed of a method knows more or less than its mean: SEED_SPREAD is the standard deviation over seeds.
