@@ -20,16 +20,23 @@ def all_features(panel: pd.DataFrame, names: list[str], ranked: pd.DataFrame | N
 
     `ranked`: values to rank instead of the own ones, because two that differ in the last bit only may swap ranks.
     """
-    bases = dict.fromkeys(name.removeprefix("rank_").removeprefix("sector_") for name in names)
+    bases = dict.fromkeys(base_of(name) for name in names)
     table = pd.concat([stock_features(bars, list(bases)) for _, bars in panel.groupby("code", sort=False)])
     for name in names:
-        base = name.removeprefix("rank_").removeprefix("sector_")
+        base = base_of(name)
         if name.startswith("rank_"):
             day = (table if ranked is None else ranked)[base].groupby(panel["date"])
             table[name] = (day.rank() - 0.5) / day.transform("count") - 0.5
+        elif name.startswith("relative_"):
+            table[name] = table[base] - table[base].groupby(panel["date"]).transform("mean")
         elif name.startswith("sector_"):
             table[name] = table[base] - table[base].groupby([panel["date"], panel["sector"]]).transform("mean")
     return table[names].to_numpy()
+
+
+def base_of(name: str) -> str:
+    """The feature that a cross-sectional one is made from; any other is its own."""
+    return name.removeprefix("rank_").removeprefix("relative_").removeprefix("sector_")
 
 
 def stock_features(bars: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -26,13 +26,14 @@ class FrozenDict(dict[str, Any]):
 MODEL_CONFIG = FrozenDict(
     num_sectors=20,  # KRX-like sectors, lasps/config/sectors.py
     linear_transformer=FrozenDict(
-        input_dim=38,  # = len(DEFAULT_FEATURES), held by a test
+        input_dim=50,  # = len(DEFAULT_FEATURES), held by a test
         hidden_dim=64,  # chosen for speed on two cores, not tuned for accuracy
         num_layers=2,
         num_heads=4,
         dropout=0.1,  # guess, not tuned
         patch_days=5,  # a trading week per token
     ),
+    encoder_columns=tuple(range(32, 50)),  # of the 50: relative features, ranks, the mask; held by a test
     chart_cnn=FrozenDict(
         conv_channels=(16, 32, 64),
         output_dim=64,
@@ -47,6 +48,7 @@ MODEL_CONFIG = FrozenDict(
 TRAINING_CONFIG = FrozenDict(
     seed=7,
     batch_size=128,
+    epoch_samples=100_000,  # Phases 1 and 3 look at val this often; guess: real markets overfit within a pass
     eval_batch_size=512,
     focal_gamma=2.0,  # Lin et al. 2017, and the plan's criterion
     weight_decay=0.01,  # AdamW's default
@@ -68,5 +70,10 @@ THREE_PHASE_CONFIG = FrozenDict(
         dropout=0.1,
         focal_gamma=TRAINING_CONFIG["focal_gamma"],  # the loss of the phases before; 0 is the cross-entropy
     ),
-    phase3_finetune=FrozenDict(epochs=5, lr=1e-5, patience=5),  # the plan: 5 epochs at 1e-5
+    phase3_finetune=FrozenDict(
+        epochs=5,  # the plan
+        lr=1e-5,  # the plan
+        patience=5,
+        keep_start=True,  # on real data fine-tuning made val worse in every epoch; then phase1_best's weights stay
+    ),
 )

@@ -5,7 +5,7 @@ Shapes: B batch, T days, F features, S sectors, C classes, H x W chart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,24 +80,47 @@ def skip_summary(time_series: Tensor) -> Tensor:
     return SKIP_LINEAR_UP_TO * torch.asinh(means / SKIP_LINEAR_UP_TO)
 
 
+def checked_columns(columns: Sequence[int] | None, ts_input_dim: int) -> Tensor:
+    """The transformer's columns, int64; None is MODEL_CONFIG's where the number of features is its own, else all.
+
+    Raises:
+        ValueError: none, a repeated one, or one that is not among 0..F-1.
+    """
+    if columns is None:
+        own = ts_input_dim == MODEL_CONFIG["linear_transformer"]["input_dim"]
+        columns = MODEL_CONFIG["encoder_columns"] if own else range(ts_input_dim)
+    chosen = [int(column) for column in columns]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(ts_input_dim)):
+        raise ValueError(f"encoder_columns: expected different numbers of 0..{ts_input_dim - 1}, got {chosen}")
+    return torch.tensor(chosen)
+
+
 class SectorAwareFusionModel(nn.Module):
     """Days and chart -> logits of SELL, HOLD, BUY, through one common head or one head per sector.
 
     Args:
         num_sectors: S.
         ts_input_dim: F.
+        encoder_columns: which of the F columns the transformer reads over the whole window; the skip carries all.
+            None: MODEL_CONFIG's for its own number of features, else all. A window of raw features tells the day that
+            it ends on by the market's path, which a network learns by heart; see the log of experiments.
         encoder, cnn, fusion: what differs from MODEL_CONFIG's `linear_transformer`, `chart_cnn` and `fusion`.
     """
 
+    encoder_columns: Tensor
+
     def __init__(self, num_sectors: int = MODEL_CONFIG["num_sectors"],
                  ts_input_dim: int = MODEL_CONFIG["linear_transformer"]["input_dim"], *,
+                 encoder_columns: Sequence[int] | None = None,
                  encoder: Mapping[str, Any] | None = None, cnn: Mapping[str, Any] | None = None,
                  fusion: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        encoder = {**MODEL_CONFIG["linear_transformer"], **(encoder or {}), "input_dim": ts_input_dim}
+        columns = checked_columns(encoder_columns, ts_input_dim)
+        encoder = {**MODEL_CONFIG["linear_transformer"], **(encoder or {}), "input_dim": len(columns)}
         cnn = {**MODEL_CONFIG["chart_cnn"], **(cnn or {})}
         fusion = {**MODEL_CONFIG["fusion"], **(fusion or {})}
         self.num_sectors, self.ts_input_dim = num_sectors, ts_input_dim
+        self.register_buffer("encoder_columns", columns)
         self.ts_encoder = LinearTransformerEncoder(**encoder)
         self.cnn = ChartCNN(**cnn)
         self.shared_fusion = SharedFusion(encoder["hidden_dim"] + cnn["output_dim"], ts_input_dim,
@@ -138,7 +161,11 @@ class SectorAwareFusionModel(nn.Module):
             charts = charts.float().div_(255)
         else:
             check_finite(charts, "charts")
-        return self.shared_fusion(self.ts_encoder(time_series), self.cnn(charts), time_series)
+        if time_series.ndim != 3 or time_series.shape[2] != self.ts_input_dim or not time_series.shape[1]:
+            raise ValueError(f"time series: expected (B, T, {self.ts_input_dim}) with T > 0, got "
+                             f"{tuple(time_series.shape)}; the model was made for {self.ts_input_dim} features")
+        encoded = self.ts_encoder(time_series.index_select(2, self.encoder_columns))
+        return self.shared_fusion(encoded, self.cnn(charts), time_series)
 
     def classify(self, shared: Tensor, sector_ids: Tensor | None = None, phase: int = 3) -> Tensor:
         """Shared features (B, 128) -> logits (B, C) float32, outside any autocast; see `forward`."""
@@ -249,7 +276,9 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         ValueError: a tensor that every model has is missing or has another number of dimensions.
     """
     try:
-        hidden_dim, patch_days, input_dim = state["ts_encoder.patch_weight"].shape
+        hidden_dim, patch_days, _ = state["ts_encoder.patch_weight"].shape
+        input_dim = state["shared_fusion.skip_projection.weight"].shape[1] // len(SKIP_DAYS)
+        encoder_columns = state["encoder_columns"].tolist()
         num_heads = state["ts_encoder.layers.0.attention.in_weight"].shape[1]
         head_hidden, shared_dim = state["common_head.fc1.weight"].shape
         channels = [state[f"cnn.stages.{i}.0.weight"].shape[0] for i in range(_count(state, "cnn.stages"))]
@@ -260,6 +289,7 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "num_sectors": _count(state, "sector_heads"),
         "ts_input_dim": input_dim,
+        "encoder_columns": encoder_columns,
         "encoder": {"hidden_dim": hidden_dim, "num_layers": _count(state, "ts_encoder.layers"),
                     "num_heads": num_heads, "patch_days": patch_days},
         "cnn": {"conv_channels": channels, "output_dim": output_dim},

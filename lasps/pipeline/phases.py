@@ -20,6 +20,7 @@ from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
+from lasps.data.features import window_columns
 from lasps.evaluation.run_figures import input_figure, training_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
@@ -51,6 +52,8 @@ class PhaseOptions:
     phase2_holdout: float | None = None
     """Share of train's last days that Phases 1 and 3 do not see and Phase 2 alone trains on; None: the input
     checkpoint's, or, without one, the config's."""
+    epoch_samples: int | None = TRAINING_CONFIG["epoch_samples"]
+    """Of an epoch of Phases 1 and 3; None is all of train."""
 
 
 def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker | None = None) -> dict[str, Path]:
@@ -91,7 +94,7 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     if options.resume and finished_before(output, key):
         logger.info(f"Phase {phase}: {output.name} is this run's own, kept")
         return output
-    model = starting_model(source, train, options.seed)
+    model = starting_model(source, train, options.seed, options.data_dir)
     seed_everything(options.seed)
     name = f"{OUTPUT_OF[phase]}"
     with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
@@ -132,7 +135,7 @@ def finetune(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDatase
     """Phase 3: everything end to end, each sample through its sector's head."""
     logger.info(f"Phase 3: End to end ({config['epochs']} epochs)")
     return trainer.train_phase3(*epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"],
-                                patience=config["patience"])
+                                patience=config["patience"], keep_start=config["keep_start"])
 
 
 def train_sector_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
@@ -161,7 +164,10 @@ TRAIN = {1: train_backbone, 3: finetune, 2: train_sector_heads}
 
 def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOptions) -> tuple[BatchLoader, BatchLoader]:
     """Shuffled batches of train, ordered batches of val."""
-    return (BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed),
+    part = min(options.epoch_samples or len(train), len(train))
+    if part < len(train):
+        logger.info(f"An epoch is {part} of the {len(train)} training samples; the next one goes on from there")
+    return (BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed, epoch_samples=part),
             BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False))
 
 
@@ -215,7 +221,7 @@ def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
     return source
 
 
-def starting_model(source: Path | None, train: SampleDataset, seed: int) -> SectorAwareFusionModel:
+def starting_model(source: Path | None, train: SampleDataset, seed: int, data_dir: Path) -> SectorAwareFusionModel:
     """A fresh model of the configured sizes, or the checkpoint's.
 
     Raises:
@@ -223,7 +229,9 @@ def starting_model(source: Path | None, train: SampleDataset, seed: int) -> Sect
     """
     if source is None:
         torch.manual_seed(seed)
-        return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features)
+        names = (read_description(data_dir) or {}).get("features") or [""] * train.num_features
+        return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features,
+                                      encoder_columns=window_columns(names))
     state, _ = load_checkpoint(source)
     model = SectorAwareFusionModel.from_state_dict(state)
     check_fits(model, train, source)
@@ -252,7 +260,8 @@ def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, t
     return {
         "name": OUTPUT_OF[phase],
         "model": json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
-        "training": dict(TRAINING_CONFIG) | {"batch_size": options.batch_size, "seed": options.seed},
+        "training": dict(TRAINING_CONFIG) | {
+            "batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed},
         "phase": {"phase": phase} | config,
         "data": {name: description.get(name) for name in DATA_KEYS} | {
             "fingerprint": description.get("fingerprint", train.fingerprint),
@@ -289,7 +298,8 @@ def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: 
               source: Path | None) -> str:
     """A digest of everything that the phase's result depends on."""
     parts = {"phase": phase, "config": config, "model": MODEL_CONFIG, "training": TRAINING_CONFIG,
-             "batch_size": options.batch_size, "seed": options.seed, "weights": list(settings.CLASS_WEIGHTS),
+             "batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed,
+             "weights": list(settings.CLASS_WEIGHTS),
              "train": train.fingerprint, "val": val.fingerprint, "input": None if source is None else sha256_of(source)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -32,28 +32,42 @@ class BatchLoader:
     The order of epoch e is drawn from (seed, e) alone: the e-th pass of two loaders is the same, whatever ran before.
     `set_epoch(e)` chooses e; without it, e counts the passes. The last batch may be short; nothing is dropped.
 
+    With `epoch_samples`, an epoch is that many samples of a shuffled pass and the next epoch goes on where it ended, so
+    that on a large market the weights are judged, and kept, as often as on a small one.
+
     Yields:
         time series float32 (B,T,F), charts uint8 or float32 (B,3,H,W), sector ids int64 (B,), labels int64 (B,).
     """
 
-    def __init__(self, dataset: BatchedDataset, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    def __init__(self, dataset: BatchedDataset, batch_size: int, shuffle: bool = False, seed: int = 0,
+                 epoch_samples: int | None = None) -> None:
+        for name, value in (("batch_size", batch_size), ("epoch_samples", epoch_samples)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if epoch_samples is not None and not shuffle:
+            raise ValueError("epoch_samples: expected shuffle=True with it: a part of an ordered pass is no sample")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.samples = len(dataset) if epoch_samples is None else min(epoch_samples, len(dataset))
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        return -(-self.samples // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is epoch `epoch`."""
         self.epoch = epoch
 
     def order(self, epoch: int) -> np.ndarray:
-        """The sample indices of one epoch, int64 (N,)."""
-        if not self.shuffle:
+        """The sample indices of one epoch, int64 (samples,): a stretch of one shuffled pass after the other."""
+        if not self.shuffle or not self.samples:
             return np.arange(len(self.dataset))
-        return np.random.default_rng(derived_seed(self.seed, "order", epoch)).permutation(len(self.dataset))
+        start, stop = epoch * self.samples, (epoch + 1) * self.samples
+        first, last = start // len(self.dataset), -(-stop // len(self.dataset))
+        passes = np.concatenate([self._shuffled(number) for number in range(first, last)])
+        return passes[start - first * len(self.dataset):stop - first * len(self.dataset)]
+
+    def _shuffled(self, number: int) -> np.ndarray:
+        return np.random.default_rng(derived_seed(self.seed, "order", number)).permutation(len(self.dataset))
 
     def __iter__(self) -> Iterator[Tensors]:
         order = self.order(self.epoch)

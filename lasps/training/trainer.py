@@ -52,6 +52,8 @@ class PhaseRun:
     step: int = 0
     """optimiser steps done"""
     history: dict[str, list[float]] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
+    """val figures of the weights that the phase starts from, where these may be kept"""
     best_epoch: int = 0
     best_state: State = field(default_factory=dict)
 
@@ -131,9 +133,15 @@ class ThreePhaseTrainer:
         return result
 
     def train_phase3(self, train_loader: Any, val_loader: Any, epochs: int = PHASE3["epochs"],
-                     lr: float = PHASE3["lr"], patience: int = PHASE3["patience"]) -> dict[str, Any]:
-        """Backbone and sector heads end to end, each sample through its sector's head; otherwise as `train_phase1`."""
-        return self._train_phase(3, train_loader, val_loader, epochs, lr, patience)
+                     lr: float = PHASE3["lr"], patience: int = PHASE3["patience"],
+                     keep_start: bool = False) -> dict[str, Any]:
+        """Backbone and sector heads end to end, each sample through its sector's head; otherwise as `train_phase1`.
+
+        Args:
+            keep_start: with val, the weights it starts from are a candidate too, as epoch 0: where no epoch is better
+                on val, the model stays as it was, best_epoch is 0, and the best_ figures are the start's.
+        """
+        return self._train_phase(3, train_loader, val_loader, epochs, lr, patience, keep_start)
 
     def train_phase2(self, sector_loaders: Mapping[int, Any], epochs_per_sector: int = 10, lr: float = 5e-4,
                      val_loaders: Mapping[int, Any] | None = None, **options: Any) -> Phase2History:
@@ -142,7 +150,7 @@ class ThreePhaseTrainer:
                             val_loaders=val_loaders, **options)
 
     def _train_phase(self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float,
-                     patience: int) -> dict[str, Any]:
+                     patience: int, keep_start: bool = False) -> dict[str, Any]:
         check_numbers(phase, epochs, lr, patience)
         checked_loader(train_loader, f"Phase {phase}: train_loader")
         if val_loader is None:
@@ -150,9 +158,10 @@ class ThreePhaseTrainer:
         else:
             checked_loader(val_loader, f"Phase {phase}: val_loader")
         self.model.unfreeze_backbone()
-        key = self._run_key(phase, train_loader, val_loader, epochs, lr, patience)
+        key = self._run_key(phase, train_loader, val_loader, epochs, lr, patience) | {"keep_start": keep_start}
         run = self._start(phase, lr, epochs * len(train_loader))
-        self._restore(run, key)
+        if not self._restore(run, key) and keep_start and val_loader is not None:
+            self._judge_start(run, val_loader, epochs)
         while run.epoch < epochs and run.epochs_without_gain() < patience:
             figures = self._run_epoch(run, train_loader, val_loader, epochs)
             self._keep_best(run, judged=val_loader is not None)
@@ -225,10 +234,17 @@ class ThreePhaseTrainer:
                 "val_log_loss": float(-log_p[np.arange(len(found.labels)), found.labels].mean()),
                 "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean())}
 
+    def _judge_start(self, run: PhaseRun, val_loader: Any, epochs: int) -> None:
+        """Make the weights that the phase starts from its first candidate, epoch 0."""
+        run.start = self._judge(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
+        run.best_state = self.state_dict()
+        logger.info(f"Phase{run.phase} [0/{epochs}] val_log_loss={run.start['val_log_loss']:.4f} (its start)")
+        self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in run.start.items()}, step=0)
+
     def _keep_best(self, run: PhaseRun, judged: bool) -> None:
         """Take the weights as the best ones if val says so (or nothing is there to judge them)."""
-        scores = run.history.get("val_log_loss", [])
-        if not judged or scores[-1] == min(scores) and scores.index(scores[-1]) == len(scores) - 1:
+        *earlier, score = [run.start.get("val_log_loss", float("inf")), *run.history.get("val_log_loss", [0.0])]
+        if not judged or score < min(earlier):
             run.best_epoch, run.best_state = run.epoch, self.state_dict()
 
     def _report(self, run: PhaseRun, figures: Mapping[str, float], epochs: int) -> None:
@@ -259,28 +275,29 @@ class ThreePhaseTrainer:
             key |= {f"{split} {name}": value for name, value in described.items()}
         return key
 
-    def _restore(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
-        """Bring model and run to where an interrupted run was; without `resume`, remove what is left of one."""
+    def _restore(self, run: PhaseRun, key: Mapping[str, Any]) -> bool:
+        """Whether model and run were brought to where an interrupted run was; without `resume`, remove what is left."""
         if self.resume_dir is None:
-            return
+            return False
         path = resume_path(self.resume_dir, run.phase)
         if not self.resume:
             path.unlink(missing_ok=True)
-            return
+            return False
         state = read_resume_state(path, key)
         if state is None:
-            return
+            return False
         self.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.epoch, run.step, run.history = state["epoch"], state["step"], state["history"]
-        run.best_epoch, run.best_state = state["best_epoch"], state["best_state"]
+        run.best_epoch, run.best_state, run.start = state["best_epoch"], state["best_state"], state["start"]
         logger.info(f"Phase {run.phase}: going on after epoch {run.epoch}")
+        return True
 
     def _save(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
         if self.resume_dir is not None:
             write_resume_state(resume_path(self.resume_dir, run.phase), key, {
                 "model": self.state_dict(), "optimizer": run.optimizer.state_dict(), "epoch": run.epoch,
-                "step": run.step, "history": run.history, "best_epoch": run.best_epoch,
+                "step": run.step, "history": run.history, "start": run.start, "best_epoch": run.best_epoch,
                 "best_state": run.best_state})
 
 
@@ -307,9 +324,13 @@ class Where:
 
 def summary(run: PhaseRun) -> dict[str, Any]:
     """What a phase returns: its history per epoch and its best epoch."""
-    best = {f"best_{name}": run.history[name][run.best_epoch - 1] if name in run.history else None
-            for name in ("val_loss", "val_log_loss")}
-    return {"val_loss": [], **run.history, **best, "best_epoch": run.best_epoch}
+    def best(name: str) -> float | None:
+        if run.best_epoch == 0:
+            return run.start.get(name)
+        return run.history[name][run.best_epoch - 1] if name in run.history else None
+
+    found = {f"best_{name}": best(name) for name in ("val_loss", "val_log_loss")}
+    return {"val_loss": [], **run.history, **found, "best_epoch": run.best_epoch}
 
 
 def check_numbers(phase: int, epochs: int, lr: float, patience: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lasps.data import features
 from lasps.data.charts import render
-from lasps.data.features import DEFAULT_FEATURES, FEATURES, LONGEST, compute_features, volatility
+from lasps.data.features import DEFAULT_FEATURES, FEATURES, LONGEST, compute_features, volatility, window_columns
 from lasps.data.labels import make_labels
 from lasps.data.panel import make_panel
 from lasps.data.sampling import choose_samples
@@ -225,3 +225,9 @@ def test_mistakes_are_refused(panel) -> None:
         compute_features(panel.clear())
     with pytest.raises(ValueError, match="need a complete column `sector`"):
         compute_features(panel.drop("sector"), ["sector_return_1"])
+
+
+def test_a_window_shows_relative_features_ranks_and_the_mask_or_all_of_strangers_features():
+    assert window_columns(["return_1", "relative_gap", "rank_return_5", "gap", "observed"]) == [1, 2, 4]
+    assert window_columns(["return_1", "rank_return_5"]) == [0, 1]
+    assert window_columns(["", "", ""]) == [0, 1, 2]

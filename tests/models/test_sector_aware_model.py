@@ -105,6 +105,31 @@ def test_the_skip_keeps_prices_of_another_scale_finite_and_small():
     assert float(skip_summary(torch.full((1, 3, 1), 5e4)).max()) < 10 * SKIP_LINEAR_UP_TO
 
 
+def test_the_transformer_reads_its_columns_only_and_the_skip_the_last_month_of_all(tiny_batch):
+    model = SectorAwareFusionModel(num_sectors=3, ts_input_dim=5, encoder_columns=[1, 4]).eval()
+    series, charts, _ = tiny_batch
+    series = torch.cat([series, series, series], dim=1)  # 60 days
+    other, own = series.clone(), series.clone()
+    other[:, :40, [0, 2, 3]] += 1
+    own[:, :40, 4] += 1
+    before = model.encode(series, charts)
+    assert torch.equal(model.encode(other, charts), before) and not torch.equal(model.encode(own, charts), before)
+    other[:, -1, 0] += 1
+    assert not torch.equal(model.encode(other, charts), before)
+
+
+@pytest.mark.parametrize("columns", [[], [1, 1], [5], [-1]])
+def test_columns_that_are_not_there_are_an_error(columns):
+    with pytest.raises(ValueError, match="encoder_columns"):
+        SectorAwareFusionModel(num_sectors=3, ts_input_dim=5, encoder_columns=columns)
+
+
+def test_a_bare_state_tells_the_transformers_columns():
+    model = SectorAwareFusionModel(num_sectors=3, ts_input_dim=5, encoder_columns=[4, 1])
+    twin = SectorAwareFusionModel.from_state_dict(model.state_dict())
+    assert twin.encoder_columns.tolist() == [4, 1] and twin.ts_input_dim == 5
+
+
 def test_the_skips_part_of_the_shared_features_is_linear_and_orthogonal(tiny_model):
     weight = tiny_model.shared_fusion.skip_projection.weight
     short = min(weight.shape)

@@ -31,6 +31,25 @@ def test_the_order_hangs_on_seed_and_epoch_alone():
     assert not np.array_equal(loader.order(0), BatchLoader(TinyDataset(50), 16, shuffle=True, seed=4).order(0))
 
 
+def test_epochs_of_fewer_samples_go_through_every_shuffled_pass_one_after_the_other():
+    loader = BatchLoader(TinyDataset(50), 16, shuffle=True, seed=3, epoch_samples=20)
+    epochs = [loader.order(epoch) for epoch in range(5)]
+    whole = BatchLoader(TinyDataset(50), 16, shuffle=True, seed=3)
+    assert np.array_equal(np.concatenate(epochs), np.concatenate([whole.order(0), whole.order(1)]))
+    assert len(loader) == 2 and [len(batch[3]) for batch in loader] == [16, 4]
+
+
+def test_an_epoch_is_never_longer_than_the_data():
+    assert np.array_equal(BatchLoader(TinyDataset(50), 16, True, 3, epoch_samples=60).order(1),
+                          BatchLoader(TinyDataset(50), 16, True, 3).order(1))
+
+
+@pytest.mark.parametrize("options", [{"epoch_samples": 0, "shuffle": True}, {"epoch_samples": 10}])
+def test_an_epoch_of_no_samples_or_of_an_ordered_pass_is_refused(options):
+    with pytest.raises(ValueError, match="epoch_samples"):
+        BatchLoader(TinyDataset(50), 16, **options)
+
+
 def test_without_shuffling_the_order_is_the_datasets():
     dataset = TinyDataset(50)
     assert torch.equal(labels_of(BatchLoader(dataset, 16)), dataset.labels)

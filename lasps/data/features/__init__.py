@@ -15,9 +15,11 @@ from lasps.data.features.cross_section import DayGroups
 from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, Feature
 from lasps.data.panel import PRICES, segment_starts
 
-__all__ = ["DEFAULT_FEATURES", "FEATURES", "LONGEST", "Feature", "compute_features", "features_named", "volatility"]
+__all__ = ["DEFAULT_FEATURES", "FEATURES", "LONGEST", "Feature", "compute_features", "features_named", "volatility",
+           "window_columns"]
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
+WINDOW_GROUPS = ("relative", "rank", "mask")
 CHUNK_ROWS = 8_192
 """Rows worked on at once: the arrays of one chunk stay in a core's cache (8,192 was quickest, measured)."""
 
@@ -71,6 +73,17 @@ def features_named(names: Sequence[str] | None = None) -> list[Feature]:
     if unknown or len(set(chosen)) != len(chosen) or not chosen:
         raise ValueError(f"unknown features {unknown} or repeated ones in {chosen}; known are {list(_BY_NAME)}")
     return [_BY_NAME[name] for name in chosen]
+
+
+def window_columns(names: Sequence[str]) -> list[int]:
+    """Which of the features named are read over a whole window: those that do not tell the market's own path.
+
+    They are the relative features, the ranks and the mask; all columns where none of the names is a relative one (other
+    people's features, or a subset without them).
+    """
+    groups = [_BY_NAME[name].group if name in _BY_NAME else "" for name in names]
+    chosen = [i for i, group in enumerate(groups) if group in WINDOW_GROUPS]
+    return chosen if "relative" in groups else list(range(len(names)))
 
 
 def _checked_starts(panel: pl.DataFrame) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The stocks of one day beside each other: ranks, and distances from the sector's mean."""
+"""The stocks of one day beside each other: ranks, and distances from the market's and the sector's mean."""
 
 from __future__ import annotations
 
@@ -47,18 +47,23 @@ class DayGroups:
         out[np.isnan(x)] = np.nan
         return out
 
-    def minus_sector(self, x: np.ndarray) -> np.ndarray:
-        """Each value minus the mean of its sector's values on the day: float64 (R,); NaN does not count.
+    def minus_market(self, x: np.ndarray) -> np.ndarray:
+        """Each value minus the mean of all stocks' values on the day: float64 (R,); NaN does not count."""
+        return _minus_mean(x, self.day)
 
-        The sums run in row order within the day, so no other day can change a bit of them.
-        """
+    def minus_sector(self, x: np.ndarray) -> np.ndarray:
+        """Each value minus the mean of its sector's values on the day: float64 (R,); NaN does not count."""
         assert self.sectors is not None
-        key = self.day * NUM_SECTORS_CODED + self.sectors
-        known = ~np.isnan(x)
-        total = np.bincount(key, weights=np.where(known, x, 0.0))
-        count = np.bincount(key, weights=known)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return x - (total / count)[key]
+        return _minus_mean(x, self.day * NUM_SECTORS_CODED + self.sectors)
+
+
+def _minus_mean(x: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """x minus its group's mean; the sums run in row order within a group, so no other group changes a bit of them."""
+    known = ~np.isnan(x)
+    total = np.bincount(group, weights=np.where(known, x, 0.0))
+    count = np.bincount(group, weights=known)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return x - (total / count)[group]
 
 
 def _rank_lines(table: np.ndarray) -> np.ndarray:

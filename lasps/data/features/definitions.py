@@ -22,7 +22,7 @@ class Feature:
 
     Attributes:
         name: column name.
-        group: return, volatility, trend, oscillator, volume, candle, rank, sector or mask.
+        group: return, volatility, trend, oscillator, volume, candle, relative, rank, sector or mask.
         doc: what it says.
         lookback: earlier rows of the stock it needs; with fewer it is NaN. RSI and MACD also remember older rows, with
             weights that fade exponentially.
@@ -99,6 +99,11 @@ def _rank(base: str, lookback: int) -> Feature:
     return Feature(f"rank_{base}", "rank", doc, lookback, of_day=lambda x, days: days.rank(x), base=base)
 
 
+def _relative(base: str, lookback: int) -> Feature:
+    doc = f"{base} minus its mean over all stocks of the day"
+    return Feature(f"relative_{base}", "relative", doc, lookback, of_day=lambda x, day: day.minus_market(x), base=base)
+
+
 def _against_sector(base: str, lookback: int) -> Feature:
     doc = f"{base} minus its mean over the stocks of the sector on the day"
     return Feature(f"sector_{base}", "sector", doc, lookback, of_day=lambda x, days: days.minus_sector(x), base=base)
@@ -159,6 +164,11 @@ FEATURES: tuple[Feature, ...] = (
         "log_shadows", "candle", "log of both shadows' length", 0,
         lambda b: _log_floored(b.upper_shadow + b.lower_shadow),
     ),
+    *(_relative(f"return_{days}", days) for days in (1, 5, 20)),
+    *(_relative(f"log_volatility_{days}", days) for days in (5, 20)),
+    *(_relative(f"volume_{days}", days - 1) for days in (5, 20)),
+    *(_relative(name, lookback) for name, lookback in (("gap", 1), ("body", 0), ("log_range", 0))),
+    *(_relative(f"{side}_shadow", 0) for side in ("upper", "lower")),
     _rank("return_1", 1),
     _rank("return_5", 5),
     _rank("return_20", 20),
