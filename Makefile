@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
+.PHONY: help seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -88,6 +88,9 @@ lint: $(STAMP) ## ruff and mypy
 
 replicate: $(STAMP) ## the default market again: SEEDS="7 8 9" EFFECT=sector|none
 	$(PY) experiments/replicate.py $(if $(SEEDS),--seeds $(SEEDS)) $(call flag,--effect,$(EFFECT)) $(call flag,--device,$(DEVICE)) $(call flag,--json,$(JSON))
+
+seeds: data-if-empty ## SEEDS="7 8 9" on DATA_DIR, each trained in full, and the command that compares them; LR BATCH_SIZE
+	$(PY) experiments/seeds.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(if $(SEEDS),--seeds $(SEEDS)) $(call flag,--lr,$(LR)) $(ARGS)
 
 bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
 	$(PY) experiments/benchmark.py $(or $(BENCH),all) $(call flag,--json,$(JSON))

@@ -41,6 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector, for Phase 2")
     parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"],
                         help="samples of an epoch of Phases 1 and 3, at most all of train")
+    parser.add_argument("--no-charts", action="store_true", help="Phase 1: a model without the CNN, for comparison")
     add_holdout_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same bits")
@@ -61,7 +62,7 @@ def main() -> None:
                  "min_samples": args.min_samples}
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, args.seed,
                            args.resume, not args.no_cache, args.checkpoint, overrides, args.phase2_holdout,
-                           args.epoch_samples)
+                           args.epoch_samples, not args.no_charts)
     written = run_phases(PLAN[args.phase], options, open_tracker(enabled=not args.no_track))
     write_json(args.json, {name: str(path) for name, path in written.items()})
 

@@ -104,14 +104,16 @@ class SectorAwareFusionModel(nn.Module):
         encoder_columns: which of the F columns the transformer reads over the whole window; the skip carries all.
             None: MODEL_CONFIG's for its own number of features, else all. A window of raw features tells the day that
             it ends on by the market's path, which a network learns by heart; see the log of experiments.
+        uses_charts: False leaves the CNN out (zeros in its place), to measure what the charts add; the state tells.
         encoder, cnn, fusion: what differs from MODEL_CONFIG's `linear_transformer`, `chart_cnn` and `fusion`.
     """
 
     encoder_columns: Tensor
+    uses_charts: Tensor
 
     def __init__(self, num_sectors: int = MODEL_CONFIG["num_sectors"],
                  ts_input_dim: int = MODEL_CONFIG["linear_transformer"]["input_dim"], *,
-                 encoder_columns: Sequence[int] | None = None,
+                 encoder_columns: Sequence[int] | None = None, uses_charts: bool = True,
                  encoder: Mapping[str, Any] | None = None, cnn: Mapping[str, Any] | None = None,
                  fusion: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -121,6 +123,7 @@ class SectorAwareFusionModel(nn.Module):
         fusion = {**MODEL_CONFIG["fusion"], **(fusion or {})}
         self.num_sectors, self.ts_input_dim = num_sectors, ts_input_dim
         self.register_buffer("encoder_columns", columns)
+        self.register_buffer("uses_charts", torch.tensor(uses_charts))
         self.ts_encoder = LinearTransformerEncoder(**encoder)
         self.cnn = ChartCNN(**cnn)
         self.shared_fusion = SharedFusion(encoder["hidden_dim"] + cnn["output_dim"], ts_input_dim,
@@ -165,7 +168,8 @@ class SectorAwareFusionModel(nn.Module):
             raise ValueError(f"time series: expected (B, T, {self.ts_input_dim}) with T > 0, got "
                              f"{tuple(time_series.shape)}; the model was made for {self.ts_input_dim} features")
         encoded = self.ts_encoder(time_series.index_select(2, self.encoder_columns))
-        return self.shared_fusion(encoded, self.cnn(charts), time_series)
+        chart = self.cnn(charts) if self.uses_charts else encoded.new_zeros(len(charts), self.cnn.output.out_features)
+        return self.shared_fusion(encoded, chart, time_series)
 
     def classify(self, shared: Tensor, sector_ids: Tensor | None = None, phase: int = 3) -> Tensor:
         """Shared features (B, 128) -> logits (B, C) float32, outside any autocast; see `forward`."""
@@ -278,7 +282,7 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     try:
         hidden_dim, patch_days, _ = state["ts_encoder.patch_weight"].shape
         input_dim = state["shared_fusion.skip_projection.weight"].shape[1] // len(SKIP_DAYS)
-        encoder_columns = state["encoder_columns"].tolist()
+        encoder_columns, uses_charts = state["encoder_columns"].tolist(), bool(state["uses_charts"])
         num_heads = state["ts_encoder.layers.0.attention.in_weight"].shape[1]
         head_hidden, shared_dim = state["common_head.fc1.weight"].shape
         channels = [state[f"cnn.stages.{i}.0.weight"].shape[0] for i in range(_count(state, "cnn.stages"))]
@@ -290,6 +294,7 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_sectors": _count(state, "sector_heads"),
         "ts_input_dim": input_dim,
         "encoder_columns": encoder_columns,
+        "uses_charts": uses_charts,
         "encoder": {"hidden_dim": hidden_dim, "num_layers": _count(state, "ts_encoder.layers"),
                     "num_heads": num_heads, "patch_days": patch_days},
         "cnn": {"conv_channels": channels, "output_dim": output_dim},

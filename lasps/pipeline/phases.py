@@ -54,6 +54,8 @@ class PhaseOptions:
     checkpoint's, or, without one, the config's."""
     epoch_samples: int | None = TRAINING_CONFIG["epoch_samples"]
     """Of an epoch of Phases 1 and 3; None is all of train."""
+    charts: bool = True
+    """Whether a fresh model has the CNN; the others are as their checkpoint is."""
 
 
 def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker | None = None) -> dict[str, Path]:
@@ -94,7 +96,7 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     if options.resume and finished_before(output, key):
         logger.info(f"Phase {phase}: {output.name} is this run's own, kept")
         return output
-    model = starting_model(source, train, options.seed, options.data_dir)
+    model = starting_model(source, train, options)
     seed_everything(options.seed)
     name = f"{OUTPUT_OF[phase]}"
     with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
@@ -221,17 +223,17 @@ def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
     return source
 
 
-def starting_model(source: Path | None, train: SampleDataset, seed: int, data_dir: Path) -> SectorAwareFusionModel:
+def starting_model(source: Path | None, train: SampleDataset, options: PhaseOptions) -> SectorAwareFusionModel:
     """A fresh model of the configured sizes, or the checkpoint's.
 
     Raises:
         ValueError: the checkpoint takes another number of features or sectors than the dataset has.
     """
     if source is None:
-        torch.manual_seed(seed)
-        names = (read_description(data_dir) or {}).get("features") or [""] * train.num_features
+        torch.manual_seed(options.seed)
+        names = (read_description(options.data_dir) or {}).get("features") or [""] * train.num_features
         return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features,
-                                      encoder_columns=window_columns(names))
+                                      encoder_columns=window_columns(names), uses_charts=options.charts)
     state, _ = load_checkpoint(source)
     model = SectorAwareFusionModel.from_state_dict(state)
     check_fits(model, train, source)
@@ -298,8 +300,8 @@ def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: 
               source: Path | None) -> str:
     """A digest of everything that the phase's result depends on."""
     parts = {"phase": phase, "config": config, "model": MODEL_CONFIG, "training": TRAINING_CONFIG,
-             "batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed,
-             "weights": list(settings.CLASS_WEIGHTS),
+             "batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "charts": options.charts,
+             "seed": options.seed, "weights": list(settings.CLASS_WEIGHTS),
              "train": train.fingerprint, "val": val.fingerprint, "input": None if source is None else sha256_of(source)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -118,6 +118,15 @@ def test_the_transformer_reads_its_columns_only_and_the_skip_the_last_month_of_a
     assert not torch.equal(model.encode(other, charts), before)
 
 
+def test_a_model_without_charts_does_not_look_at_them_and_its_state_says_so(tiny_batch):
+    series, charts, _ = tiny_batch
+    model = SectorAwareFusionModel(num_sectors=3, ts_input_dim=5, uses_charts=False).eval()
+    twin = SectorAwareFusionModel.from_state_dict(model.state_dict())
+    assert torch.equal(twin.encode(series, charts), model.encode(series, 255 - charts))
+    seeing = SectorAwareFusionModel(num_sectors=3, ts_input_dim=5).eval()
+    assert not torch.equal(seeing.encode(series, charts), seeing.encode(series, 255 - charts))
+
+
 @pytest.mark.parametrize("columns", [[], [1, 1], [5], [-1]])
 def test_columns_that_are_not_there_are_an_error(columns):
     with pytest.raises(ValueError, match="encoder_columns"):

@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""One dataset, several seeds: Phases 1, 3 and 2 of each, with the control of a longer Phase 3, for compare.py to judge.
+
+    python experiments/seeds.py --data-dir data/krx --output-dir checkpoints/krx --lr 3e-4 --batch-size 512
+    python experiments/compare.py phase3_final=checkpoints/krx/seed7/phase3_final.pt,checkpoints/krx/seed8/... ...
+
+A seed's files are in OUTPUT_DIR/seedN/, those of the longer Phase 3 in OUTPUT_DIR/seedN/longer/. What is finished is
+kept, so that the script can be stopped and said again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments._cli import add_data_flags, positive_float, positive_int, resolve_device, run_script, write_json
+from experiments.replicate import path_of, timed, train_longer
+from lasps.config.model_config import TRAINING_CONFIG
+from lasps.config.settings import settings
+
+MODELS = ("phase1_best", "phase3_final", "phase3_longer", "phase2_best")
+
+
+def parse_args() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_flags(parser, batch_size=TRAINING_CONFIG["batch_size"])
+    parser.add_argument("--output-dir", type=Path, default=settings.CHECKPOINT_DIR / "seeds")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
+    parser.add_argument("--lr", type=positive_float, default=None, help="of Phase 1")
+    parser.add_argument("--epochs", type=positive_int, default=None, help="of Phase 1")
+    parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"])
+    parser.add_argument("--no-charts", action="store_true", help="a model without the CNN")
+    parser.add_argument("--no-longer", action="store_true", help="without the control of a longer Phase 3")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train every seed; print the command that compares them."""
+    args = parse_args()
+    from lasps.pipeline.phases import PhaseOptions
+
+    options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, resume=True,
+                           epoch_samples=args.epoch_samples, charts=not args.no_charts)
+    overrides = {"lr": args.lr, "epochs": args.epochs}
+    done = [train_seed(replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"), overrides,
+                       not args.no_longer, not args.no_track) for seed in args.seeds]
+    names = [name for name in MODELS if name != "phase3_longer" or not args.no_longer]
+    models = {name: [str(path_of(seed, name)) for seed in done] for name in names}
+    write_json(args.json, models)
+    print("python experiments/compare.py " + " ".join(f"{name}={','.join(files)}" for name, files in models.items())
+          + f" --data-dir {args.data_dir} --baselines")
+
+
+def train_seed(options: Any, overrides: dict[str, Any], longer: bool, track: bool) -> Any:
+    """Phases 1, 3 and 2 of one seed, and the control: Phase 3 again, for Phase 2's time but no longer than it took."""
+    from lasps.pipeline.phases import run_phases
+    from lasps.tracking import open_tracker
+
+    run_phases((1,), replace(options, overrides=overrides), open_tracker(enabled=track))
+    seconds_3 = timed(lambda: run_phases((3,), options, open_tracker(enabled=track)))
+    seconds_2 = timed(lambda: run_phases((2,), options, open_tracker(enabled=track)))
+    if longer:
+        train_longer(options, min(seconds_2 / seconds_3, 1.0))
+    return options
+
+
+if __name__ == "__main__":
+    run_script(main)
