@@ -267,6 +267,22 @@ def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[Sector
     return [SectorDifference(s, d, p) for (s, d), p in zip(per_sector.items(), adjusted, strict=True)]
 
 
+def sector_differences(table_a: pl.DataFrame, table_b: pl.DataFrame) -> pl.DataFrame:
+    """Log loss of b minus a per sector, on the rows that both prediction tables have.
+
+    Returns:
+        One row per sector: sector, n, difference (nats), low and high (95 % over days), adjusted_p (Holm's) and
+        significant; null where no interval exists.
+    """
+    cut_a, cut_b, _ = align(table_a, table_b)
+    a, b = (Entry(name, [None], [as_forecast(cut)], False) for name, cut in (("a", cut_a), ("b", cut_b)))
+    return pl.DataFrame([
+        {"sector": s.sector, "n": s.difference.n, "difference": s.difference.difference, "low": s.difference.low,
+         "high": s.difference.high, "adjusted_p": s.adjusted_p, "significant": s.significant}
+        for s in sector_pairs(a, b)
+    ], schema_overrides={"low": pl.Float64, "high": pl.Float64, "adjusted_p": pl.Float64})  # fmt: skip
+
+
 def _add_pairs(entries: list[Entry], split: str, result: dict[str, Any]) -> None:
     """Every pair of models, and every model against every baseline, in all metrics; verdicts on the primary one."""
     selection = split in verdict.SELECTION_SPLITS

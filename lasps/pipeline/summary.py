@@ -26,6 +26,8 @@ from lasps.tracking import Tracker
 CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")
 SPLITS = ("val", "test")
 PAIRS = (("phase3_final", "phase2_best"), ("phase1_best", "phase2_best"))
+PREDECESSOR = {"phase2_best": "phase3_final"}
+"""A checkpoint -> the one that its run shows it against, sector by sector on test; val is a selection split."""
 PAIR_METRICS = ("accuracy", "log_loss")
 SUMMARY_BASELINES = tuple(name for name in QUICK_BASELINES if name != "sector_prior")
 CLOSE = 3  # column of rows/bars.npy: open, high, low, close, volume
@@ -42,7 +44,8 @@ def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker
         for split in SPLITS:
             validation = validate_checkpoint(checkpoint, data_dir, split, device, batch_size)
             write_predictions(validation.table, predictions_path(checkpoint.path, name, split))
-            log_validation(validation, tracker)
+            before = results[PREDECESSOR[name]][split] if name in PREDECESSOR and split == "test" else None
+            log_validation(validation, tracker, before)
             results[name][split] = validation
     return results
 

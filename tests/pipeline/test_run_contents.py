@@ -1,0 +1,85 @@
+"""What a run shows: the charts that the network is given, and what became of classes and sectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lasps.config.settings import CLASS_NAMES
+from lasps.data.datasets.loading import load_split
+from lasps.evaluation.comparison import compare
+from lasps.pipeline.phases import log_charts
+from lasps.pipeline.summary import validate_all
+from lasps.tracking import NullTracker
+from tests.pipeline.conftest import Job
+
+
+class Keeper:
+    """A tracker that keeps the figures and tables of all its runs, by run and name."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.figures: dict[tuple[str, str], Any] = {}
+        self.tables: dict[tuple[str, str], pl.DataFrame] = {}
+
+    @contextmanager
+    def run(self, name: str, **_: Any) -> Iterator[Keeper]:
+        self.name = name
+        yield self
+
+    def log_figure(self, figure: Any, name: str) -> None:
+        self.figures[self.name, name] = figure
+
+    def log_table(self, frame: pl.DataFrame, name: str) -> None:
+        self.tables[self.name, name] = frame
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def test_a_run_shows_the_very_charts_that_batches_hold_under_their_labels(job: Job) -> None:
+    train, keeper = load_split(job.data_dir, "train"), Keeper()
+    log_charts(keeper, train)  # type: ignore[arg-type]
+    axes = keeper.figures["", "train_charts"].axes
+    rows = np.linspace(0, len(train) - 1, 12).astype(int)
+    _, charts, _, labels = train.batch(rows)
+    assert len(axes) == len(rows)
+    for ax, chart, label in zip(axes, charts.numpy(), labels.numpy(), strict=True):
+        assert np.array_equal(np.asarray(ax.images[0].get_array()), np.moveaxis(chart, 0, -1)) and chart.max() > 0
+        assert ax.get_xlabel() == CLASS_NAMES[label]
+    code, date = train.samples.select("code", "date").row(0)
+    assert axes[0].get_title(loc="left") == f"{code}  {date}"
+
+
+def test_nothing_is_drawn_where_nothing_is_tracked() -> None:
+    log_charts(NullTracker(), None)  # type: ignore[arg-type]
+
+
+def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector_by_sector(job: Job) -> None:
+    keeper = Keeper()
+    found = validate_all(job.data_dir, job.output_dir, "cpu", keeper)  # type: ignore[arg-type]
+    run = "validate phase2_best"
+    classes = keeper.tables[run, "test_classes.json"]
+    table = found["phase2_best"]["test"].table
+    called = table.select(pl.concat_list("p_sell", "p_hold", "p_buy").list.arg_max().cast(pl.Int64)).to_series()
+    for c, row in enumerate(classes.iter_rows(named=True)):
+        is_class, is_called, hits = table["label"] == c, called == c, ((table["label"] == c) & (called == c)).sum()
+        assert (row["class"], row["n"], row["called"]) == (CLASS_NAMES[c], is_class.sum(), is_called.sum())
+        assert row["accuracy"] == pytest.approx(hits / row["n"])
+        assert row["precision"] == (pytest.approx(hits / row["called"]) if row["called"] else None)
+
+    sectors = keeper.tables[run, "test_minus_phase3_final_by_sector.json"]
+    pairs = compare({name: {"test": [found[name]["test"].table]} for name in ("phase3_final", "phase2_best")},
+                    prior=found["phase2_best"]["test"].prior)["sectors"]
+    assert sectors["n"].sum() == len(table) and (sectors["difference"] != 0).any()
+    for row, pair in zip(sectors.iter_rows(named=True), pairs, strict=True):
+        assert (row["sector"], row["n"], row["difference"]) == (pair["sector"], pair["n"], pair["difference"])
+        assert (None if row["low"] is None else [row["low"], row["high"]]) == pair["interval"]
+    ticks = [tick.get_text() for tick in keeper.figures[run, "test_sector_differences"].axes[0].get_yticklabels()]
+    assert len(ticks) == len(sectors) and all(f"(n {n:,})" in " ".join(ticks) for n in sectors["n"])
+    assert [key for key in keeper.figures if "differences" in key[1]] == [(run, "test_sector_differences")]
