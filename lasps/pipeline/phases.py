@@ -21,9 +21,17 @@ from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
 from lasps.data.features import window_columns
-from lasps.evaluation.run_figures import input_figure, training_figures
+from lasps.evaluation.run_figures import training_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
+from lasps.pipeline.phase_tracking import (
+    flat_params,
+    log_charts,
+    log_datasets,
+    remember_run,
+    resumable_run,
+    run_tags,
+)
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
@@ -312,51 +320,3 @@ def finished_before(output: Path, key: str) -> bool:
         return False
     _, meta = load_checkpoint(output)
     return meta is not None and meta.get("key") == key
-
-
-# ------------------------------------------------------------------------------------------------ tracking
-
-
-def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
-    """Tags of every run: what makes it repeatable."""
-    return {"data_fingerprint": train.fingerprint, "seed": str(options.seed), "device": options.device,
-            "data_dir": str(options.data_dir), "output_dir": str(options.output_dir)}
-
-
-def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> dict[str, Any]:
-    """The phase's hyperparameters as MLflow parameters."""
-    return config | {"phase": phase, "batch_size_backbone": options.batch_size, "seed": options.seed,
-                     "focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
-
-
-def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> None:
-    """Train and val as the run's datasets, each by its own full digest."""
-    for split, dataset in (("train", train), ("val", val)):
-        classes = np.bincount(dataset.labels, minlength=3).tolist()
-        tracker.log_dataset(split, dataset.fingerprint, context="training" if split == "train" else "selection",
-                            source=str(options.data_dir), profile={"n": len(dataset), "classes": classes})
-
-
-def log_charts(tracker: Tracker, train: SampleDataset) -> None:
-    """A contact sheet of train, spread evenly over it: whoever opens the run sees what the network is given."""
-    if isinstance(tracker, NullTracker):
-        return
-    rows = np.linspace(0, len(train) - 1, min(len(train), 12)).astype(int)
-    keys = [str(row) for row in rows] if train.samples is None else \
-        [f"{code}  {date}" for code, date in train.samples[rows].select("code", "date").iter_rows()]
-    _, charts, _, labels = train.batch(rows)
-    tracker.log_figure(input_figure(charts.numpy(), labels.numpy(), keys, "train"), "train_charts")
-
-
-def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:
-    """Keep the run's id in the resume folder, so that a resumed job goes on under it."""
-    if run_id is not None:
-        folder = options.output_dir / ".resume"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.run").write_text(run_id)
-
-
-def resumable_run(options: PhaseOptions, name: str) -> str | None:
-    """The id of the run to go on with under --resume, if there is one."""
-    path = options.output_dir / ".resume" / f"{name}.run"
-    return path.read_text() if options.resume and path.is_file() else None

@@ -13,7 +13,7 @@ import pytest
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.loading import load_split
 from lasps.evaluation.comparison import compare
-from lasps.pipeline.phases import log_charts
+from lasps.pipeline.phase_tracking import log_charts
 from lasps.pipeline.summary import validate_all
 from lasps.tracking import NullTracker
 from tests.pipeline.conftest import Job
