@@ -192,8 +192,8 @@ LEFT_OUT = (
 
 DEFAULT_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.name not in LEFT_OUT)
 """32 of a stock alone, 12 relative to the day's market, 5 ranks, the mask. Chosen by LightGBM's log loss on *val* (63
-leaves, rate 0.05, 500 per leaf, early stopping on val itself; last-day features; train subsampled to 168,344 and 161,827
-rows, krx-2010s' val halved):
+leaves, rate 0.05, 500 per leaf, early stopping on val itself; last-day features; train subsampled to 168,344 and
+161,827 rows, krx-2010s' val halved):
 
     set                              columns   krx-2020s   krx-2010s
     prior (no feature)                     0      1.0674      1.0207
