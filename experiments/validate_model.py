@@ -31,13 +31,8 @@ def main() -> None:
     from loguru import logger
 
     from lasps.evaluation.predictions import write_predictions
-    from lasps.pipeline.validation import (
-        log_validation,
-        open_checkpoint,
-        predictions_path,
-        print_block,
-        validate_checkpoint,
-    )
+    from lasps.pipeline.validation import open_checkpoint, predictions_path, print_block, validate_checkpoint
+    from lasps.pipeline.validation_tracking import log_validation
     from lasps.tracking import open_tracker
 
     device = resolve_device(args.device)

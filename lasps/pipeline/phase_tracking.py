@@ -9,7 +9,7 @@ import numpy as np
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.samples import SampleDataset
-from lasps.evaluation.run_figures import input_figure
+from lasps.evaluation.chart_sheet import chart_sheet
 from lasps.tracking import NullTracker, Tracker
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def log_charts(tracker: Tracker, train: SampleDataset) -> None:
     keys = [str(row) for row in rows] if train.samples is None else \
         [f"{code}  {date}" for code, date in train.samples[rows].select("code", "date").iter_rows()]
     _, charts, _, labels = train.batch(rows)
-    tracker.log_figure(input_figure(charts.numpy(), labels.numpy(), keys, "train"), "train_charts")
+    sheet = chart_sheet(list(charts.numpy()), labels.tolist(), captions=keys,
+                        title="train: a sample of the charts as the network sees them")
+    tracker.log_figure(sheet, "train_charts")
 
 
 def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:

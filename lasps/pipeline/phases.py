@@ -21,7 +21,6 @@ from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
 from lasps.data.features import window_columns
-from lasps.evaluation.run_figures import training_figures
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.pipeline.phase_tracking import (
@@ -121,8 +120,6 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
             assert_untouched(before, after, accepted_sectors(history))
         save_checkpoint(output, after, meta)
         tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")
-        for figure_name, figure in training_figures(name, history).items():
-            tracker.log_figure(figure, figure_name)
     logger.info(f"Saved: {output}")
     if phase == 2:
         logger.info("Phase 2 complete")

@@ -20,7 +20,8 @@ from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_basel
 from lasps.evaluation.metrics import summary
 from lasps.evaluation.predictions import write_predictions
 from lasps.evaluation.significance import day_difference
-from lasps.pipeline.validation import Validation, log_validation, open_checkpoint, predictions_path, validate_checkpoint
+from lasps.pipeline.validation import Validation, open_checkpoint, predictions_path, validate_checkpoint
+from lasps.pipeline.validation_tracking import log_validation
 from lasps.tracking import Tracker
 
 CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")

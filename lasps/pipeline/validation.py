@@ -1,9 +1,7 @@
-"""A checkpoint on a split: from weights to a prediction table, its metrics, and a logged run."""
+"""A checkpoint on a split: from weights to a prediction table and its metrics."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,14 @@ from loguru import logger
 from numpy.typing import ArrayLike
 
 from lasps.config.model_config import TRAINING_CONFIG
-from lasps.config.settings import CLASS_NAMES, settings
+from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset
 from lasps.data.labels import FLAGS
-from lasps.evaluation import figures
-from lasps.evaluation.comparison import sector_differences
-from lasps.evaluation.metrics import by_sector, class_frequencies, flat_metrics, focal_losses, summary
-from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table, write_predictions
-from lasps.evaluation.run_figures import validation_figures
+from lasps.evaluation.metrics import class_frequencies, focal_losses, summary
+from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phases import check_fits
-from lasps.tracking import NullTracker, Tracker
 from lasps.training.checkpoints import load_checkpoint
 from lasps.training.inference import predict
 
@@ -199,59 +193,3 @@ def print_block(validation: Validation) -> None:
     if m.get("rank_ic") is not None:
         print(f"Rank IC (ICIR):      {m['rank_ic']:.4f} ({m['icir'] or float('nan'):.2f})")
     print(f"Calibration error:   {m['expected_calibration_error']:.4f}")
-
-
-def log_validation(validation: Validation, tracker: Tracker | None, before: Validation | None = None) -> None:
-    """Log metrics per split, class and sector, pictures and the prediction table to the run that made the checkpoint.
-
-    A checkpoint that no run made, or a validation without the flagged samples, gets a run of its own.
-
-    Args:
-        before: of another checkpoint on the same split: the run shows what changed from it, sector by sector.
-    """
-    if tracker is None or isinstance(tracker, NullTracker):
-        return
-    name, run_id = validation.checkpoint.name, (validation.checkpoint.meta.get("mlflow") or {}).get("run_id")
-    if run_id is None or validation.without_flagged:
-        name, run_id = f"validate {name}" + (" without flagged" if validation.without_flagged else ""), None
-    split, sectors = validation.split, by_sector(validation.table, validation.prior)
-    metrics = flat_metrics(validation.metrics, f"{split}/")
-    for sector, m in sectors.items():
-        metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
-    with tracker.run(name, resume_id=run_id) as run, \
-            tempfile.TemporaryDirectory() as folder:
-        run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
-                        profile={"n": len(validation.table)})
-        run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
-        for name, figure in validation_figures(validation.table, validation.checkpoint.name, split).items():
-            run.log_figure(figure, name)
-        run.log_table(class_table(validation.metrics), f"{split}_classes.json")
-        run.log_table(sector_table(sectors), f"{split}_sectors.json")
-        if before is not None:
-            log_sector_differences(before, validation, run)
-        run.log_artifact(write_predictions(validation.table, Path(folder) / f"{split}.parquet"), "predictions")
-
-
-def log_sector_differences(before: Validation, after: Validation, run: Tracker) -> None:
-    """Log loss of `after` minus `before` per sector with n and intervals over days, as a picture and as a table."""
-    found = sector_differences(before.table, after.table)
-    names = before.checkpoint.name, after.checkpoint.name
-    run.log_figure(figures.sector_differences(found.to_pandas(), *names), f"{after.split}_sector_differences")
-    run.log_table(found, f"{after.split}_minus_{names[0]}_by_sector.json")
-
-
-def class_table(m: Mapping[str, Any]) -> pl.DataFrame:
-    """One row per class of M: n, how often it was called, accuracy (recall) and precision; null where undefined."""
-    return pl.DataFrame([{"class": name, "n": m["class_counts"][name], "called": m["predicted_counts"][name],
-                          "accuracy": m["class_accuracy"][name], "precision": m["class_precision"][name]}
-                         for name in CLASS_NAMES], schema_overrides={"accuracy": pl.Float64, "precision": pl.Float64})
-
-
-def sector_table(sectors: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
-    """One row per sector: n, accuracy, majority, log loss, class-wise accuracy."""
-    rows: Sequence[dict[str, Any]] = [
-        {"sector": s, "n": m["n"], "accuracy": m["accuracy"], "majority_accuracy": m["majority_accuracy"],
-         "log_loss": m["log_loss"], "prior_log_loss": m["prior_log_loss"], "macro_f1": m["macro_f1"]}
-        | {f"class_accuracy_{name}": value for name, value in m["class_accuracy"].items()}
-        for s, m in sorted(sectors.items())]
-    return pl.DataFrame(rows)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,9 +114,9 @@ class MlflowTracker:
             raise ValueError(f"expected a status FINISHED, FAILED or KILLED, got {status!r}")
         self._status = status
 
-    def _put(self, verb: str, **arguments: Any) -> None:
+    def _put(self, verb: str, stays: bool = False, **arguments: Any) -> None:
         if self._key is not None:
-            self._outbox.put({"do": verb, "run": self._key, **arguments})
+            self._outbox.put({"do": verb, "run": self._key, **arguments}, stays=stays)
         elif not self._warned:
             self._warned = True
             logger.warning(f"nothing is tracked ({verb}): no run is open, use `with tracker.run(NAME) as run:`")
@@ -159,30 +158,37 @@ class MlflowTracker:
         self._put("artifact", path=str(Path(path).absolute()), folder=folder)
 
     def log_figure(self, figure: Any, name: str) -> None:
-        """A matplotlib figure as figures/NAME.png."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name.removesuffix('.png')}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=110, bbox_inches="tight")
-            self._put_now(path, f"figures/{name}", table=False)
+        """A matplotlib figure or a Pillow image as figures/NAME.png."""
+
+        def save(path: Path) -> None:
+            if hasattr(figure, "savefig"):
+                figure.savefig(path, dpi=110, bbox_inches="tight")
+            else:
+                figure.save(path)
+
+        self._put_made(save, Path("figures") / f"{name.removesuffix('.png')}.png")
 
     def log_table(self, frame: Any, name: str) -> None:
         """A polars or pandas frame: NAME.parquet as that file, any other name as a table for MLflow's UI (JSON)."""
         pandas = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
-        is_parquet = name.endswith(".parquet")
-        path_in_run = name if is_parquet else f"{name.removesuffix('.json')}.json"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(path_in_run).name
-            if is_parquet:
-                pandas.to_parquet(path, index=False)
-            else:
-                pandas.to_json(path, orient="split", index=False, date_format="iso", force_ascii=False)
-            self._put_now(path, path_in_run, table=True)
+        if name.endswith(".parquet"):
+            self._put_made(lambda path: pandas.to_parquet(path, index=False), Path(name), table=True)
+        else:
+            self._put_made(lambda path: pandas.to_json(path, orient="split", index=False, date_format="iso",
+                                                       force_ascii=False),
+                           Path(f"{name.removesuffix('.json')}.json"), table=True)
 
-    def _put_now(self, path: Path, path_in_run: str, table: bool) -> None:
-        """An artifact that lies in a temporary folder: the outbox has sent or copied it when this returns."""
-        parent = str(Path(path_in_run).parent)
-        self._put("artifact", path=str(path), folder=None if parent == "." else parent, table=table)
+    def _put_made(self, save: Callable[[Path], object], path_in_run: Path, table: bool = False) -> None:
+        """An artifact that is made here, in one of the outbox's own folders; a disk that is full costs no training."""
+        try:
+            path = self._outbox.new_folder() / path_in_run.name
+            save(path)
+        except OSError as error:
+            logger.warning(f"not tracked, {path_in_run} cannot be written: {error}")
+            return
+        folder = path_in_run.parent
+        self._put("artifact", stays=True, path=str(path), folder=None if folder == Path() else folder.as_posix(),
+                  table=table)
 
     def log_dataset(self, name: str, fingerprint: str, *, context: str = "training", source: str = "",
                     profile: Mapping[str, Any] | None = None) -> None:

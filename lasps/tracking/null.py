@@ -38,7 +38,7 @@ class NullTracker:
         """Forget a file."""
 
     def log_figure(self, figure: Any, name: str) -> None:
-        """Forget a matplotlib figure."""
+        """Forget a picture."""
 
     def log_table(self, frame: Any, name: str) -> None:
         """Forget a table."""

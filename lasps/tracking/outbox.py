@@ -3,14 +3,17 @@
 Importing MLflow and opening a database takes seconds, a server may take forever; both happen beside the training. A
 server is never trusted: each operation for it is in a journal on disk first. After the first failure nothing more is
 tried (a breaker), training goes on, and what was not sent stays in the journal. A local store's journal begins when a
-write fails; calls that bring a file wait until it has been copied.
+write fails. A call that brings a file of the caller's waits until it has been copied; one that was made for tracking
+alone (a picture, a table) lies in a temporary folder until the run ends, and nobody waits.
 """
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 from loguru import logger
 
@@ -42,13 +45,22 @@ class Outbox:
         self._pending: deque[Operation] = deque()
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
-    def put(self, operation: Operation, keep: bool = True) -> None:
+    def new_folder(self) -> Path:
+        """An empty folder, for a file that is made to be tracked; it goes when the outermost run has ended."""
+        with self._changed:
+            if self._temporary is None:
+                self._temporary = tempfile.TemporaryDirectory(prefix="lasps-")
+            return Path(tempfile.mkdtemp(dir=self._temporary.name))
+
+    def put(self, operation: Operation, keep: bool = True, stays: bool = False) -> None:
         """Queue an operation; returns at once, for a file in a local store after milliseconds. Never raises.
 
         Args:
             operation: see `lasps.tracking.writer`.
             keep: False for what need not be repeated by `make sync`.
+            stays: its file lies in a `new_folder` and will not change, so that nobody has to wait for the copy.
         """
         with self._changed:
             self._follow(operation)
@@ -61,7 +73,7 @@ class Outbox:
             self._pending.append(operation | {"keep": keep})
             self._changed.notify_all()
             self._start()
-            if self.location.is_local and operation["do"] in ("artifact", "checkpoint"):
+            if self.location.is_local and operation["do"] in ("artifact", "checkpoint") and not stays:
                 self._wait(LOCAL_SECONDS)
 
     def _follow(self, operation: Operation) -> None:
@@ -167,6 +179,9 @@ class Outbox:
         """At the end of the outermost run: flush, then drop the journal or say where it lies."""
         with self._changed:
             self._wait(LOCAL_SECONDS if self.location.is_local else SERVER_SECONDS)
+            if self._temporary is not None:
+                self._temporary.cleanup()
+                self._temporary = None
             if self._journal is None:
                 return
             if self.broken is None:

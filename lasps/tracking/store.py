@@ -102,15 +102,10 @@ def connect(location: Location, patient: bool = False) -> MlflowClient:
     if location.database is None:
         for name, value in IMPATIENT.items() if not patient else ():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-
-        return MlflowClient(location.uri)
-    return _connect_local(location, location.database)
-
-
-def _connect_local(location: Location, database: Path) -> MlflowClient:
     from mlflow import MlflowClient
 
+    if location.database is None:
+        return MlflowClient(location.uri)
     location.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(location.folder / ".creation.lock", timeout=CREATION_TIMEOUT):
         client = MlflowClient(location.uri)

@@ -16,6 +16,7 @@ from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.evaluation import figures, run_figures
 from lasps.evaluation.class_accuracy import Share
 from lasps.evaluation.predictions import prediction_table
+from lasps.pipeline.validation_tracking import validation_figures
 from lasps.tuning import figures as study_figures
 
 SHARES = {name: Share(0.3 + 0.1 * i, 0.25, 0.7, 100) for i, name in enumerate(CLASS_NAMES)}
@@ -43,7 +44,6 @@ DRAWN = {
                                                          "before": [0.2]}), "a", "b"),
     "no changes": lambda: figures.change_bars(pd.DataFrame({"from": [], "to": [], "n": [], "right": [], "before": []}),
                                               "a", "b"),
-    "charts": lambda: figures.chart_sheet(CHARTS, [0, 1, 2, 0], [0, 2, 2, 1], ["x"] * 4),
     "labels": lambda: figures.label_shares(LABELS, "year", "Labels by year"),
     "coverage": lambda: figures.coverage(pd.DataFrame({"date": pd.date_range("2024-01-01", periods=9), "stocks": 5}),
                                          {"val": pd.Timestamp("2024-01-05")}),
@@ -59,6 +59,17 @@ def test_a_figure_can_be_drawn_and_has_a_title(name):
     figure = DRAWN[name]()
     assert isinstance(figure, Figure) and figure.get_suptitle()
     FigureCanvasAgg(figure).draw()
+
+
+def test_a_wall_of_charts_takes_uint8_and_floats_alike_and_says_the_calls_in_their_colours():
+    sheets = [np.asarray(figures.chart_sheet(charts, [0, 1, 2, 0], [0, 2, 2, 1], ["x"] * 4, columns=3))
+              for charts in (CHARTS, CHARTS / np.float32(255))]
+    assert np.array_equal(*sheets)
+    without = np.asarray(figures.chart_sheet(CHARTS, [0, 1, 2, 0], columns=3))
+    assert without.shape == sheets[0].shape and not np.array_equal(without, sheets[0])
+    lower = sheets[0][300:]  # the second row, which holds the fourth chart alone
+    row, column = np.argwhere((lower == CHARTS[3, :, 0, 0]).all(axis=-1))[0]
+    assert np.array_equal(lower[row:row + 2 * 96:2, column:column + 2 * 180:2], np.moveaxis(CHARTS[3], 0, -1))
 
 
 def test_classes_have_their_own_colours():
@@ -88,14 +99,14 @@ def test_every_text_gets_the_korean_font_and_the_callers_settings_stay(monkeypat
 
 
 def test_a_phase_leaves_its_learning_curves_and_a_validation_its_pictures():
-    phase1 = run_figures.training_figures("phase1_best", {"train_loss": [0.5, 0.4], "val_loss": [0.45, 0.44]})
+    phase1 = run_figures.learning_curves("phase1_best", {"train_loss": [0.5, 0.4], "val_loss": [0.45, 0.44]})
     heads = {"3": {"n": 150, "losses": [0.4, 0.3], "val_losses": [1.0, 0.9, 0.95]},
              "7": {"n": 120, "losses": [0.4, 0.3], "val_losses": []}}
-    phase2 = run_figures.training_figures("phase2_best", {"sectors": heads, "best_epoch": 1})
+    phase2 = run_figures.learning_curves("phase2_best", {"sectors": heads, "best_epoch": 1})
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 90)
     table = prediction_table(labels=labels, sector_ids=labels, probabilities=random.dirichlet([3, 3, 3], 90))
-    validated = run_figures.validation_figures(table, "phase2_best", "test")
+    validated = validation_figures(table, "phase2_best", "test")
     assert set(validated) == {"test_class_accuracy", "test_confusion", "test_reliability"}
-    for figure in (*phase1.values(), *phase2.values(), *validated.values()):
+    for figure in (phase1, phase2, *validated.values()):
         FigureCanvasAgg(figure).draw()

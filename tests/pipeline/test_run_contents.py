@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.colors import to_hex
 
-from lasps.config.settings import CLASS_NAMES
+from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.data.datasets.loading import load_split
 from lasps.evaluation.comparison import compare
 from lasps.pipeline.phase_tracking import log_charts
@@ -45,15 +46,21 @@ class Keeper:
 def test_a_run_shows_the_very_charts_that_batches_hold_under_their_labels(job: Job) -> None:
     train, keeper = load_split(job.data_dir, "train"), Keeper()
     log_charts(keeper, train)  # type: ignore[arg-type]
-    axes = keeper.figures["", "train_charts"].axes
+    sheet = np.asarray(keeper.figures["", "train_charts"])
     rows = np.linspace(0, len(train) - 1, 12).astype(int)
     _, charts, _, labels = train.batch(rows)
-    assert len(axes) == len(rows)
-    for ax, chart, label in zip(axes, charts.numpy(), labels.numpy(), strict=True):
-        assert np.array_equal(np.asarray(ax.images[0].get_array()), np.moveaxis(chart, 0, -1)) and chart.max() > 0
-        assert ax.get_xlabel() == CLASS_NAMES[label]
-    code, date = train.samples.select("code", "date").row(0)
-    assert axes[0].get_title(loc="left") == f"{code}  {date}"
+    for chart, label in zip(charts.numpy(), labels.numpy(), strict=True):
+        shown = np.moveaxis(chart, 0, -1).repeat(2, axis=0).repeat(2, axis=1)
+        top, left = place_of(shown, sheet)
+        assert chart.max() > 0 and to_hex(sheet[top - 1, left - 1] / 255) == CLASS_COLORS[CLASS_NAMES[label]]
+
+
+def place_of(part: np.ndarray, whole: np.ndarray) -> tuple[int, int]:
+    """Row and column of the picture `part` (h, w, 3) in the picture `whole`."""
+    height, width, _ = part.shape
+    rows, columns = np.nonzero((whole == part[0, 0]).all(axis=-1)[:-height + 1, :-width + 1])
+    return next((y, x) for y, x in zip(rows, columns, strict=True)
+                if np.array_equal(whole[y:y + height, x:x + width], part))
 
 
 def test_nothing_is_drawn_where_nothing_is_tracked() -> None:
@@ -80,6 +87,7 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector
     for row, pair in zip(sectors.iter_rows(named=True), pairs, strict=True):
         assert (row["sector"], row["n"], row["difference"]) == (pair["sector"], pair["n"], pair["difference"])
         assert (None if row["low"] is None else [row["low"], row["high"]]) == pair["interval"]
+    assert (run, "learning_curves") in keeper.figures
     ticks = [tick.get_text() for tick in keeper.figures[run, "test_sector_differences"].axes[0].get_yticklabels()]
     assert len(ticks) == len(sectors) and all(f"(n {n:,})" in " ".join(ticks) for n in sectors["n"])
     assert [key for key in keeper.figures if "differences" in key[1]] == [(run, "test_sector_differences")]

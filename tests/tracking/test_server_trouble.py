@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
+from PIL import Image
 
 from lasps import tracking
 from lasps.tracking import MlflowTracker, outbox
@@ -26,6 +28,7 @@ class Server:
         from werkzeug.serving import make_server
 
         self.delay = 0.0
+        self._stopped = threading.Event()
         self.location = local_location(root)
         self._serve = app.wsgi_app
         self._server = make_server("127.0.0.1", port, self._answer, threaded=True)
@@ -34,10 +37,13 @@ class Server:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def _answer(self, environ, start_response):
-        time.sleep(self.delay)
+        if self._stopped.wait(self.delay):  # an answer after the test sets the next one's tracking URI
+            start_response("503 Service Unavailable", [])
+            return []
         return self._serve(environ, start_response)
 
     def stop(self) -> None:
+        self._stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -214,6 +220,8 @@ def test_a_local_store_that_takes_its_time_is_not_waited_for_while_training(root
     with tracker.run("pipeline") as run:
         for epoch in range(20):
             run.log_metrics({"phase1/train_loss": 1.0}, step=epoch)
+        run.log_figure(Image.new("RGB", (9, 9), "red"), "train_charts")
+        run.log_table(pl.DataFrame({"n": [1]}), "classes")
         handle = run.resume_id
         assert time.perf_counter() - start < 0.8 and handle.startswith("spooled-")
     assert spooled(root) == []
@@ -221,6 +229,20 @@ def test_a_local_store_that_takes_its_time_is_not_waited_for_while_training(root
         again_id = again.run_id
     assert tracking.runs(location=local_location(root))["run_id"].tolist() == [again_id]
     assert len(tracking.metric_history(again_id, "phase1/train_loss", local_location(root))) == 20
+    kept = tracking.download_artifact(again_id, "figures/train_charts.png", local_location(root))
+    assert Image.open(kept).getpixel((4, 4)) == (255, 0, 0)
+    assert tracking.download_artifact(again_id, "classes.json", local_location(root)).read_text().endswith("[[1]]}")
+
+
+def test_a_picture_that_no_disk_takes_costs_a_warning_and_no_training(root, monkeypatch, warnings_logged):
+    def refuse(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(outbox.tempfile, "TemporaryDirectory", refuse)
+    with tracking.open_tracker(root=root, system_metrics=False).run("pipeline") as run:
+        run.log_figure(Image.new("RGB", (9, 9)), "train_charts")
+    assert [line.strip() for line in warnings_logged] == [
+        "not tracked, figures/train_charts.png cannot be written: No space left on device"]
 
 
 def test_a_run_that_was_spooled_can_be_resumed_by_the_name_it_was_given(root, tmp_path, monkeypatch, patience):

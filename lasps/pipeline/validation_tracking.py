@@ -1,0 +1,89 @@
+"""What a validation adds to the run that made its checkpoint: metrics, pictures, tables and the predictions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from lasps.config.settings import CLASS_NAMES
+from lasps.evaluation import figures
+from lasps.evaluation.class_accuracy import class_accuracy, confusion
+from lasps.evaluation.comparison import calibration_curve, sector_differences
+from lasps.evaluation.metrics import by_sector, flat_metrics
+from lasps.evaluation.predictions import as_forecast, write_predictions
+from lasps.evaluation.run_figures import learning_curves
+from lasps.pipeline.validation import Validation
+from lasps.tracking import NullTracker, Tracker
+
+
+def log_validation(validation: Validation, tracker: Tracker | None, before: Validation | None = None) -> None:
+    """Log metrics per split, class and sector, pictures and the prediction table to the run that made the checkpoint.
+
+    The learning curves are drawn here, too (on val), because drawing them would hold up training.
+    A checkpoint that no run made, or a validation without the flagged samples, gets a run of its own.
+
+    Args:
+        before: of another checkpoint on the same split: the run shows what changed from it, sector by sector.
+    """
+    if tracker is None or isinstance(tracker, NullTracker):
+        return
+    name, run_id = validation.checkpoint.name, (validation.checkpoint.meta.get("mlflow") or {}).get("run_id")
+    if run_id is None or validation.without_flagged:
+        name, run_id = f"validate {name}" + (" without flagged" if validation.without_flagged else ""), None
+    split, sectors = validation.split, by_sector(validation.table, validation.prior)
+    metrics = flat_metrics(validation.metrics, f"{split}/")
+    for sector, m in sectors.items():
+        metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
+    with tracker.run(name, resume_id=run_id) as run, \
+            tempfile.TemporaryDirectory() as folder:
+        run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
+                        profile={"n": len(validation.table)})
+        run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
+        if split == "val" and (history := validation.checkpoint.meta.get("history")):
+            run.log_figure(learning_curves(validation.checkpoint.name, history), "learning_curves")
+        for name, figure in validation_figures(validation.table, validation.checkpoint.name, split).items():
+            run.log_figure(figure, name)
+        run.log_table(class_table(validation.metrics), f"{split}_classes.json")
+        run.log_table(sector_table(sectors), f"{split}_sectors.json")
+        if before is not None:
+            log_sector_differences(before, validation, run)
+        run.log_artifact(write_predictions(validation.table, Path(folder) / f"{split}.parquet"), "predictions")
+
+
+def validation_figures(table: pl.DataFrame, name: str, split: str) -> dict[str, Figure]:
+    """Class-wise accuracy with intervals, confusion and calibration of one prediction table."""
+    forecast = as_forecast(table)
+    title = f"Class-wise accuracy on {split}"
+    return {f"{split}_class_accuracy": figures.class_accuracy_bars({name: class_accuracy(forecast)}, title),
+            f"{split}_confusion": figures.confusion_matrices({name: confusion(forecast)}),
+            f"{split}_reliability": figures.reliability({name: calibration_curve(forecast)})}
+
+
+def log_sector_differences(before: Validation, after: Validation, run: Tracker) -> None:
+    """Log loss of `after` minus `before` per sector with n and intervals over days, as a picture and as a table."""
+    found = sector_differences(before.table, after.table)
+    names = before.checkpoint.name, after.checkpoint.name
+    run.log_figure(figures.sector_differences(found.to_pandas(), *names), f"{after.split}_sector_differences")
+    run.log_table(found, f"{after.split}_minus_{names[0]}_by_sector.json")
+
+
+def class_table(m: Mapping[str, Any]) -> pl.DataFrame:
+    """One row per class of M: n, how often it was called, accuracy (recall) and precision; null where undefined."""
+    return pl.DataFrame([{"class": name, "n": m["class_counts"][name], "called": m["predicted_counts"][name],
+                          "accuracy": m["class_accuracy"][name], "precision": m["class_precision"][name]}
+                         for name in CLASS_NAMES], schema_overrides={"accuracy": pl.Float64, "precision": pl.Float64})
+
+
+def sector_table(sectors: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
+    """One row per sector: n, accuracy, majority, log loss, class-wise accuracy."""
+    rows: Sequence[dict[str, Any]] = [
+        {"sector": s, "n": m["n"], "accuracy": m["accuracy"], "majority_accuracy": m["majority_accuracy"],
+         "log_loss": m["log_loss"], "prior_log_loss": m["prior_log_loss"], "macro_f1": m["macro_f1"]}
+        | {f"class_accuracy_{name}": value for name, value in m["class_accuracy"].items()}
+        for s, m in sorted(sectors.items())]
+    return pl.DataFrame(rows)
