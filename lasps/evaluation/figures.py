@@ -6,9 +6,9 @@ font has them, English elsewhere.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,19 +38,28 @@ GRID_COLOR = "#e8eaed"
 @cache
 def korean_font() -> str | None:
     """The name of an installed font with Hangul, None where there is none."""
+    found = _known_korean_font()
+    if found is None:
+        _learn_newly_installed_fonts()
+        found = _known_korean_font()
+    if found is not None:  # NanumGothic's bold calls itself semibold, and every picture would say so on stderr
+        logging.getLogger(font_manager.__name__).setLevel(logging.ERROR)
+    return found
+
+
+def _known_korean_font() -> str | None:
     known = {font.name for font in font_manager.fontManager.ttflist}
-    if known.isdisjoint(KOREAN_FONTS):
-        known = _newly_installed_fonts()
     return next((name for name in KOREAN_FONTS if name in known), None)
 
 
-def _newly_installed_fonts() -> set[str]:
-    """Korean fonts that came after matplotlib wrote its list of fonts, which it never looks over again."""
-    stems = {name.replace(" ", "").lower() for name in KOREAN_FONTS}
-    for path in font_manager.findSystemFonts():
-        if Path(path).stem.replace(" ", "").lower().removesuffix("-regular") in stems:
+def _learn_newly_installed_fonts() -> None:
+    """Fonts that came after matplotlib wrote its list of fonts, which it never looks over again."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        try:
             font_manager.fontManager.addfont(path)
-    return {font.name for font in font_manager.fontManager.ttflist}
+        except (OSError, RuntimeError, ValueError):  # a broken font file is no reason to go without pictures
+            continue
 
 
 def sector_name(sector: int, names: Sequence[str] | None = None) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.ttLib import TTFont
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -86,6 +89,27 @@ def test_sectors_are_korean_where_a_font_can_and_english_elsewhere(monkeypatch):
     assert figures.sector_name(4, [s.korean for s in SECTORS]) == SECTORS[4].english
     assert figures.sector_name(4, ["a", "b", "c", "d", "Banks"]) == "Banks"
     assert figures.sector_name(99) == figures.sector_name(99, ["a"]) == "sector 99"
+
+
+@pytest.mark.parametrize("name", ["Noto Sans CJK KR", "NanumGothic"])
+def test_a_korean_font_installed_after_matplotlib_listed_the_fonts_is_found(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures.font_manager, "fontManager", copy.copy(figures.font_manager.fontManager))
+    known = [font for font in figures.font_manager.fontManager.ttflist if font.name not in figures.KOREAN_FONTS]
+    monkeypatch.setattr(figures.font_manager.fontManager, "ttflist", known)
+    broken, new = tmp_path / "a-broken.ttf", tmp_path / "SomeFile-Regular.ttf"
+    broken.write_bytes(b"no font")
+    renamed(new, name)
+    monkeypatch.setattr(figures.font_manager, "findSystemFonts", lambda: [str(new), str(broken)])
+    assert figures.korean_font.__wrapped__() == name
+
+
+def renamed(path, name):
+    """DejaVu Sans under another family name."""
+    font = TTFont(figures.font_manager.findfont("DejaVu Sans"))
+    for record in font["name"].names:
+        if record.nameID in (1, 16):
+            font["name"].setName(name, record.nameID, record.platformID, record.platEncID, record.langID)
+    font.save(path)
 
 
 def test_every_text_gets_the_korean_font_and_the_callers_settings_stay(monkeypatch):
