@@ -19,8 +19,6 @@ from torch.utils.data import Dataset
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 """time series float32 (B,T,F), charts (B,3,H,W) uint8 or float32 in 0..1, sector ids int64 (B,), labels int64 (B,)"""
 
-LAST_DAY_CHUNK = 8192
-
 
 class SampleBatch(Sequence[dict[str, Tensor]]):
     """A batch that is already stacked and still reads as a list of items, for collate functions of any origin."""
@@ -85,7 +83,8 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         """samples.parquet beside the arrays: code, date, forward returns ... one row per sample. None: not there.
 
         Raises:
-            ValueError: it has another number of rows than there are samples.
+            ValueError: it has another number of rows than there are samples, or other labels or sectors, as rows that
+                were shifted have.
         """
         if not self.samples_path.is_file():
             return None
@@ -93,6 +92,15 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         if table.height != len(self):
             raise ValueError(f"{self.samples_path}: expected {len(self)} rows, one per sample, found {table.height}. "
                              "The file belongs to another build: remove it or build the dataset again")
+        for column, expected in (("label", self.labels), ("sector", self.sector_ids)):
+            if column not in table.columns:
+                continue
+            differ = np.flatnonzero(table[column].to_numpy() != expected)
+            if len(differ):
+                i = int(differ[0])
+                raise ValueError(f"{self.samples_path}: expected {column} {expected[i]} in row {i}, as in the arrays "
+                                 f"beside it, found {table[column][i]} ({len(differ)} of {len(self)} rows "
+                                 "differ). Its rows are in another order or of another build: build the dataset again")
         return table
 
     def __len__(self) -> int:

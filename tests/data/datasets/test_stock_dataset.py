@@ -123,6 +123,16 @@ def test_samples_are_the_table_beside_the_arrays_or_none(tmp_path, arrays):
         _ = dataset.samples
 
 
+@pytest.mark.parametrize(("column", "array"), [("label", "labels"), ("sector", "sector_ids")])
+def test_a_table_whose_rows_are_shifted_is_refused(tmp_path, arrays, column, array):
+    dataset = StockDataset(*save(tmp_path, arrays))
+    pl.DataFrame({column: arrays[array]}).write_parquet(tmp_path / "samples.parquet")
+    assert dataset.samples.height == N
+    pl.DataFrame({column: np.roll(arrays[array], 1)}).write_parquet(tmp_path / "samples.parquet")
+    with pytest.raises(ValueError, match=f"expected {column} . in row"):
+        _ = dataset.samples
+
+
 def spoil(arrays, name, index, value):
     array = arrays[name].copy()
     array[index] = value
