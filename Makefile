@@ -65,7 +65,7 @@ compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODE
 	$(PY) experiments/compare.py $(or $(MODELS),"$(OUTPUT_DIR)/phase1_best.pt" "$(OUTPUT_DIR)/phase3_final.pt" "$(OUTPUT_DIR)/phase2_best.pt") --data-dir "$(DATA_DIR)" --baselines --html "$(or $(HTML),reports/comparison.html)" $(call flag,--json,$(JSON)) $(call flag,--device,$(DEVICE))
 
 predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
-	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" --source "$(or $(SOURCE),$(DATA_DIR)/source/bars.parquet)" --listing "$(or $(LISTING),$(DATA_DIR)/source/listing.csv)" $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
+	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" --data-dir "$(DATA_DIR)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
 
 ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
 	$(PY) experiments/ui.py $(call flag,--port,$(PORT))

@@ -106,11 +106,12 @@ def save_picture(path: Path, result: dict[str, Any], models: dict[str, Any], spl
 
     from lasps.evaluation.class_accuracy import class_accuracy, prediction_forecasts
     from lasps.evaluation.report_figures import comparison_picture
+    from lasps.reproducibility import write_atomically
 
     forecasts = prediction_forecasts({name: tables[split][0] for name, tables in models.items()})
     shares = {name: class_accuracy(forecast) for name, forecast in forecasts.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    comparison_picture(result, shares, split).savefig(path, dpi=100)
+    picture = comparison_picture(result, shares, split)
+    write_atomically(path, lambda file: picture.savefig(file, format="png", dpi=100))
     logger.info(f"Saved: {path}")
 
 

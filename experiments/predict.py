@@ -17,10 +17,10 @@ def parse_args() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    synthetic = settings.DATA_DIR / "source"
-    parser.add_argument("--source", type=Path, default=synthetic / "bars.parquet",
-                        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's")
-    parser.add_argument("--listing", type=Path, default=synthetic / "listing.csv")
+    parser.add_argument("--source", type=Path, default=None,
+                        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir")
+    parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry; with --source")
+    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
     parser.add_argument("--date", default="latest", help="latest, or a trading day like 2025-06-17")
     parser.add_argument("--out", type=Path, default=None, help="write the table here, .csv or .parquet")
     parser.add_argument("--top", type=positive_int, default=10, help="rows printed from either end")
@@ -28,6 +28,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     return parser.parse_args()
+
+
+def files_of(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Bars and listing: both as named, or both of the synthetic market."""
+    from lasps.pipeline.datasets import synthetic_source
+
+    if (args.source is None) != (args.listing is None):
+        raise ValueError("--source and --listing belong together: expected both, or neither for the synthetic market")
+    return synthetic_source(args.data_dir) if args.source is None else (args.source, args.listing)
 
 
 def main() -> None:
@@ -39,10 +48,10 @@ def main() -> None:
     from lasps.pipeline.forecast import forecast, write_forecast
     from lasps.pipeline.validation import open_checkpoint
 
-    device = resolve_device(args.device)
+    device, (source, listing) = resolve_device(args.device), files_of(args)
     checkpoint = open_checkpoint(args.checkpoint, device)
-    table = forecast(checkpoint, read_bars(args.source, pad_codes=args.pad_codes),
-                     read_listing(args.listing, pad_codes=args.pad_codes), args.date, device)
+    table = forecast(checkpoint, read_bars(source, pad_codes=args.pad_codes),
+                     read_listing(listing, pad_codes=args.pad_codes), args.date, device)
     with pl.Config(tbl_rows=args.top, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
                    float_precision=3):
         print(f"{len(table)} forecasts as of {table['date'][0]}; highest P(BUY) - P(SELL):")

@@ -18,6 +18,7 @@ from lasps.evaluation.metrics import class_frequencies
 from lasps.evaluation.predictions import keys_of, read_predictions, seed_of, write_predictions
 from lasps.pipeline.summary import baseline_split
 from lasps.pipeline.validation import open_checkpoint, predictions_path, validate_checkpoint
+from lasps.reproducibility import write_atomically
 from lasps.tracking import download_predictions
 
 SPLITS = ("train", "val", "test")
@@ -230,8 +231,7 @@ def cached_baselines(
         for name, by_split in found.items():
             for split, table in by_split.items():
                 write_predictions(table, files[name][split])
-        folder.mkdir(parents=True, exist_ok=True)
         done |= {f"{name}.{split}" for name in missing for split in splits}
-        complete.write_text("\n".join(sorted(done)) + "\n", encoding="utf-8")
+        write_atomically(complete, "\n".join(sorted(done)) + "\n")
     kept = {n: {s: [read_predictions(p)] for s, p in by_split.items() if p.is_file()} for n, by_split in files.items()}
     return {name: by_split for name, by_split in kept.items() if by_split}

@@ -24,7 +24,7 @@ from lasps.data.sources.files import read_bars, read_listing
 from lasps.data.sources.synthetic import OracleForecast, SyntheticMarket, make_market
 from lasps.data.splits import PROTOCOLS, Borders, fraction_borders, walk_forward_borders
 from lasps.data.universe import select_universe
-from lasps.reproducibility import sha256_of
+from lasps.reproducibility import sha256_of, write_atomically
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"market": {}, "stride": {"train": 12, "val": 6, "test": 6}},
@@ -39,8 +39,11 @@ Choice = Borders | Callable[[pl.Series], Borders] | None
 N_PATHS = 2_000
 """Of the oracle; the Gaussian part of the returns is integrated in closed form."""
 
-SOURCE_FOLDER = "source"
-"""Where a synthetic market's own files stand inside its dataset: bars.parquet and listing.csv, as a real source's."""
+SYNTHETIC = "synthetic"
+"""The name under which `SyntheticMarket.describe` makes itself known as a dataset's source."""
+
+SOURCE_FOLDER, SOURCE_FILES = "source", ("bars.parquet", "listing.csv")
+"""Where a synthetic market's own files stand inside its dataset, as a real source's."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,26 @@ def build_synthetic(out_dir: Path, preset: str = "default", seed: int = 7, effec
     options = BuildOptions(out_dir, stride=size["stride"], materialize=materialize, force=force)
     description = build_from_bars(market.panel, market.listing, Borders.from_dict(market.borders),
                                   market.describe() | {"preset": preset}, options, oracle=stated(market))
-    folder = Path(out_dir) / SOURCE_FOLDER
-    folder.mkdir(exist_ok=True)
-    market.panel.write_parquet(folder / "bars.parquet")
-    market.listing.write_csv(folder / "listing.csv")
+    bars, listing = (Path(out_dir) / SOURCE_FOLDER / name for name in SOURCE_FILES)
+    write_atomically(bars, market.panel.write_parquet)
+    write_atomically(listing, market.listing.write_csv)
     return description
+
+
+def synthetic_source(data_dir: Path) -> tuple[Path, Path]:
+    """Bars and listing of the synthetic market in `data_dir`.
+
+    Raises:
+        ValueError: the dataset there is of a real market, whose bars are not kept in it; or there is none.
+    """
+    description = read_description(data_dir)
+    name = None if description is None else description["source"].get("name")
+    if name != SYNTHETIC:
+        found = "no dataset.json" if description is None else f"a dataset made from {name}"
+        raise ValueError(f"{data_dir}: expected a synthetic market, whose bars stand beside its samples, found "
+                         f"{found}. Name the bars with --source and the listing with --listing.")
+    bars, listing = (Path(data_dir) / SOURCE_FOLDER / file for file in SOURCE_FILES)
+    return bars, listing
 
 
 def stated(market: SyntheticMarket) -> Callable[[pl.Series, pl.Series], OracleForecast]:

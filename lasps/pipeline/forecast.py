@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lasps.data.scaling import RobustScaler
 from lasps.data.universe import select_universe
 from lasps.evaluation.calibration import corrected_probabilities
 from lasps.pipeline.validation import Checkpoint
+from lasps.reproducibility import write_atomically
 
 NEEDED = ("features", "scaler", "window", "chart_size", "universe", "horizon")
 BATCH = 512
@@ -133,10 +135,7 @@ def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.
 
 
 def write_forecast(table: pl.DataFrame, path: Path) -> None:
-    """Write the forecast as CSV (utf-8 with a BOM, so that spreadsheets read the Korean names) or parquet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        table.write_parquet(path)
-    else:
-        table.write_csv(path, include_bom=True)
+    """Write the forecast in one step as parquet, or as CSV (utf-8 with a BOM: spreadsheets read the Korean names)."""
+    as_csv = partial(table.write_csv, include_bom=True)
+    write_atomically(path, table.write_parquet if path.suffix == ".parquet" else as_csv)
     logger.info(f"Saved: {path}")

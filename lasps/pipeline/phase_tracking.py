@@ -10,6 +10,7 @@ from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.samples import SampleDataset
 from lasps.evaluation.chart_sheet import chart_sheet
+from lasps.reproducibility import write_atomically
 from lasps.tracking import NullTracker, Tracker
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def log_charts(tracker: Tracker, train: SampleDataset) -> None:
 def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:
     """Keep the run's id in the resume folder, so that a resumed job goes on under it."""
     if run_id is not None:
-        folder = options.output_dir / ".resume"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.run").write_text(run_id)
+        write_atomically(options.output_dir / ".resume" / f"{name}.run", run_id)
 
 
 def resumable_run(options: PhaseOptions, name: str) -> str | None:

@@ -197,5 +197,7 @@ def test_a_missing_checkpoint_source_or_device_is_an_error_with_advice(
     assert "make data" in capfd.readouterr().err
     assert call(predict.main, "--checkpoint", bare, "--source", tmp_path / "no.parquet", "--listing",
                 tmp_path / "no.csv", "--device", "cpu") == 2
+    assert call(predict.main, "--checkpoint", bare, "--source", tmp_path / "no.parquet", "--device", "cpu") == 2
+    assert "--source and --listing belong together" in capfd.readouterr().err
     assert call(build_dataset.main, "--source", tmp_path / "no.parquet", "--data-dir", tmp_path / "d") == 2
     assert not (tmp_path / "d").exists()

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from experiments import build_dataset as command
+from lasps.data.datasets.loading import SCHEMA_VERSION
 from lasps.data.integrity import IntegrityError
 from lasps.data.splits import Borders
-from lasps.pipeline.datasets import BuildOptions, Fold, borders_from, build_from_bars
+from lasps.pipeline.datasets import BuildOptions, Fold, borders_from, build_from_bars, synthetic_source
 from tests.data.test_integrity import market, put, scaled
 
 INDUSTRIES = ("의약품 제조업", "보험", "종합 소매업", "도로 화물 운송업", "기타 금융업", "알코올음료 제조업")
@@ -96,6 +97,17 @@ def test_a_fatal_finding_in_the_finished_dataset_leaves_the_old_one_in_place(bar
 def test_the_report_in_dataset_json_covers_bars_and_the_finished_dataset(bars, listing, tmp_path) -> None:
     names = {f["name"] for f in build(bars, listing, tmp_path / "d")["integrity"]["findings"]}
     assert {"limit_moves", "dominant_sector", "label_leaks", "blank_charts"} <= names
+
+
+def test_bars_of_a_synthetic_market_are_not_taken_for_those_of_a_real_one_built_over_it(tmp_path) -> None:
+    described = tmp_path / "dataset.json"
+    with pytest.raises(ValueError, match="found no dataset.json"):
+        synthetic_source(tmp_path)
+    described.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "source": {"name": "synthetic"}}))
+    assert synthetic_source(tmp_path) == (tmp_path / "source" / "bars.parquet", tmp_path / "source" / "listing.csv")
+    described.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "source": {"name": "bars.parquet"}}))
+    with pytest.raises(ValueError, match="a dataset made from bars.parquet. Name the bars with --source"):
+        synthetic_source(tmp_path)
 
 
 def test_walk_forward_folds_are_chosen_by_number(bars, listing, tmp_path) -> None:
