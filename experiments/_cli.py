@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -27,6 +26,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         code = EXIT_INTERRUPTED
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         logger.error(f"{error}")
+        logger.opt(exception=True).debug("where it was raised (LASPS_LOG=DEBUG shows this):")
         code = EXIT_USER_ERROR
     sys.exit(code)
 
@@ -107,18 +107,7 @@ def resolve_device(requested: str | None) -> str:
 
 def write_json(path: Path | None, content: Any) -> None:
     """Write `content` as JSON in one step (temporary file, rename); NaN becomes null. None: nothing is written."""
-    from lasps.reproducibility import write_atomically
+    from lasps.reproducibility import json_text, write_atomically
 
     if path is not None:
-        write_atomically(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")
-
-
-def without_nan(value: Any) -> Any:
-    """`value` with every number that is not finite replaced by None, as JSON has no NaN."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
-        return None
-    return value
+        write_atomically(path, json_text(content))

@@ -1,14 +1,15 @@
-"""What makes a run repeatable and its files trustworthy: seeds, digests, the commit, atomic writes."""
+"""What makes a run repeatable and its files trustworthy: seeds, digests, the commit, strict JSON, atomic writes."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -109,3 +110,25 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def json_text(value: Any) -> str:
+    """`value` as readable, strict JSON: NaN and infinities, which JSON lacks, become null.
+
+    Raises:
+        TypeError: something in it is no mapping, list, text, number, path or NumPy array.
+    """
+    return json.dumps(json_ready(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_ready(value: Any) -> Any:
+    """`value` of types that JSON has: NumPy's become Python's, paths text, NaN and infinities None."""
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return json_ready(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

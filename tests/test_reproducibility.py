@@ -1,8 +1,10 @@
 """Seeds, digests, the commit, and files that are whole or not there."""
 
 import hashlib
+import json
 import random
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from lasps.reproducibility import (
     derived_seed,
     git_commit,
+    json_text,
     seed_everything,
     sha256_of,
     tensor_fingerprint,
@@ -82,3 +85,11 @@ def test_an_error_or_ctrl_c_while_writing_leaves_the_old_file_alone(tmp_path):
         write_atomically(path, dies)
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_has_numbers_of_numpy_as_numbers_and_null_for_what_is_not_finite():
+    content = {1: np.float32("nan"), "inf": [float("inf")], "n": np.int64(3), "a": np.arange(2), "path": Path("a/b"),
+               "name": "삼성전자"}
+    text = json_text(content)
+    assert json.loads(text) == {"1": None, "inf": [None], "n": 3, "a": [0, 1], "path": "a/b", "name": "삼성전자"}
+    assert "삼성전자" in text and text.endswith("}\n")

@@ -16,12 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor
 
-from lasps.reproducibility import sync, write_synced
+from lasps.reproducibility import json_text, sync, write_synced
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
@@ -53,14 +52,14 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
     torch.save({name: tensor.detach().cpu().clone() for name, tensor in state.items()}, buffer)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    described = json.dumps(json_ready({**meta, "sha256": digest}), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    described = json_text({**meta, "sha256": digest})
 
     path.parent.mkdir(parents=True, exist_ok=True)
     companion = path.with_suffix(".json")
     new_path, new_companion = (file.with_name(f".{file.name}.{os.getpid()}.tmp") for file in (path, companion))
     try:
         write_synced(new_path, content)
-        write_synced(new_companion, described.encode())
+        write_synced(new_companion, described)
         companion.unlink(missing_ok=True)
         sync(path.parent)
         os.replace(new_path, path)
@@ -183,16 +182,3 @@ def without_wrappers(name: str) -> str:
         if name.startswith(prefix):
             return without_wrappers(name.removeprefix(prefix))
     return name
-
-
-def json_ready(value: Any) -> Any:
-    """`value` of types that JSON has: NumPy's become Python's, paths text, NaN and infinities None."""
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_ready(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return json_ready(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value

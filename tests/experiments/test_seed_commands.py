@@ -201,3 +201,14 @@ def test_a_missing_checkpoint_source_or_device_is_an_error_with_advice(
     assert "--source and --listing belong together" in capfd.readouterr().err
     assert call(build_dataset.main, "--source", tmp_path / "no.parquet", "--data-dir", tmp_path / "d") == 2
     assert not (tmp_path / "d").exists()
+
+
+def test_where_an_error_was_raised_is_said_to_those_who_ask(tmp_path: Path, monkeypatch, capfd) -> None:
+    def broken() -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    assert call(broken) == 2 and "Traceback" not in capfd.readouterr().err
+    monkeypatch.setenv("LASPS_LOG", "DEBUG")
+    assert call(broken) == 2
+    shown = capfd.readouterr().err
+    assert "Traceback" in shown and "in broken" in shown
