@@ -52,11 +52,11 @@ train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
 checkpoints-if-missing: data-if-empty
 	@if [ -z "$(CHECKPOINT)$(MODELS)" ] && [ ! -f "$(OUTPUT_DIR)/phase2_best.pt" ]; then $(MAKE) train; fi
 
-train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR STUDY
+train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR STUDY STORAGE
 	@if [ -z "$(CHECKPOINT)" ] && [ ! -f "$(OUTPUT_DIR)/phase3_final.pt" ]; then \
 	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(call flag,--phase2-holdout,$(HOLDOUT)) --phase 1 && \
 	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(call flag,--phase2-holdout,$(HOLDOUT)) --phase 3; fi
-	$(PY) experiments/train_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" $(TRAIN) $(call flag,--epochs,$(EPOCHS)) $(call flag,--lr,$(LR)) $(call flag,--min-samples,$(MIN_SAMPLES)) $(call flag,--study,$(STUDY))
+	$(PY) experiments/train_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" $(TRAIN) $(call flag,--epochs,$(EPOCHS)) $(call flag,--lr,$(LR)) $(call flag,--min-samples,$(MIN_SAMPLES)) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE))
 
 validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
 	$(PY) experiments/validate_model.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(COMMON) $(call flag,--split,$(SPLIT))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,14 @@ def positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
     return value
+
+
+def warn_of_ignored(args: argparse.Namespace, parser: argparse.ArgumentParser, names: Collection[str],
+                    why: str) -> None:
+    """One warning that names the flags among `names` that were given and mean nothing here."""
+    ignored = [name for name, value in vars(args).items() if name in names and value != parser.get_default(name)]
+    if ignored:
+        logger.warning(f"{why}; ignored: {' '.join('--' + name.replace('_', '-') for name in ignored)}")
 
 
 def resolve_device(requested: str | None) -> str:

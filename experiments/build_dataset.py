@@ -16,7 +16,15 @@ from typing import Any
 
 from loguru import logger
 
-from experiments._cli import add_waive_flag, names_in, positive_float, positive_int, run_script, write_json
+from experiments._cli import (
+    add_waive_flag,
+    names_in,
+    positive_float,
+    positive_int,
+    run_script,
+    warn_of_ignored,
+    write_json,
+)
 from lasps.config.settings import settings
 
 OF_SYNTHETIC = {"data_dir", "force", "materialize", "json", "preset", "effect", "seed"}
@@ -95,13 +103,6 @@ def borders_of(args: argparse.Namespace) -> Any:
     return borders_from(args.protocol, days, shares, fold)
 
 
-def warn_of_ignored(args: argparse.Namespace, parser: argparse.ArgumentParser, used: set[str], why: str) -> None:
-    """One warning that names the flags that were given and mean nothing here."""
-    ignored = [name for name, value in vars(args).items() if name not in used and value != parser.get_default(name)]
-    if ignored:
-        logger.warning(f"{why}; ignored: {' '.join('--' + name.replace('_', '-') for name in ignored)}")
-
-
 def main() -> None:
     """Build, and say what was built."""
     parser = make_parser()
@@ -109,10 +110,10 @@ def main() -> None:
     from lasps.pipeline.datasets import build_synthetic
 
     if args.source is None:
-        warn_of_ignored(args, parser, OF_SYNTHETIC, "without --source the market is synthetic")
+        warn_of_ignored(args, parser, vars(args).keys() - OF_SYNTHETIC, "without --source the market is synthetic")
         description = build_synthetic(args.data_dir, args.preset, args.seed, args.effect, True, args.force)
     elif args.extend:
-        warn_of_ignored(args, parser, OF_EXTENSION, "--extend keeps the dataset's options")
+        warn_of_ignored(args, parser, vars(args).keys() - OF_EXTENSION, "--extend keeps the dataset's options")
         description = build_real(args, None)
     else:
         description = build_real(args, borders_of(args))

@@ -18,6 +18,7 @@ from experiments._cli import (
     positive_int,
     resolve_device,
     run_script,
+    warn_of_ignored,
     write_json,
 )
 from lasps.config.model_config import TRAINING_CONFIG
@@ -27,6 +28,13 @@ from lasps.data.datasets.stock_dataset import stock_collate_fn
 __all__ = ["main", "stock_collate_fn"]
 
 PLAN = {0: (1, 3, 2), 1: (1,), 2: (2,), 3: (3,)}
+WITHOUT_MEANING = {
+    0: (),
+    1: ("min_samples", "no_cache"),
+    2: ("batch_size", "epoch_samples", "no_charts"),
+    3: ("min_samples", "no_cache", "no_charts"),
+}
+"""--phase -> flags of other phases. Phase 2's batch size is train_phase2.py's; a checkpoint says if it has a CNN."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.phase == 0 and (args.epochs or args.lr):
         parser.error("--epochs and --lr belong to one phase: say --phase 1, 2 or 3 with them")
+    warn_of_ignored(args, parser, WITHOUT_MEANING[args.phase], f"--phase {args.phase} is one phase alone")
     return args
 
 

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,8 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """Shared features of the checkpoint with the study's half of val, and the judged half."""
     from lasps.data.datasets.loading import load_split
     from lasps.pipeline.holdout import holdout_of, part_of_train
-    from lasps.pipeline.phases import check_fits
+    from lasps.pipeline.phases import check_fits, gamma_of
     from lasps.pipeline.validation import open_checkpoint
-    from lasps.training.head_data import HeadData
     from lasps.training.phase2 import head_data
     from lasps.tuning import split_val
 
@@ -56,10 +56,11 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     model = open_checkpoint(args.checkpoint, device).model
     check_fits(model, train, args.checkpoint)
     part = part_of_train(2, train, holdout_of(None, args.checkpoint))
-    data = head_data(model, part, val, device=device, resume_dir=args.checkpoint.parent / ".resume")
+    data = head_data(model, part, val, device=device, resume_dir=args.checkpoint.parent / ".resume",
+                     start_gamma=gamma_of(args.checkpoint))
     assert data.val is not None
     studied, judged = split_val(data.val)
-    return HeadData(data.train, data.start, studied, data.class_weights), judged
+    return replace(data, val=studied), judged
 
 
 def digest_of(data: Any) -> str:

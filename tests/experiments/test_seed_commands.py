@@ -1,5 +1,6 @@
 """The plan's commands on a dataset of just the plan's four arrays, as somebody else would have made it."""
 
+import argparse
 import json
 import re
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import build_dataset, predict, train, train_phase2, validate_model
+from experiments import build_dataset, predict, train, train_phase2, tune_phase2, validate_model
 from experiments._cli import run_script
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 
@@ -112,6 +113,21 @@ def test_phases_1_and_3_train_on_foreign_arrays_too(arrays: Path, tmp_path: Path
         assert call(train.main, "--phase", phase, "--epochs", 1, "--data-dir", arrays, "--output-dir",
                     tmp_path / "out", "--device", "cpu", "--no-track") == 0
     assert (tmp_path / "out" / "phase3_final.pt").is_file()
+
+
+def test_a_study_judges_its_start_heads_by_the_loss_they_were_trained_with(arrays: Path, bare: Path) -> None:
+    bare.with_suffix(".json").write_text(json.dumps({"calibration": {"focal_gamma": 0.5}}))
+    data, judged = tune_phase2.load_data(argparse.Namespace(checkpoint=bare, data_dir=arrays), "cpu")
+    assert data.start_gamma == 0.5 and data.start_head(4)[1] == 0.5
+    assert len(data.val) + len(judged) <= SIZES["val"] and len(judged) > 20
+
+
+def test_a_flag_of_another_phase_is_named_in_a_warning(arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
+    where = ("--data-dir", arrays, "--output-dir", tmp_path / "out", "--device", "cpu", "--no-track")
+    assert call(train.main, "--phase", 2, "--checkpoint", bare, "--epochs", 1, "--batch-size", 16, *where) == 0
+    assert "--phase 2 is one phase alone; ignored: --batch-size\n" in capfd.readouterr().err
+    assert call(train.main, "--phase", 1, "--epochs", 1, "--batch-size", 64, *where) == 0
+    assert "ignored" not in capfd.readouterr().err
 
 
 BAD_ARRAYS = {
