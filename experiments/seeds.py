@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""One dataset, several seeds: Phases 1, 3 and 2 of each, with the control of a longer Phase 3, for compare.py to judge.
+"""One dataset, several seeds: Phases 1, 3 and 2 of each, with the controls of Phase 2, for compare.py to judge.
 
     python experiments/seeds.py --data-dir data/krx --output-dir checkpoints/krx --lr 3e-4 --batch-size 512
     python experiments/compare.py phase3_final=checkpoints/krx/seed7/phase3_final.pt,checkpoints/krx/seed8/... ...
 
-A seed's files are in OUTPUT_DIR/seedN/, those of the longer Phase 3 in OUTPUT_DIR/seedN/longer/. What is finished is
-kept, so that the script can be stopped and said again.
+The controls: one common head refitted as Phase 2 trains sector heads, and a longer Phase 3. A seed's files are in
+OUTPUT_DIR/seedN/, those of the longer Phase 3 in OUTPUT_DIR/seedN/longer/. What is finished is kept, so that the script
+can be stopped and said again.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments._cli import add_data_flags, positive_float, positive_int, resolve_device, run_script, write_json
-from experiments.replicate import path_of, timed, train_longer
+from experiments.replicate import path_of, train_longer
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 
-MODELS = ("phase1_best", "phase3_final", "phase3_longer", "phase2_best")
+MODELS = ("phase1_best", "phase3_final", "phase3_longer", "common_head", "phase2_best")
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     parser.add_argument("--lr", type=positive_float, default=None, help="of Phase 1")
     parser.add_argument("--epochs", type=positive_int, default=None, help="of Phase 1")
+    parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector's head, in Phase 2")
     parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"])
     parser.add_argument("--no-charts", action="store_true", help="a model without the CNN")
     parser.add_argument("--no-longer", action="store_true", help="without the control of a longer Phase 3")
@@ -44,8 +46,8 @@ def main() -> None:
 
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, resume=True,
                            epoch_samples=args.epoch_samples, charts=not args.no_charts)
-    overrides = {"lr": args.lr, "epochs": args.epochs}
-    done = [train_seed(replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"), overrides,
+    phase1, phase2 = {"lr": args.lr, "epochs": args.epochs}, {"min_samples": args.min_samples}
+    done = [train_seed(replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"), phase1, phase2,
                        not args.no_longer, not args.no_track) for seed in args.seeds]
     names = [name for name in MODELS if name != "phase3_longer" or not args.no_longer]
     models = {name: [str(path_of(seed, name)) for seed in done] for name in names}
@@ -54,16 +56,18 @@ def main() -> None:
           + f" --data-dir {args.data_dir} --baselines")
 
 
-def train_seed(options: Any, overrides: dict[str, Any], longer: bool, track: bool) -> Any:
-    """Phases 1, 3 and 2 of one seed, and the control: Phase 3 again, for Phase 2's time but no longer than it took."""
+def train_seed(options: Any, phase1: dict[str, Any], phase2: dict[str, Any], longer: bool, track: bool) -> Any:
+    """Phases 1, 3 and 2 of one seed; one refitted head; Phase 3 again, as many epochs."""
+    from lasps.pipeline.common_head import refit_common_head
     from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
 
-    run_phases((1,), replace(options, overrides=overrides), open_tracker(enabled=track))
-    seconds_3 = timed(lambda: run_phases((3,), options, open_tracker(enabled=track)))
-    seconds_2 = timed(lambda: run_phases((2,), options, open_tracker(enabled=track)))
+    run_phases((1,), replace(options, overrides=phase1), open_tracker(enabled=track))
+    run_phases((3,), options, open_tracker(enabled=track))
+    run_phases((2,), replace(options, overrides=phase2), open_tracker(enabled=track))
+    refit_common_head(replace(options, overrides=phase2))
     if longer:
-        train_longer(options, min(seconds_2 / seconds_3, 1.0))
+        train_longer(options, 1.0)
     return options
 
 

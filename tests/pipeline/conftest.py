@@ -1,11 +1,14 @@
 """One tiny market, built and trained once for all the tests of the main job."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from experiments._cli import run_script
 from lasps.data.sources.synthetic import SyntheticMarket, make_market
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
@@ -25,6 +28,14 @@ class Job:
 
     def meta(self, name: str) -> dict:
         return json.loads((self.output_dir / f"{name}.json").read_text())
+
+
+def call(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object) -> int:
+    """The exit status of a script of experiments/ with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        run_script(script.main)
+    return end.value.code
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,17 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import polars as pl
 import pytest
 
 from experiments import compare, validate_model
-from experiments._cli import run_script
 from lasps.config.settings import Settings
 from lasps.evaluation.predictions import P_COLUMNS
 from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 from lasps.tracking import runs
+from tests.pipeline.conftest import call
 
 
 @pytest.fixture
@@ -29,13 +28,6 @@ def seeds(job, tmp_path):
             meta["training"]["seed"] = seed
             (folders[-1] / f"{name}.json").write_text(json.dumps(meta))
     return folders
-
-
-def call(monkeypatch, script, *arguments):
-    monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        run_script(script.main)
-    return end.value.code
 
 
 def test_seeds_of_two_models_and_every_baseline_are_one_command(job, seeds, tmp_path, monkeypatch, capsys):
