@@ -16,7 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments._cli import add_data_flags, positive_float, positive_int, resolve_device, run_script, write_json
+from experiments._cli import (
+    add_data_flags,
+    add_holdout_flag,
+    positive_float,
+    positive_int,
+    resolve_device,
+    run_script,
+    write_json,
+)
 from experiments.replicate import path_of, train_longer
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
@@ -34,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive_int, default=None, help="of Phase 1")
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector's head, in Phase 2")
     parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"])
+    add_holdout_flag(parser)
     parser.add_argument("--no-charts", action="store_true", help="a model without the CNN")
     parser.add_argument("--no-longer", action="store_true", help="without the control of a longer Phase 3")
     return parser.parse_args()
@@ -45,7 +54,8 @@ def main() -> None:
     from lasps.pipeline.phases import PhaseOptions
 
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, resume=True,
-                           epoch_samples=args.epoch_samples, charts=not args.no_charts)
+                           epoch_samples=args.epoch_samples, phase2_holdout=args.phase2_holdout,
+                           charts=not args.no_charts)
     phase1, phase2 = {"lr": args.lr, "epochs": args.epochs}, {"min_samples": args.min_samples}
     done = [train_seed(replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"), phase1, phase2,
                        not args.no_longer, not args.no_track) for seed in args.seeds]

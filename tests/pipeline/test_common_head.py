@@ -61,14 +61,15 @@ def test_heads_of_different_losses_are_no_start(job, refitted, tmp_path):
 
 def test_the_phases_and_controls_of_a_seed_are_one_command_that_keeps_what_is_finished(
         job, tmp_path, monkeypatch, capsys):
-    flags = ["--data-dir", job.data_dir, "--output-dir", tmp_path, "--seeds", 8, "--epochs", 1, "--no-track",
-             "--min-samples", 40, "--no-charts", "--device", "cpu", "--json", tmp_path / "models.json"]  # fmt: skip
+    flags = ["--data-dir", job.data_dir, "--output-dir", tmp_path, "--seeds", 8, "--epochs", 1,
+             "--min-samples", 10, "--phase2-holdout", 0.25, "--no-charts", "--no-track", "--device", "cpu", "--json", tmp_path / "models.json"]  # fmt: skip
     assert call(monkeypatch, seeds, *flags) == 0
     models = json.loads((tmp_path / "models.json").read_text())
     assert list(models) == ["phase1_best", "phase3_final", "phase3_longer", "common_head", "phase2_best"]
     made = {name: Path(file).stat().st_mtime_ns for name, (file,) in models.items()}
     metas = {name: json.loads(Path(file).with_suffix(".json").read_text()) for name, (file,) in models.items()}
     assert {meta["training"]["seed"] for meta in metas.values()} == {8}
+    assert {meta["phase"]["phase2_holdout"] for meta in metas.values()} == {0.25}
     assert metas["phase3_longer"]["input"]["sha256"] == metas["common_head"]["input"]["sha256"]
     assert f"phase2_best={models['phase2_best'][0]} --data-dir" in capsys.readouterr().out
     assert call(monkeypatch, seeds, *flags) == 0
