@@ -61,8 +61,9 @@ def test_heads_of_different_losses_are_no_start(job, refitted, tmp_path):
 
 def test_the_phases_and_controls_of_a_seed_are_one_command_that_keeps_what_is_finished(
         job, tmp_path, monkeypatch, capsys):
-    flags = ["--data-dir", job.data_dir, "--output-dir", tmp_path, "--seeds", 8, "--epochs", 1,
-             "--min-samples", 10, "--phase2-holdout", 0.25, "--no-charts", "--no-track", "--device", "cpu", "--json", tmp_path / "models.json"]  # fmt: skip
+    flags = ["--data-dir", job.data_dir, "--output-dir", tmp_path, "--seeds", 8, "--epochs", 1, "--min-samples", 10,
+             "--phase2-holdout", 0.25, "--no-charts", "--no-track", "--device", "cpu",
+             "--json", tmp_path / "models.json"]  # fmt: skip
     assert call(monkeypatch, seeds, *flags) == 0
     models = json.loads((tmp_path / "models.json").read_text())
     assert list(models) == ["phase1_best", "phase3_final", "phase3_longer", "common_head", "phase2_best"]
