@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import date
-from typing import Any
 
 import dataframely as dy
 import numpy as np
@@ -82,7 +81,7 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
 
     Raises:
         ValueError: a missing column, an untypable one, duplicate (code, date) keys, a traded row with some of its
-            values missing, or nothing left.
+            values missing, with a price that is not positive or with its high below its low, or nothing left.
     """
     bars = _typed(raw)
     empty = pl.all_horizontal(pl.col(*PRICES).is_null())
@@ -98,6 +97,7 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
         raise ValueError(
             f"no traded bar among {raw.height} rows: {halts.height} halted, {raw.height - present.height} empty"
         )
+    validate_panel(panel)
     report = PanelReport(
         rows_read=raw.height,
         rows=panel.height,
@@ -131,7 +131,8 @@ def validate_panel(panel: pl.DataFrame) -> pl.DataFrame:
     except ValidationError as error:
         _, failures = PanelSchema.filter(bars)
         examples = failures.invalid().head(3).rows()
-        raise ValueError(f"not a valid panel: {dict(failures.counts())}; first rows: {examples}") from error
+        raise ValueError(f"not a valid panel: {dict(failures.counts())}; first rows: {examples}; mask these days "
+                         "(repair mask_day) or pull the stocks again") from error
     if unsorted := _unsorted_rows(bars):
         raise ValueError(f"a panel is sorted by (code, date); {unsorted} rows are not in place; run make_panel")
     return panel
@@ -229,9 +230,3 @@ def _widen_rounding(bars: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
         low=pl.when(rounding).then(pl.min_horizontal("low", bottom)).otherwise("low"),
     )
     return widened, int(counts[0]), int(counts[1])
-
-
-def describe_panel(panel: pl.DataFrame) -> dict[str, Any]:
-    """Rows, codes, first and last day, ready for JSON."""
-    first, last = panel["date"].min(), panel["date"].max()
-    return {"rows": panel.height, "codes": panel["code"].n_unique(), "first": str(first), "last": str(last)}
