@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -218,12 +219,17 @@ class MlflowTracker:
             dataset: the name, given to `log_dataset` before, of what the metrics were measured on.
         """
         path = Path(path).absolute()
-        files = [str(file) for file in (path, path.with_suffix(".json")) if file.exists()]
-        if str(path) not in files:
+        if not path.exists():
             logger.warning(f"not tracked, there is no such checkpoint: {path}")
             return
-        self._put("checkpoint", sha256=hashlib.sha256(path.read_bytes()).hexdigest(), name=path.stem, files=files,
-                  step=int(step), metrics=self._rows(metrics or {}, step, dataset))
+        try:
+            folder = self._outbox.new_folder()
+            files = [str(shutil.copy2(file, folder)) for file in (path, path.with_suffix(".json")) if file.exists()]
+        except OSError as error:
+            logger.warning(f"not tracked, {path.name} cannot be copied: {error}")
+            return
+        self._put("checkpoint", stays=True, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), name=path.stem,
+                  files=files, step=int(step), metrics=self._rows(metrics or {}, step, dataset))
 
     def close(self) -> None:
         """Flush what is waiting."""

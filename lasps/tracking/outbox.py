@@ -3,8 +3,8 @@
 Importing MLflow and opening a database takes seconds, a server may take forever; both happen beside the training. A
 server is never trusted: each operation for it is in a journal on disk first. After the first failure nothing more is
 tried (a breaker), training goes on, and what was not sent stays in the journal. A local store's journal begins when a
-write fails. A call that brings a file of the caller's waits until it has been copied; one that was made for tracking
-alone (a picture, a table) lies in a temporary folder until the run ends, and nobody waits.
+write fails. A call that brings a file of the caller's waits until it has been sent; what was made for tracking alone
+(a picture, a table, a copy of a checkpoint) lies in a temporary folder until the run ends, and nobody waits.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Outbox:
             self._pending.append(operation | {"keep": keep})
             self._changed.notify_all()
             self._start()
-            if self.location.is_local and operation["do"] in ("artifact", "checkpoint") and not stays:
+            if self.location.is_local and operation["do"] == "artifact" and not stays:
                 self._wait(LOCAL_SECONDS)
 
     def _follow(self, operation: Operation) -> None:
