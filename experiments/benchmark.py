@@ -13,14 +13,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments._cli import run_script, write_json
 

@@ -7,10 +7,7 @@ Interrupted or incomplete, the same command goes on. Needs the extra: pip instal
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loguru import logger
 

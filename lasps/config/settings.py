@@ -25,7 +25,6 @@ class Settings:
     CHECKPOINT_DIR: Path = ROOT / "checkpoints"
     REPORT_DIR: Path = ROOT / "reports"
     LOCK_FILE: Path = ROOT / "requirements.lock"
-    EXPERIMENT: str = "lasps"
 
 
 settings = Settings()

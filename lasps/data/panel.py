@@ -21,7 +21,8 @@ BAR_COLUMNS = ("code", "date", *PRICES, "volume")
 _TYPES = {"code": pl.String, "date": pl.Date, **dict.fromkeys(PRICES, pl.Float64), "volume": pl.Int64}
 
 PRICE_LIMIT_CHANGE = date(2015, 6, 15)
-"""First day of the +-30 % limit; before it +-15 % (KRX; in force since 1998-12-07)."""
+LIMIT_BEFORE, LIMIT_SINCE = 0.15, 0.30
+"""KRX's daily price limit before (since 1998-12-07) and from that day on."""
 
 ROUNDING = 0.01
 """A close outside low..high by at most 1 % or 1 won (the exchange's smallest tick) is rounding: guess, not tuned. The
@@ -85,8 +86,7 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
     """
     bars = _typed(raw)
     empty = pl.all_horizontal(pl.col(*PRICES).is_null())
-    zero_bar = pl.all_horizontal(pl.col("open", "high", "low") == 0)
-    halted = ((pl.col("volume") == 0) | zero_bar).fill_null(False)
+    halted = is_halted()
     present = bars.filter(~empty)
     _refuse_missing_values(present.filter(~halted))
     _refuse_duplicates(present)
@@ -110,6 +110,12 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
     )
     logger.info("Panel: {} codes, {} rows ({})", panel["code"].n_unique(), panel.height, report.to_dict())
     return panel, report
+
+
+def is_halted() -> pl.Expr:
+    """True for a day without trading: volume 0, or open = high = low = 0 with the last close, as KRX files have it."""
+    zero_bar = pl.all_horizontal(pl.col("open", "high", "low") == 0)
+    return ((pl.col("volume") == 0) | zero_bar).fill_null(False)
 
 
 def validate_panel(panel: pl.DataFrame) -> pl.DataFrame:
@@ -157,7 +163,7 @@ def market_calendar(panel: pl.DataFrame) -> np.ndarray:
 
 def price_limit(dates: np.ndarray) -> np.ndarray:
     """The exchange's daily price limit as a fraction (0.15 or 0.30) for each datetime64[D]."""
-    return np.where(dates < np.datetime64(PRICE_LIMIT_CHANGE), 0.15, 0.30)
+    return np.where(dates < np.datetime64(PRICE_LIMIT_CHANGE), LIMIT_BEFORE, LIMIT_SINCE)
 
 
 def beyond_limit(panel: pl.DataFrame) -> np.ndarray:

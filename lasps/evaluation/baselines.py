@@ -205,7 +205,6 @@ BASELINES: dict[str, Fit] = {
     "lightgbm": fit_lightgbm,
     "oracle": fit_oracle,
 }
-RANK_SIGNALS = frozenset({"minus_volatility_20", "minus_return_5"})
 QUICK_BASELINES = ("majority", "prior", "sector_prior", "volatility_bins", "oracle")
 """Those that cost no fit worth waiting for."""
 

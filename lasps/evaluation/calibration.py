@@ -13,11 +13,8 @@ Estimation", CVPR 2021 (gamma alone); the class weights alpha enter as above.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logsumexp
 
 Array = NDArray[np.float64]
@@ -76,35 +73,3 @@ def corrected_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weights: 
         ValueError: non-finite logits, gamma < 0, or weights that are not C positive numbers.
     """
     return np.exp(corrected_log_probabilities(logits, gamma, class_weights))
-
-
-def apply_temperature(probabilities: ArrayLike, temperature: float) -> Array:
-    """Probabilities (N, C) proportional to p^(1/T): T > 1 is more careful, T = 1 changes nothing."""
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be finite and > 0, got {temperature}")
-    p = np.clip(np.asarray(probabilities, dtype=np.float64), np.finfo(np.float64).tiny, None)
-    scaled = np.log(p) / temperature
-    return np.exp(scaled - logsumexp(scaled, axis=-1, keepdims=True))
-
-
-def fit_temperature(
-    val_probabilities: ArrayLike, val_labels: ArrayLike, bounds: Sequence[float] = (0.05, 20.0)
-) -> float:
-    """The temperature that minimises log loss on val (never on test; whoever uses it says so beside the result).
-
-    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017. `bounds` are a
-    guess, wide enough that reaching them means the forecast carries no information.
-    """
-    p = np.asarray(val_probabilities, dtype=np.float64)
-    y = np.asarray(val_labels, dtype=np.int64)
-    if p.ndim != 2 or len(p) != len(y) or not len(y):
-        raise ValueError(f"expected probabilities (N, C) and labels (N,), N > 0, got {p.shape} and {y.shape}")
-    log_p = np.log(np.clip(p, np.finfo(np.float64).tiny, None))
-    rows = np.arange(len(y))
-
-    def loss(log_temperature: float) -> float:
-        scaled = log_p / np.exp(log_temperature)
-        return float((logsumexp(scaled, axis=1) - scaled[rows, y]).mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(bounds[0]), np.log(bounds[1])), method="bounded")
-    return float(np.exp(found.x))

@@ -10,9 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.evaluation.metrics import DaySums
+from lasps.evaluation.metrics import DaySums, ratio
 from lasps.evaluation.predictions import Forecast, align, as_forecast
-from lasps.evaluation.significance import difference_of
+from lasps.evaluation.significance import value_with_interval
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ def class_accuracy(f: Forecast) -> dict[str, Share]:
     for c, name in enumerate(CLASS_NAMES):
         of_class = f.labels == c
         sums = _day_sums(f, of_class & (f.predicted == c), of_class)
-        found[name] = _share(sums, int(of_class.sum()), f)
+        d = value_with_interval("class_accuracy", [sums], int(of_class.sum()), f.n_days)
+        found[name] = Share(d.difference, d.low, d.high, d.n)
     return found
 
 
@@ -39,19 +40,7 @@ def _day_sums(f: Forecast, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> 
     day = np.zeros(f.n, dtype=np.int64) if f.day is None else f.day
     n_days = int(day.max(initial=0)) + 1
     columns = [np.bincount(day, weights=mask, minlength=n_days) for mask in (hits, rows)]
-    return DaySums(np.stack(columns, axis=1), _ratio)
-
-
-def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(sums[..., 0] / sums[..., 1])
-
-
-def _share(own: DaySums, n: int, f: Forecast) -> Share:
-    zero = DaySums(np.zeros_like(own.sums), lambda s: np.zeros(s.shape[:-1]))
-    n_days = 0 if f.day is None else len(np.unique(f.day))
-    d = difference_of("class_accuracy", zero, own, n, n_days)
-    return Share(d.difference, d.low, d.high, n)
+    return DaySums(np.stack(columns, axis=1), ratio)
 
 
 def confusion(f: Forecast) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from lasps.evaluation.significance import (
     difference_of,
     holm,
     method_difference,
+    value_with_interval,
 )
 
 Tables = Mapping[str, Sequence[pl.DataFrame]]
@@ -192,14 +193,8 @@ def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[di
 
 def _own_interval(metric: str, entry: Entry) -> list[float] | None:
     """95 % interval of the metric itself, over days (and seeds)."""
-    own = entry.of(metric)
-    zero = DaySums(np.zeros_like(own[0].sums), lambda s: np.zeros(s.shape[:-1]))
     f = entry.forecasts[0]
-    return method_difference(metric, [zero], own, f.n, _n_days(f)).interval
-
-
-def _n_days(f: Forecast) -> int:
-    return 0 if f.day is None else len(np.unique(f.day))
+    return value_with_interval(metric, entry.of(metric), f.n, f.n_days).interval
 
 
 def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +222,7 @@ def pair_of(metric: str, a: Entry, b: Entry) -> Difference:
     """b minus a in one metric, paired by seed where both sides have the same seeds."""
     a, b, paired = _paired(a, b)
     f = a.forecasts[0]
-    return method_difference(metric, a.of(metric), b.of(metric), f.n, _n_days(f), paired)
+    return method_difference(metric, a.of(metric), b.of(metric), f.n, f.n_days, paired)
 
 
 def seed_pairs(metric: str, a: Entry, b: Entry) -> list[dict[str, Any]] | None:
@@ -239,7 +234,7 @@ def seed_pairs(metric: str, a: Entry, b: Entry) -> list[dict[str, Any]] | None:
     if len(b.seeds) == 1 or not (paired or len(a.seeds) == 1):
         return None
     f, sums_a = a.forecasts[0], a.of(metric) if paired else a.of(metric) * len(b.seeds)
-    found = [as_json(difference_of(metric, x, y, f.n, _n_days(f))) for x, y in zip(sums_a, b.of(metric), strict=True)]
+    found = [as_json(difference_of(metric, x, y, f.n, f.n_days)) for x, y in zip(sums_a, b.of(metric), strict=True)]
     return [{"seed": s, "difference": d["difference"], "interval": d["interval"]}
             for s, d in zip(b.seeds, found, strict=True)]  # fmt: skip
 
@@ -262,7 +257,7 @@ def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[Sector
     for s in np.unique(a.forecasts[0].sectors):
         cut = [[f.where(f.sectors == s) for f in e.forecasts] for e in (a, b)]
         sums_a, sums_b = ([METRICS[metric](f) for f in side] for side in cut)
-        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, cut[0][0].n, _n_days(cut[0][0]), paired)
+        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, cut[0][0].n, cut[0][0].n_days, paired)
     adjusted = holm([d.p_value for d in per_sector.values()])
     return [SectorDifference(s, d, p) for (s, d), p in zip(per_sector.items(), adjusted, strict=True)]
 

@@ -78,7 +78,8 @@ class DaySums:
         return float(self.value(self.sums.sum(axis=0)))
 
 
-def _ratio(s: Array) -> Array:
+def ratio(s: Array) -> Array:
+    """First over second sum, (..., 2) -> (...); NaN or infinite where the second is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return s[..., 0] / s[..., 1]
 
@@ -144,7 +145,7 @@ def _days(f: Forecast) -> tuple[NDArray[np.int64], int]:
 
 def _row_mean(f: Forecast, rows: Array) -> DaySums:
     day, n_days = _days(f)
-    return DaySums(np.stack([_day_sum(day, n_days, rows), _day_sum(day, n_days)], axis=1), _ratio)
+    return DaySums(np.stack([_day_sum(day, n_days, rows), _day_sum(day, n_days)], axis=1), ratio)
 
 
 def _confusion_sums(f: Forecast) -> Array:
@@ -183,9 +184,9 @@ METRICS: dict[str, Callable[[Forecast], DaySums]] = {
     "accuracy": lambda f: _row_mean(f, (f.predicted == f.labels).astype(np.float64)),
     "macro_f1": lambda f: DaySums(_confusion_sums(f), _macro_f1),
     "balanced_accuracy": lambda f: DaySums(_confusion_sums(f), _balanced_accuracy),
-    "rank_ic": lambda f: DaySums(_ic_sums(f, "forward_return", 2), _ratio),
+    "rank_ic": lambda f: DaySums(_ic_sums(f, "forward_return", 2), ratio),
     "icir": lambda f: DaySums(_ic_sums(f, "forward_return", 3), _ic_ratio),
-    "rank_ic_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 2), _ratio),
+    "rank_ic_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 2), ratio),
     "icir_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 3), _ic_ratio),
     "expected_calibration_error": lambda f: DaySums(_calibration_sums(f), _calibration_error),
 }
@@ -214,7 +215,7 @@ def forecast_summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
                "focal_loss": _number(float(focal_losses(f.raw_p, f.labels).mean()))}  # fmt: skip
     return {
         "n": f.n,
-        "n_days": None if f.day is None else len(np.unique(f.day)),
+        "n_days": None if f.day is None else f.n_days,
         "accuracy": numbers.pop("accuracy"),
         "majority_accuracy": float(counts[int(base.argmax())] / f.n),
         "log_loss": numbers.pop("log_loss"),

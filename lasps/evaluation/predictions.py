@@ -265,6 +265,11 @@ class Forecast:
         return len(self.labels)
 
     @property
+    def n_days(self) -> int:
+        """Days that have rows; 0 without dates."""
+        return 0 if self.day is None else len(np.unique(self.day))
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """(N,) class of the largest probability; ties go to the first."""
         return self.p.argmax(axis=1)

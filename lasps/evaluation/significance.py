@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from lasps.evaluation.metrics import METRICS, DaySums
+from lasps.evaluation.metrics import METRICS, DaySums, ratio
 from lasps.evaluation.predictions import Forecast, align, as_forecast
 
 Array = NDArray[np.float64]
@@ -89,10 +89,6 @@ def student_interval(estimate: float, variance: float, dof: float) -> tuple[floa
     return estimate - half, estimate + half, float(2 * stats.t.sf(abs(estimate) / error, dof))
 
 
-def _days_with_rows(f: Forecast) -> int:
-    return 0 if f.day is None else len(np.unique(f.day))
-
-
 def difference_of(metric: str, a: DaySums, b: DaySums, n: int, n_days: int) -> Difference:
     """b minus a from day sums over the same rows; no interval under MIN_DAYS days."""
     return method_difference(metric, [a], [b], n, n_days)
@@ -125,6 +121,12 @@ def method_difference(
     low, high, p = student_interval(estimate, variance, degrees)
     return Difference(difference=estimate, low=low, high=high, p_value=p, standard_error=float(np.sqrt(variance)),
                       dof=degrees, **common)  # type: ignore[arg-type] # fmt: skip
+
+
+def value_with_interval(metric: str, own: Sequence[DaySums], n: int, n_days: int) -> Difference:
+    """The metric itself, one DaySums per seed, as its difference from nothing: `a` is 0."""
+    zero = DaySums(np.zeros_like(own[0].sums), lambda sums: np.zeros(sums.shape[:-1]))
+    return method_difference(metric, [zero], own, n, n_days)
 
 
 def _finite(x: float) -> float | None:
@@ -165,7 +167,7 @@ def day_difference(
         a, b = table_a, table_b
     else:
         raise ValueError("give two prediction tables or two Forecasts, not one of each")
-    return difference_of(metric, METRICS[metric](a), METRICS[metric](b), a.n, _days_with_rows(a))
+    return difference_of(metric, METRICS[metric](a), METRICS[metric](b), a.n, a.n_days)
 
 
 def series_mean(metric: str, values: Array) -> Difference:
@@ -175,14 +177,10 @@ def series_mean(metric: str, values: Array) -> Difference:
     n = int(known.any(axis=0).sum())
     if not known.any(axis=1).all():
         return Difference(metric, float("nan"), None, None, None, 0, 0)
-    own = [DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), _ratio)
+    own = [DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), ratio)
            for v, k in zip(per_seed, known, strict=True)]  # fmt: skip
-    zero = DaySums(np.stack([np.zeros_like(per_seed[0]), np.ones_like(per_seed[0])], axis=1), _ratio)
+    zero = DaySums(np.stack([np.zeros_like(per_seed[0]), np.ones_like(per_seed[0])], axis=1), ratio)
     return method_difference(metric, [zero], own, n, n)
-
-
-def _ratio(s: Array) -> Array:
-    return np.asarray(s[..., 0] / s[..., 1])
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

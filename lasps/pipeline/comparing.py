@@ -13,6 +13,7 @@ import polars as pl
 from loguru import logger
 
 from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.splits import SPLITS
 from lasps.evaluation import baselines
 from lasps.evaluation.metrics import class_frequencies
 from lasps.evaluation.predictions import keys_of, read_predictions, seed_of, write_predictions
@@ -21,7 +22,6 @@ from lasps.pipeline.validation import open_checkpoint, predictions_path, validat
 from lasps.reproducibility import write_atomically
 from lasps.tracking import download_predictions
 
-SPLITS = ("train", "val", "test")
 BASELINE_VERSION = 2
 """Part of the cache's key: raise it when a baseline's forecast changes."""
 RUN_ID = "[0-9a-f]{32}"

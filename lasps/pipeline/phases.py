@@ -21,6 +21,7 @@ from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
 from lasps.data.features import window_columns
+from lasps.evaluation.metrics import class_frequencies
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.pipeline.phase_tracking import (
@@ -180,7 +181,10 @@ def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOption
 
 def sector_loaders(dataset: SampleDataset, num_sectors: int, min_samples: int, batch_size: int,
                    log: bool = True) -> dict[int, DataLoader]:
-    """One DataLoader per sector with at least `min_samples` samples; the others are named in a warning."""
+    """One DataLoader per sector with at least `min_samples` samples, the others named in a warning.
+
+    They do not shuffle: Phase 2 reads each sample once, in order, and its heads draw their own order.
+    """
     loaders = {}
     for sector_id in range(num_sectors):
         subset: SectorSubset = dataset.get_sector_subset(sector_id)
@@ -188,8 +192,7 @@ def sector_loaders(dataset: SampleDataset, num_sectors: int, min_samples: int, b
             if log:
                 logger.warning(f"Sector {sector_id}: {len(subset)} samples (skipping)")
             continue
-        loaders[sector_id] = DataLoader(subset, batch_size=batch_size, shuffle=log, num_workers=0,
-                                        collate_fn=stock_collate_fn)
+        loaders[sector_id] = DataLoader(subset, batch_size=batch_size, num_workers=0, collate_fn=stock_collate_fn)
         if log:
             logger.info(f"Sector {sector_id}: {len(subset)} samples")
     if not loaders:
@@ -275,8 +278,7 @@ def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, t
             "chart_size": list(train.chart_size), "window": train.window,
             "train_class_frequencies": class_frequencies(train.labels)},
         "calibration": {"focal_gamma": history.get("focal_gamma", TRAINING_CONFIG["focal_gamma"]),
-                        "class_weights": list(settings.CLASS_WEIGHTS),
-                        "temperature": None},
+                        "class_weights": list(settings.CLASS_WEIGHTS)},
         "metrics": {name: value for name, value in history.items() if isinstance(value, (int, float))},
         "history": history,
         "input": None if source is None else {"path": source.name, "sha256": sha256_of(source)},
@@ -294,11 +296,6 @@ def gamma_of(source: Path | None) -> float | list[float]:
     """The focal exponent of a checkpoint's heads, one or one per sector; the config's where nothing is known."""
     calibration = ((None if source is None else read_meta(source)) or {}).get("calibration", {})
     return calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
-
-
-def class_frequencies(labels: np.ndarray) -> list[float]:
-    """Shares of SELL, HOLD and BUY: the prior."""
-    return (np.bincount(labels, minlength=3) / max(len(labels), 1)).tolist()
 
 
 def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: SampleDataset, val: SampleDataset,

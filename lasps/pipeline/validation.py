@@ -128,12 +128,6 @@ def unflagged(table: pl.DataFrame, samples: pl.DataFrame | None) -> pl.DataFrame
     return table.join(doubtful, on=["code", "date"], how="anti", maintain_order="left")
 
 
-def predict_checkpoint(checkpoint: Path, data_dir: Path, split: str, device: str = "cpu",
-                       batch_size: int = 512) -> pl.DataFrame:
-    """The prediction table of a checkpoint file on a split."""
-    return validate_checkpoint(open_checkpoint(checkpoint, device), data_dir, split, device, batch_size).table
-
-
 def training_prior(data_dir: Path, dataset: SampleDataset) -> tuple[float, ...]:
     """The training split's class frequencies; of the split itself, with a warning, where there is no training split."""
     description = read_description(data_dir)

@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lasps.config.settings import CLASS_NAMES
+from lasps.data.datasets.samples import Tensors
 from lasps.reproducibility import derived_seed
 
-Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
-"""time series (B,T,F), charts (B,3,H,W), sector ids (B,), labels (B,)"""
 KEYS = ("time_series", "chart_image", "sector_id", "label")
 
 

@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from lasps.evaluation.calibration import (
-    apply_temperature,
     corrected_log_probabilities,
     corrected_probabilities,
-    fit_temperature,
 )
 
 
@@ -95,15 +93,6 @@ def test_shapes_with_more_leading_dimensions_are_kept():
 def test_nonsense_is_refused_by_name(logits, gamma, weights, word):
     with pytest.raises(ValueError, match=word):
         corrected_probabilities(logits, gamma, weights)
-
-
-def test_the_temperature_fitted_on_val_undoes_overconfidence():
-    rng = np.random.default_rng(2)
-    p = rng.dirichlet([2, 3, 2], size=20_000)
-    y = (p.cumsum(1) > rng.random((len(p), 1))).argmax(1)
-    overconfident = apply_temperature(p, 0.5)
-    assert fit_temperature(overconfident, y) == pytest.approx(2.0, abs=0.1)
-    np.testing.assert_allclose(apply_temperature(overconfident, 2.0), p, rtol=1e-9)
 
 
 def test_each_sample_can_have_a_gamma_of_its_own():

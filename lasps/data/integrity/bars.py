@@ -8,10 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
-from lasps.data.panel import ROUNDING
-
-COLUMNS = ("code", "date", "open", "high", "low", "close", "volume")
-PRICES = ("open", "high", "low", "close")
+from lasps.data.panel import BAR_COLUMNS, PRICES, ROUNDING, is_halted
 
 FATAL_OUTSIDE = 0.01
 """Share of rows with a price outside low..high from which a file is unusable. Guess: real files have 1e-4."""
@@ -49,9 +46,9 @@ def prepare(raw: pl.DataFrame) -> Bars:
     Raises:
         ValueError: missing columns, no rows, or a column whose values are no dates or numbers.
     """
-    missing = [c for c in COLUMNS if c not in raw.columns]
+    missing = [c for c in BAR_COLUMNS if c not in raw.columns]
     if missing:
-        raise ValueError(f"bars need the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing, got {raw.columns}")
+        raise ValueError(f"bars need the columns {list(BAR_COLUMNS)}; missing: {missing}; found: {raw.columns}")
     if raw.height == 0:
         raise ValueError("bars have no rows: the source is empty, or the selection left nothing")
     try:
@@ -80,12 +77,6 @@ def out_of_order() -> pl.Expr:
     """True for a row whose key is smaller than that of the row before it."""
     code, day = pl.col("code"), pl.col("date")
     return ((code < code.shift(1)) | ((code == code.shift(1)) & (day < day.shift(1)))).fill_null(False)
-
-
-def is_halted() -> pl.Expr:
-    """True for a day without trading: volume 0, or open = high = low = 0 with the last close, as KRX files have it."""
-    zero_bar = (pl.col("open") == 0) & (pl.col("high") == 0) & (pl.col("low") == 0)
-    return ((pl.col("volume") == 0) | zero_bar).fill_null(False)
 
 
 def is_valid() -> pl.Expr:

@@ -12,8 +12,8 @@ import polars as pl
 
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.integrity.findings import Finding, found, hits_without_date, plural
+from lasps.data.splits import SPLITS
 
-SPLITS = ("train", "val", "test")
 N_CLASSES = len(CLASS_NAMES)
 
 

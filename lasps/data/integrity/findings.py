@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -160,8 +160,3 @@ def percent(count: int, total: int) -> str:
 def plural(n: int, one: str, many: str = "") -> str:
     """'1 stock', '3 stocks'."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def worst(findings: Sequence[Severity]) -> Severity:
-    """The most severe of several."""
-    return min(findings, key=_RANK.__getitem__, default="info")

@@ -10,10 +10,7 @@ import polars as pl
 
 from lasps.data.integrity.bars import SPLIT_FACTOR, Bars
 from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
-from lasps.data.panel import PRICE_LIMIT_CHANGE
-
-LIMIT_BEFORE, LIMIT_SINCE = 0.15, 0.30
-"""KRX's daily price limit before and since 2015-06-15."""
+from lasps.data.panel import LIMIT_BEFORE, LIMIT_SINCE, PRICE_LIMIT_CHANGE
 
 TICKS = ((1_000, 1.0), (5_000, 5.0), (10_000, 10.0), (50_000, 50.0), (100_000, 100.0), (500_000, 500.0))
 """Price below which the tick holds: KRX's table until January 2023, the coarser of the two in use; above: 1,000."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from lasps.data.integrity.bars import PRICES, is_halted, is_valid
+from lasps.data.integrity.bars import is_valid
+from lasps.data.panel import PRICES, is_halted
 
 Counts = dict[str, int]
 REPAIRS = ("drop_row", "mask_day", "rescale_segment")

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.integrity.dataset_folder import SPLITS, Dataset
+from lasps.data.integrity.dataset_folder import Dataset
 from lasps.data.integrity.findings import Finding, Severity, found, hits_without_date, percent, plural
+from lasps.data.splits import SPLITS
 
 DOMINANT_SECTOR = 0.5
 """Share of the samples in one sector from which the sector map is doubtful. Guess: KRX's largest holds 0.1 to 0.2."""

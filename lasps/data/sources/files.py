@@ -15,6 +15,8 @@ from pathlib import Path
 import polars as pl
 from loguru import logger
 
+from lasps.data.panel import PRICES
+
 BAR_NAMES: dict[str, tuple[str, ...]] = {
     "code": ("code", "종목코드", "단축코드", "ticker", "symbol", "isusrtcd"),
     "date": ("date", "날짜", "일자", "거래일", "거래일자", "datetime", "trddd"),
@@ -34,7 +36,6 @@ LISTING_NAMES: dict[str, tuple[str, ...]] = {
 INDEX_NAMES = ("", "unnamed:0", "indexlevel0", "index")
 """What an unnamed pandas index is called in a file; it is the date where no column is."""
 
-PRICES = ("open", "high", "low", "close")
 ENCODINGS = ("utf-8-sig", "cp949")
 SUFFIXES = (".csv", ".txt", ".parquet")
 _CODE_OF_FILE = r"\d{1,5}|[0-9A-Z]{6}"
