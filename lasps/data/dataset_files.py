@@ -49,13 +49,21 @@ def staging(out_dir: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, out_dir: Path) -> None:
-    """Rename `folder` to `out_dir`; what stood there is removed, except files that no build ever wrote."""
+    """Rename `folder` to `out_dir`; what stood there is removed, except files that no build ever wrote.
+
+    An error or Ctrl-C between the two renames puts the old one back.
+    """
     if not out_dir.exists():
         folder.rename(out_dir)
         return
     old = out_dir.parent / f".{out_dir.name}.replaced-{os.getpid()}"
-    out_dir.rename(old)
-    folder.rename(out_dir)
+    try:
+        out_dir.rename(old)
+        folder.rename(out_dir)
+    except BaseException:
+        if old.exists() and not out_dir.exists():
+            old.rename(out_dir)
+        raise
     for entry in old.iterdir():
         if entry.name not in OWN_ENTRIES:
             entry.rename(out_dir / entry.name)

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -222,6 +223,22 @@ def test_a_build_that_fails_half_way_leaves_nothing_behind(tmp_path, monkeypatch
         make(tmp_path / "d", threshold=0.05, force=True)
     with pytest.raises(ZeroDivisionError):
         make(tmp_path / "new")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("stop", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_a_stop_between_the_two_renames_leaves_the_old_dataset_where_it_was(tmp_path, monkeypatch, stop):
+    make(tmp_path / "d")
+    before, rename = contents(tmp_path), Path.rename
+
+    def stops(path, target):
+        if "building" in path.name:
+            raise stop
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stops)
+    with pytest.raises(type(stop)):
+        make(tmp_path / "d", threshold=0.05, force=True)
     assert contents(tmp_path) == before
 
 
