@@ -28,13 +28,13 @@ def main() -> None:
         logger.warning("--listing is ignored without --source")
     report = _check_source(args) if args.source else _check_dataset(args)
     report.waived = tuple(args.waive)
-    print(report.text())
+    print(integrity.as_text(report))
     write_json(args.json, report.to_dict())
     if args.suggest_repairs is not None:
         write_json(args.suggest_repairs, [repair for finding in report.sorted() for repair in finding.repairs])
         logger.info(f"Saved: {args.suggest_repairs} (choose from it, then --repairs FILE)")
     title = f"Data integrity: {(args.source or args.data_dir).name}"
-    logger.info(f"Saved: {report.write_html(args.html, title)}")
+    logger.info(f"Saved: {integrity.write_html(report, args.html, title)}")
     report.raise_if_fatal(args.waive)
 
 

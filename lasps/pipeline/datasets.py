@@ -239,8 +239,8 @@ def reported_if_stopped(report: integrity.IntegrityReport, options: BuildOptions
 
 def publish(report: integrity.IntegrityReport, page: Path) -> None:
     """Print the report and write it as HTML."""
-    print(report.text())
-    logger.info(f"Saved: {report.write_html(page)}")
+    print(integrity.as_text(report))
+    logger.info(f"Saved: {integrity.write_html(report, page)}")
 
 
 def universe_of(options: BuildOptions) -> str:

@@ -343,9 +343,9 @@ def test_nothing_to_check_is_an_error() -> None:
 def test_the_report_is_json_text_and_a_page_with_pictures(tmp_path) -> None:
     report = integrity.check(raw=scaled(market(), "000040", 70, 0.3))
     assert json.loads(json.dumps(report.to_dict()))["counts"]["fatal"] >= 1
-    text = report.text(100)
+    text = integrity.as_text(report, 100)
     assert text.splitlines()[0].startswith("FATAL") and max(map(len, text.splitlines())) <= 100
-    page = report.write_html(tmp_path / "reports" / "integrity.html", title="A <market>").read_text("utf-8")
+    page = integrity.write_html(report, tmp_path / "reports" / "integrity.html", title="A <market>").read_text("utf-8")
     assert page.count("data:image/png;base64,") == 2 and "A &lt;market&gt;" in page and "scale_breaks" in page
     assert [p.name for p in (tmp_path / "reports").iterdir()] == ["integrity.html"]
 
@@ -355,7 +355,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     target.write_text("old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        integrity.check(raw=market(2, 70)).write_html(target)
+        integrity.write_html(integrity.check(raw=market(2, 70)), target)
     assert target.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 

@@ -64,7 +64,7 @@ def fatal(folder: Path) -> set[str]:
 def test_a_sound_dataset_passes_and_its_pictures_are_drawn(folder: Path, tmp_path: Path) -> None:
     report = integrity.check(dataset=folder)
     assert [f.name for f in report.findings if f.count] == []
-    page = report.write_html(tmp_path / "page.html").read_text("utf-8")
+    page = integrity.write_html(report, tmp_path / "page.html").read_text("utf-8")
     assert page.count("data:image/png;base64,") == 2 and "SELL" in page  # label shares and the contact sheet
 
 

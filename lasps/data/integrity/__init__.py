@@ -1,13 +1,12 @@
 """The gate that market data passes before anything is trained on it.
 
-`check` looks at bars, listing, sectors and, if given, a finished dataset, and returns an `IntegrityReport`. Fatal
-findings stop a build unless that check is waived by name. Repairs (`drop_row`, `mask_day`, `rescale_segment`) change
-the raw table only when asked, and are counted.
+`check` looks at bars, listing, sectors and, if given, a finished dataset, and returns an `IntegrityReport`, which
+`as_text` and `write_html` show. Fatal findings stop a build unless that check is waived by name. Repairs (`drop_row`,
+`mask_day`, `rescale_segment`) change the raw table only when asked, and are counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,19 @@ from lasps.config.sectors import SECTORS, sector_of_industry
 from lasps.data.integrity import bars as _bars
 from lasps.data.integrity import dataset_folder as _folder
 from lasps.data.integrity import industries as _industries
-from lasps.data.integrity import inputs as _inputs
-from lasps.data.integrity import moves as _moves
-from lasps.data.integrity import samples as _samples
 from lasps.data.integrity import trading_days as _days
+from lasps.data.integrity.checks import BAR_CHECKS, CHECK_NAMES, DATASET_CHECKS
 from lasps.data.integrity.figures import bar_figures, dataset_figures
-from lasps.data.integrity.findings import Finding, IntegrityError, IntegrityReport, validate_waivers
+from lasps.data.integrity.findings import Finding
+from lasps.data.integrity.html_report import write_html
 from lasps.data.integrity.repairs import accept, apply_repairs, drop_row, mask_day, read_repairs, rescale_segment
+from lasps.data.integrity.report import IntegrityError, IntegrityReport, validate_waivers
+from lasps.data.integrity.text_report import as_text
 
 __all__ = [
-    "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "accept", "apply_repairs", "check", "drop_row",
-    "mask_day", "read_repairs", "rescale_segment", "validate_waivers",
+    "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "accept", "apply_repairs", "as_text", "check",
+    "drop_row", "mask_day", "read_repairs", "rescale_segment", "validate_waivers", "write_html",
 ]  # fmt: skip
-
-BAR_CHECKS: tuple[Callable[[_bars.Bars], Finding], ...] = (
-    _bars.duplicate_keys, _bars.unsorted_keys, _bars.malformed_codes, _bars.stray_dates, _bars.non_positive_prices,
-    _bars.prices_outside_range, _moves.limit_moves, _moves.limit_moves_exempt, _moves.impossible_ranges,
-    _moves.scale_breaks, _moves.stray_days, _days.halts, _days.frozen_prices, _days.volume_outliers,
-    _days.calendar_gaps, _days.calendar_holes,
-)  # fmt: skip
-DATASET_CHECKS: tuple[Callable[[_folder.Dataset], Finding], ...] = (
-    _folder.array_agreement, _samples.label_balance, _samples.sample_sectors, _samples.split_overlap,
-    _samples.label_leaks, _inputs.feature_values, _inputs.duplicated_features, _inputs.blank_charts,
-)  # fmt: skip
-_OTHER = ("short_histories", "codes_without_industry", "industries_without_sector",
-          "sector_values", "small_sectors", "dominant_sector")  # fmt: skip
-CHECK_NAMES: tuple[str, ...] = (
-    *(c.__name__ for c in BAR_CHECKS), *_OTHER, *(c.__name__ for c in DATASET_CHECKS)
-)  # fmt: skip
-"""The names that findings carry and waivers use."""
 
 
 def check(

@@ -13,7 +13,7 @@ import numpy as np
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.data.integrity.figures import MOVE_EDGES
-from lasps.data.integrity.findings import IntegrityReport
+from lasps.data.integrity.report import IntegrityReport
 from lasps.reproducibility import write_atomically
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ CAPTION_PIXELS, GAP_PIXELS = 20, 12
 """Above each chart of the contact sheet, and to its right."""
 
 
-def write_html(report: IntegrityReport, path: str | Path, title: str) -> Path:
-    """Write the page in one step; an error leaves an older page as it was."""
+def write_html(report: IntegrityReport, path: str | Path, title: str = "Data integrity") -> Path:
+    """Write the report with its pictures as one self-contained file, in one step; an error leaves an older page."""
     return write_atomically(path, render_html(report, title))
 
 

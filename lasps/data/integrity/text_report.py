@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 
-from lasps.data.integrity.findings import Finding, IntegrityReport
+from lasps.data.integrity.findings import Finding
+from lasps.data.integrity.report import IntegrityReport
 
 MARKS = {"fatal": "FATAL", "warning": "warn", "info": "info"}
 
 
-def render(report: IntegrityReport, width: int = 110) -> str:
+def as_text(report: IntegrityReport, width: int = 110) -> str:
     """Findings first, the worst on top, with examples and advice; clean checks as one line at the end."""
     shown = [f for f in report.sorted() if f.count or f.severity != "info"]
     clean = [f.name for f in report.sorted() if not (f.count or f.severity != "info")]
