@@ -51,7 +51,8 @@ def market_result(folder: Path, preset: str, seed: int, effect: str, device: str
     """One market from bars to differences on test."""
     from lasps.evaluation.significance import day_difference
     from lasps.pipeline.datasets import build_synthetic
-    from lasps.pipeline.phases import PhaseOptions, run_phases
+    from lasps.pipeline.phase_options import PhaseOptions
+    from lasps.pipeline.phases import run_phases
     from lasps.pipeline.summary import baseline_tables
     from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 

@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train every seed; print the command that compares them."""
     args = parse_args()
-    from lasps.pipeline.phases import PhaseOptions
+    from lasps.pipeline.phase_options import PhaseOptions
 
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, resume=True,
                            epoch_samples=args.epoch_samples, phase2_holdout=args.phase2_holdout,

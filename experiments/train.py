@@ -64,7 +64,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the phases asked for."""
     args = parse_args()
-    from lasps.pipeline.phases import PhaseOptions, run_phases
+    from lasps.pipeline.phase_options import PhaseOptions
+    from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
 
     overrides = {"epochs": args.epochs, "epochs_per_sector": args.epochs, "lr": args.lr,

@@ -67,7 +67,8 @@ def overrides_of(args: argparse.Namespace) -> dict[str, float | int | None]:
 def main() -> None:
     """Train the heads and save OUTPUT_DIR/phase2_best.pt."""
     args = parse_args()
-    from lasps.pipeline.phases import PhaseOptions, run_phases
+    from lasps.pipeline.phase_options import PhaseOptions
+    from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
 
     options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), TRAINING_CONFIG["batch_size"],

@@ -17,13 +17,12 @@ from lasps.data.datasets.loading import load_split
 from lasps.data.datasets.samples import SampleDataset
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
+from lasps.pipeline.phase_options import PhaseOptions, phase_config
 from lasps.pipeline.phases import (
-    PhaseOptions,
     checkpoint_meta,
     finished_before,
     gamma_of,
     input_checkpoint,
-    phase_config,
     phase_key,
     sector_loaders,
     starting_model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +10,9 @@ from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.samples import SampleDataset
 from lasps.evaluation.chart_sheet import chart_sheet
+from lasps.pipeline.phase_options import PhaseOptions
 from lasps.reproducibility import write_atomically
 from lasps.tracking import NullTracker, Tracker
-
-if TYPE_CHECKING:
-    from lasps.pipeline.phases import PhaseOptions
 
 SHOWN_CHARTS = 12
 

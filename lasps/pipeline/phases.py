@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from loguru import logger
 from torch.utils.data import DataLoader
 
-from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING_CONFIG
+from lasps.config.model_config import MODEL_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
@@ -24,6 +24,7 @@ from lasps.data.features import window_columns
 from lasps.evaluation.metrics import class_frequencies
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
+from lasps.pipeline.phase_options import PhaseOptions, phase_config
 from lasps.pipeline.phase_tracking import (
     flat_params,
     log_charts,
@@ -41,29 +42,6 @@ from lasps.training.trainer import ThreePhaseTrainer
 
 OUTPUT_OF = {1: "phase1_best", 3: "phase3_final", 2: "phase2_best"}
 INPUT_OF = {3: "phase1_best", 2: "phase3_final"}
-
-
-@dataclass(frozen=True)
-class PhaseOptions:
-    """What a run of phases needs to know; the defaults are the configs'."""
-
-    data_dir: Path
-    output_dir: Path
-    device: str = "cpu"
-    batch_size: int = TRAINING_CONFIG["batch_size"]
-    seed: int = TRAINING_CONFIG["seed"]
-    resume: bool = False
-    cache: bool = True
-    checkpoint: Path | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Hyperparameters of the phase given on the command line, by their name in THREE_PHASE_CONFIG."""
-    phase2_holdout: float | None = None
-    """Share of train's last days that Phases 1 and 3 do not see and Phase 2 alone trains on; None: the input
-    checkpoint's, or, without one, the config's."""
-    epoch_samples: int | None = TRAINING_CONFIG["epoch_samples"]
-    """Of an epoch of Phases 1 and 3; None is all of train."""
-    charts: bool = True
-    """Whether a fresh model has the CNN; the others are as their checkpoint is."""
 
 
 def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker | None = None) -> dict[str, Path]:
@@ -84,14 +62,9 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
         remember_run(options, name, parent.resume_id)
         log_charts(parent, train)
         for position, phase in enumerate(phases):
-            first = position == 0
-            written[OUTPUT_OF[phase]] = run_phase(phase, options if first else follow_up(options), train, val, parent)
+            own = options if position == 0 else replace(options, checkpoint=None)  # --checkpoint is the first one's
+            written[OUTPUT_OF[phase]] = run_phase(phase, own, train, val, parent)
     return written
-
-
-def follow_up(options: PhaseOptions) -> PhaseOptions:
-    """The options of a later phase of the same pipeline: --checkpoint named the input of the first one only."""
-    return PhaseOptions(**{**options.__dict__, "checkpoint": None})
 
 
 def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: SampleDataset, parent: Tracker) -> Path:
@@ -202,13 +175,6 @@ def sector_loaders(dataset: SampleDataset, num_sectors: int, min_samples: int, b
 
 
 # ------------------------------------------------------------------------------------------------ inputs
-
-
-def phase_config(phase: int, options: PhaseOptions) -> dict[str, Any]:
-    """The phase's section of THREE_PHASE_CONFIG with the command line's overrides."""
-    section = {1: "phase1_backbone", 2: "phase2_sector_heads", 3: "phase3_finetune"}[phase]
-    config = dict(THREE_PHASE_CONFIG[section])
-    return config | {name: value for name, value in options.overrides.items() if name in config and value is not None}
 
 
 def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:

@@ -12,7 +12,8 @@ from experiments._cli import run_script
 from lasps.data.sources.synthetic import SyntheticMarket, make_market
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
-from lasps.pipeline.phases import PhaseOptions, run_phases
+from lasps.pipeline.phase_options import PhaseOptions
+from lasps.pipeline.phases import run_phases
 
 N_DAYS = 260
 

@@ -12,7 +12,8 @@ from lasps.data.labels import make_labels
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.forecast import forecast
-from lasps.pipeline.phases import PhaseOptions, run_phases
+from lasps.pipeline.phase_options import PhaseOptions
+from lasps.pipeline.phases import run_phases
 from lasps.pipeline.summary import baseline_split, baseline_tables, print_summary, summarize, validate_all
 from lasps.pipeline.validation import open_checkpoint, unflagged, validate_checkpoint
 from lasps.training.checkpoints import load_checkpoint
