@@ -178,20 +178,23 @@ def class_accuracy_bars(shares: Mapping[str, Mapping[str, Share]], title: str = 
 def draw_class_accuracy(ax: Axes, shares: Mapping[str, Mapping[str, Share]], fontsize: float = 7) -> None:
     """`class_accuracy_bars` on axes of one's own."""
     width = 0.8 / max(len(shares), 1)
-    for i, (model, by_class) in enumerate(shares.items()):
-        for c, name in enumerate(CLASS_NAMES):
-            share = by_class[name]
-            x = c + (i - (len(shares) - 1) / 2) * width
+    places = []
+    for c, name in enumerate(CLASS_NAMES):
+        for i, by_class in enumerate(shares.values()):
+            share, x = by_class[name], c + (i - (len(shares) - 1) / 2) * width
+            places.append(x)
             ax.bar(x, 100 * share.value, 0.9 * width, color=CLASS_COLORS[name], alpha=0.4 + 0.6 * (i + 1) / len(shares))
             if share.low is not None and share.high is not None:
                 ax.plot([x, x], [100 * share.low, 100 * share.high], color="black", linewidth=1.2)
             above = share.value if share.high is None else share.high
-            ax.annotate(f"{model}\n{100 * share.value:.1f} %", (x, 100 * above), xytext=(0, 4), ha="center",
-                        fontsize=fontsize, textcoords="offset points")
-    n = next(iter(shares.values()))
-    ax.set_xticks(range(len(CLASS_NAMES)), [f"{name} (n {n[name].n:,})" for name in CLASS_NAMES])
+            ax.annotate(f"{100 * share.value:.1f} %", (x, 100 * above), xytext=(0, 3), ha="center", fontsize=fontsize,
+                        textcoords="offset points")
+        n = next(iter(shares.values()))[name].n
+        ax.text(c, 0.99, f"{name} (n {n:,})", transform=ax.get_xaxis_transform(), ha="center", va="top",
+                fontsize=fontsize + 2, fontweight="bold", color=CLASS_COLORS[name])
+    ax.set_xticks(places, list(shares) * len(CLASS_NAMES), fontsize=fontsize, rotation=30, ha="right")
     tops = [s.value if s.high is None else s.high for m in shares.values() for s in m.values()]
-    ax.set_ylim(0, 118 * np.nanmax(tops))
+    ax.set_ylim(0, 122 * np.nanmax(tops))
     ax.set_ylabel("predicted as what they were, %")
 
 
