@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ from loguru import logger
 from tqdm import tqdm
 
 from lasps.data.datasets.loading import DESCRIPTION_NAME, read_description
-from lasps.data.datasets.scan import combine, digest, open_array
+from lasps.data.datasets.scan import combine, digest, frame_digest, open_array
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.splits import SPLITS
 
@@ -130,19 +129,6 @@ def digests_of(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*.parquet")):
         digests[path.relative_to(folder).as_posix()] = frame_digest(pl.read_parquet(path))
     return digests
-
-
-def frame_digest(frame: pl.DataFrame) -> str:
-    """SHA-256 of a table's values, whatever the file's version and compression."""
-    state = hashlib.sha256()
-    for column in frame:
-        state.update(f"{column.name}:{column.dtype}".encode())
-        if column.dtype == pl.String:
-            values = np.frombuffer("\n".join(column.fill_null("\0").to_list()).encode(), dtype=np.uint8)
-        else:
-            values = column.to_physical().to_numpy()
-        state.update(np.ascontiguousarray(values).tobytes())
-    return state.hexdigest()
 
 
 def fingerprint(description: dict[str, Any]) -> str:

@@ -60,6 +60,7 @@ def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset
         dataset = StockDataset(series, charts, sector_ids, labels, num_sectors=sectors)
     if description is not None:
         _check_digests(dataset, description["digests"], Path(data_dir))
+        dataset.samples_digest = description["digests"].get(f"{split}/samples.parquet", "not described")
     return dataset
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lasps.data.datasets.scan import frame_digest
+
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 """time series float32 (B,T,F), charts (B,3,H,W) uint8 or float32 in 0..1, sector ids int64 (B,), labels int64 (B,)"""
 
@@ -69,6 +71,8 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
     window: int
     chart_size: tuple[int, int]
     samples_path: Path
+    samples_digest: str | None = None
+    """What dataset.json says of samples.parquet (`scan.frame_digest`); None for data without a description"""
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensors:
         """The samples of `indices` as stacked tensors, charts left as they are stored (uint8: no conversion)."""
@@ -83,8 +87,8 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         """samples.parquet beside the arrays: code, date, forward returns ... one row per sample. None: not there.
 
         Raises:
-            ValueError: it has another number of rows than there are samples, or other labels or sectors, as rows that
-                were shifted have.
+            ValueError: it is not the table that dataset.json describes, has another number of rows than there are
+                samples, or other labels or sectors, as rows that were shifted have.
         """
         if not self.samples_path.is_file():
             return None
@@ -101,6 +105,9 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
                 raise ValueError(f"{self.samples_path}: expected {column} {expected[i]} in row {i}, as in the arrays "
                                  f"beside it, found {table[column][i]} ({len(differ)} of {len(self)} rows "
                                  "differ). Its rows are in another order or of another build: build the dataset again")
+        if self.samples_digest is not None and frame_digest(table) != self.samples_digest:
+            raise ValueError(f"{self.samples_path}: expected the table that dataset.json describes, found other values "
+                             "(dates, returns, ...). It was changed or is of another build: build the dataset again")
         return table
 
     def __len__(self) -> int:

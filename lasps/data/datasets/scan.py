@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from loguru import logger
 from tqdm import tqdm
 
@@ -81,6 +82,19 @@ def digest(array: np.ndarray, check: Callable[[int, np.ndarray], None] | None = 
         if check is not None:
             check(start, chunk)
         state.update(chunk.reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """SHA-256 of a table's values, whatever the file's version and compression."""
+    state = hashlib.sha256()
+    for column in frame:
+        state.update(f"{column.name}:{column.dtype}".encode())
+        if column.dtype == pl.String:
+            values = np.frombuffer("\n".join(column.fill_null("\0").to_list()).encode(), dtype=np.uint8)
+        else:
+            values = column.to_physical().to_numpy()
+        state.update(np.ascontiguousarray(values).tobytes())
     return state.hexdigest()
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -138,6 +139,15 @@ def test_labels_of_another_build_are_refused_even_if_they_look_well(copy, drop_r
     np.save(copy / "val" / "labels.npy", labels[:-1])
     with pytest.raises(ValueError, match="expected arrays of one length"):
         load_split(copy, "val")
+
+
+@pytest.mark.parametrize("column", ["date", "forward_return", "code"])
+def test_a_sample_table_with_another_value_than_was_built_is_refused(copy, column):
+    path = copy / "val" / "samples.parquet"
+    table = load_split(copy, "val").samples
+    table.with_columns(pl.col(column).shift(1, fill_value=table[column][0])).write_parquet(path)
+    with pytest.raises(ValueError, match=r"samples\.parquet: expected the table that dataset\.json describes"):
+        _ = load_split(copy, "val").samples
 
 
 def test_rows_and_bars_of_different_lengths_are_refused(copy):
