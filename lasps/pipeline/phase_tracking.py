@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from lasps.config.model_config import TRAINING_CONFIG
+from lasps.config.sectors import SECTORS
 from lasps.config.settings import settings
+from lasps.data.datasets.loading import read_description
 from lasps.data.datasets.samples import SampleDataset
 from lasps.evaluation.chart_sheet import chart_sheet
 from lasps.pipeline.phase_options import PhaseOptions
@@ -21,6 +23,21 @@ def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
     """Tags of every run: what makes it repeatable."""
     return {"data_fingerprint": train.fingerprint, "seed": str(options.seed), "device": options.device,
             "data_dir": str(options.data_dir), "output_dir": str(options.output_dir)}
+
+
+def run_note(options: PhaseOptions, phase: int | None = None) -> dict[str, str]:
+    """The description that MLflow shows on a run's page: where to look for what. None: the pipeline's."""
+    if phase is None:
+        note = ("One run per phase below this one. Here: the headline figures of each checkpoint by split, once they "
+                "are validated, and under *Artifacts* a sample of the charts that the network is given.")
+    else:
+        names = (read_description(options.data_dir) or {}).get("sectors") or [sector.english for sector in SECTORS]
+        curve = "`phase2/sector_07`: the curve of that sector's head" if phase == 2 else f"`phase{phase}`: its curves"
+        listed = ", ".join(f"{number:02d} {name}" for number, name in enumerate(names))
+        note = (f"*Model metrics*: search for {curve}; for `test/sector_07`: what the checkpoint is worth there. "
+                f"*Artifacts*: pictures, tables by class and sector, predictions. The checkpoint is a logged model "
+                f"(*Models*).\n\nSectors: {listed}")
+    return {"mlflow.note.content": note}
 
 
 def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> dict[str, Any]:

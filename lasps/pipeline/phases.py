@@ -31,6 +31,7 @@ from lasps.pipeline.phase_tracking import (
     log_datasets,
     remember_run,
     resumable_run,
+    run_note,
     run_tags,
 )
 from lasps.reproducibility import git_commit, seed_everything, sha256_of
@@ -57,7 +58,7 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
     written: dict[str, Path] = {}
     tracker = tracker or NullTracker()
     name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
-    with tracker.run(name, tags=run_tags(options, train), params={"phases": list(phases)},
+    with tracker.run(name, tags=run_tags(options, train) | run_note(options), params=pipeline_params(phases, options),
                      resume_id=resumable_run(options, name)) as parent:
         remember_run(options, name, parent.resume_id)
         log_charts(parent, train)
@@ -65,6 +66,13 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
             own = options if position == 0 else replace(options, checkpoint=None)  # --checkpoint is the first one's
             written[OUTPUT_OF[phase]] = run_phase(phase, own, train, val, parent)
     return written
+
+
+def pipeline_params(phases: tuple[int, ...], options: PhaseOptions) -> dict[str, Any]:
+    """What two pipelines may differ in, as MLflow parameters of the outermost run."""
+    return {"phases": list(phases), "seed": options.seed, "batch_size_backbone": options.batch_size,
+            "epoch_samples": options.epoch_samples, "charts": options.charts,
+            **{f"phase{phase}": phase_config(phase, options) for phase in phases}}
 
 
 def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: SampleDataset, parent: Tracker) -> Path:
@@ -80,7 +88,8 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     model = starting_model(source, train, options)
     seed_everything(options.seed)
     name = f"{OUTPUT_OF[phase]}"
-    with parent.run(name, tags=run_tags(options, train), params=flat_params(phase, config, options),
+    with parent.run(name, tags=run_tags(options, train) | run_note(options, phase),
+                    params=flat_params(phase, config, options),
                     resume_id=resumable_run(options, name)) as tracker:
         remember_run(options, name, tracker.resume_id)
         log_datasets(tracker, options, part, val)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from matplotlib.figure import Figure
 
+from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import figures
 from lasps.evaluation.class_accuracy import class_accuracy, confusion
@@ -19,6 +20,11 @@ from lasps.evaluation.predictions import as_forecast, write_predictions
 from lasps.evaluation.run_figures import learning_curves
 from lasps.pipeline.validation import Validation
 from lasps.tracking import NullTracker, Tracker
+
+HEADLINE = ("accuracy", "macro_f1", "log_loss", "rank_ic")
+"""What the pipeline's own run shows of each checkpoint, so that pipelines can be compared in the list of runs."""
+SECTOR_METRICS = ("n", "accuracy", "log_loss", "macro_f1", "class_accuracy")
+"""What is a metric per sector; the table has it all. MLflow draws a chart for each, and 1,000 stop the browser."""
 
 
 def log_validation(validation: Validation, tracker: Tracker | None, before: Validation | None = None) -> None:
@@ -32,18 +38,22 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
     """
     if tracker is None or isinstance(tracker, NullTracker):
         return
-    name, run_id = validation.checkpoint.name, (validation.checkpoint.meta.get("mlflow") or {}).get("run_id")
+    of_training = validation.checkpoint.meta.get("mlflow") or {}
+    name, run_id, parent_id = validation.checkpoint.name, of_training.get("run_id"), of_training.get("parent_run_id")
     if run_id is None or validation.without_flagged:
         name, run_id = f"validate {name}" + (" without flagged" if validation.without_flagged else ""), None
+        parent_id = None
     split, sectors = validation.split, by_sector(validation.table, validation.prior)
     metrics = flat_metrics(validation.metrics, f"{split}/")
     for sector, m in sectors.items():
-        metrics |= flat_metrics(m, f"{split}/sector_{sector:02d}/")
+        metrics |= flat_metrics({key: m[key] for key in SECTOR_METRICS}, f"{split}/sector_{sector:02d}/")
     with tracker.run(name, resume_id=run_id) as run, \
             tempfile.TemporaryDirectory() as folder:
         run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
                         profile={"n": len(validation.table)})
         run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
+        if parent_id is not None:
+            run.log_metrics_beside(parent_id, {f"{name}/{split}/{key}": validation.metrics[key] for key in HEADLINE})
         if split == "val" and (history := validation.checkpoint.meta.get("history")):
             run.log_figure(learning_curves(validation.checkpoint.name, history), "learning_curves")
         for name, figure in validation_figures(validation.table, validation.checkpoint.name, split).items():
@@ -80,10 +90,9 @@ def class_table(m: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def sector_table(sectors: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
-    """One row per sector: n, accuracy, majority, log loss, class-wise accuracy."""
-    rows: Sequence[dict[str, Any]] = [
-        {"sector": s, "n": m["n"], "accuracy": m["accuracy"], "majority_accuracy": m["majority_accuracy"],
-         "log_loss": m["log_loss"], "prior_log_loss": m["prior_log_loss"], "macro_f1": m["macro_f1"]}
-        | {f"class_accuracy_{name}": value for name, value in m["class_accuracy"].items()}
-        for s, m in sorted(sectors.items())]
-    return pl.DataFrame(rows)
+    """One row per sector: its name, n, and every metric of it in a column (class_accuracy_BUY); null: undefined."""
+    names = {sector.id: sector.english for sector in SECTORS}
+    rows = [{"sector": s, "name": names.get(s, f"sector {s}")}
+            | {key.replace("/", "_"): value for key, value in flat_metrics(m).items()}
+            for s, m in sorted(sectors.items())]
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("^(n|n_days|.*_counts_.*)$").cast(pl.Int64))

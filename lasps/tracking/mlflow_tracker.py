@@ -129,6 +129,11 @@ class MlflowTracker:
         if rows:
             self._put("log", metrics=rows)
 
+    def log_metrics_beside(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
+        """Metrics into another run of the same store (a pipeline's headline), finished or not; its status stays."""
+        if rows := self._rows(metrics, 0, None):
+            self._put("log_beside", to=run_id, experiment=self.experiment, metrics=rows)
+
     def log_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
         """Metrics of many steps, {step: {name: value}}, in as few calls as MLflow takes."""
         flat = [row for step, metrics in rows.items() for row in self._rows(metrics, step, None)]

@@ -25,6 +25,9 @@ class NullTracker:
                     dataset: str | None = None) -> None:
         """Forget a batch of metrics."""
 
+    def log_metrics_beside(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
+        """Forget metrics of another run."""
+
     def log_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
         """Forget metrics of many steps."""
 

@@ -72,7 +72,8 @@ class Writer:
         arguments = {name: value for name, value in operation.items() if name != "do"}
         verbs: dict[str, Callable[..., None]] = {
             "create_run": self._create_run, "log": self._log, "artifact": self._artifact, "dataset": self._dataset,
-            "checkpoint": self._checkpoint, "end_run": self._end_run, "close_dead": self._close_dead}
+            "checkpoint": self._checkpoint, "end_run": self._end_run, "close_dead": self._close_dead,
+            "log_beside": self._log_beside}
         try:
             verbs[operation["do"]](**arguments)
         except MlflowException as error:
@@ -131,6 +132,12 @@ class Writer:
     def _log(self, run: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
              tags: dict[str, str] | None = None) -> None:
         self._send(self.run_ids[run], metrics, params, tags)
+
+    def _log_beside(self, run: str, to: str, experiment: str, metrics: Sequence[list[Any]]) -> None:
+        """Metrics into another run, whose state stays as it is; nothing where it is gone."""
+        found = self._existing(self._experiment(experiment), run, to)
+        if found is not None and found.info.run_id != self.run_ids[run]:
+            self._send(found.info.run_id, metrics)
 
     def _send(self, run_id: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
               tags: dict[str, str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 from matplotlib.colors import to_hex
 
+from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.data.datasets.loading import load_split
 from lasps.evaluation.comparison import compare
@@ -27,6 +29,7 @@ class Keeper:
         self.name = ""
         self.figures: dict[tuple[str, str], Any] = {}
         self.tables: dict[tuple[str, str], pl.DataFrame] = {}
+        self.metrics: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def run(self, name: str, **_: Any) -> Iterator[Keeper]:
@@ -38,6 +41,9 @@ class Keeper:
 
     def log_table(self, frame: pl.DataFrame, name: str) -> None:
         self.tables[self.name, name] = frame
+
+    def log_checkpoint(self, path: Path, metrics: dict[str, float], **_: Any) -> None:
+        self.metrics |= {self.name: self.metrics.get(self.name, {}) | metrics}
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -94,3 +100,12 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector
     ticks = [tick.get_text() for tick in keeper.figures[run, "test_sector_differences"].axes[0].get_yticklabels()]
     assert len(ticks) == len(sectors) and all(f"(n {n:,})" in " ".join(ticks) for n in sectors["n"])
     assert [key for key in keeper.figures if "differences" in key[1]] == [(run, "test_sector_differences")]
+
+    by_sector = keeper.tables[run, "test_sectors.json"]
+    shown = keeper.metrics[run]
+    for row in by_sector.iter_rows(named=True):
+        assert row["name"] == SECTORS[row["sector"]].english
+        assert row["n"] == sum(row[f"class_counts_{name}"] for name in CLASS_NAMES)
+        assert shown.get(f"test/sector_{row['sector']:02d}/class_accuracy/BUY") == row["class_accuracy_BUY"]
+    per_sector = [key for key in shown if "/sector_" in key]
+    assert len(per_sector) <= 2 * 7 * len(by_sector)  # of two splits; MLflow's page draws a chart for each metric

@@ -199,6 +199,21 @@ def test_the_next_start_closes_a_dead_run_or_continues_it_under_its_own_id(track
     assert ended.data.tags["lasps.pid"] == str(os.getpid())
 
 
+def test_a_checkpoint_s_headline_goes_to_its_pipeline_whose_state_it_leaves_alone(tracker, location):
+    with pytest.raises(KeyboardInterrupt), tracker.run("pipeline") as pipeline:
+        pipeline_id = pipeline.run_id
+        raise KeyboardInterrupt
+    before = client_of(location).get_run(pipeline_id)
+    assert before.info.status == "KILLED"
+    with tracker.run("phase1_best") as run:
+        run.log_metrics_beside(pipeline_id, {"phase1_best/val/accuracy": 0.55, "phase1_best/val/rank_ic": None})
+        run.log_metrics_beside("0" * 32, {"phase1_best/val/accuracy": 0.1})  # a pipeline that was deleted
+    after = client_of(location).get_run(pipeline_id)
+    assert after.data.metrics == {"phase1_best/val/accuracy": 0.55}
+    assert (dict(after.info), after.data.tags) == (dict(before.info), before.data.tags)
+    assert len(tracking.runs(location=location)) == 2
+
+
 def test_a_validation_adds_to_a_finished_run_and_leaves_its_times_and_tags(tracker, location, tmp_path):
     (tmp_path / "phase1_best.pt").write_bytes(b"weights")
     with tracker.run("phase1_best", tags={"device": "cuda"}) as run:
