@@ -18,7 +18,7 @@ from pathlib import Path
 from loguru import logger
 
 from lasps.tracking.spool import Journal
-from lasps.tracking.store import Location
+from lasps.tracking.store import Location, reason_of
 from lasps.tracking.writer import SPOOLED, Operation, Rejected, Writer
 
 SERVER_SECONDS = 10.0
@@ -112,7 +112,7 @@ class Outbox:
                 logger.warning(f"MLflow refused a record, it is left out: {error}")
                 return None
             except Exception as error:  # a server, a network, a full disk: training goes on
-                reason = f"{type(error).__name__}: {_first_line(error)}"
+                reason = reason_of(error)
                 if "locked" not in str(error):
                     return reason
                 time.sleep(0.2 * attempt)
@@ -190,8 +190,3 @@ class Outbox:
                 return
             logger.warning(f"not sent to MLflow at {self.location.shown_uri} ({self.broken}): "
                            f"{self._journal.count} records lie in {self._journal.folder}; send them with: make sync")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else ""

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from loguru import logger
 
 from lasps.tracking.environment import is_dead, process_tags
-from lasps.tracking.store import Location, default_location, local_location, location_of
+from lasps.tracking.store import Location, default_location, local_location, location_of, reason_of
 from lasps.tracking.writer import Operation, Rejected, Writer
 
 JOURNAL = "journal.jsonl"
@@ -125,7 +125,7 @@ def _send_in_order(writer: Writer, folder: Path, operations: list[Operation]) ->
         except Rejected as error:
             logger.warning(f"left out of {folder.name}: {error}")
         except Exception as error:  # whatever the server or the network says: the journal stays
-            return sent, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            return sent, reason_of(error)
         sent += 1
         _follow(operation, open_runs)
         last = max(last, int(operation.get("start", 0)), int(operation.get("end", 0)))

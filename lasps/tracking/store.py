@@ -55,7 +55,18 @@ class Location:
     @property
     def shown_uri(self) -> str:
         """The URI without a password."""
-        return re.sub(r"//[^/@]*@", "//***@", self.uri)
+        return without_password(self.uri)
+
+
+def without_password(text: str) -> str:
+    """`text` with the user and password of every address in it replaced by stars."""
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong in a line that may be shown: the error's kind and the start of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {without_password(lines[0])[:200] if lines else ''}"
 
 
 def default_location(root: Path | None = None) -> Location:

@@ -27,6 +27,7 @@ SPOOLED = "spooled-"
 """Prefix of the id that a run goes by while MLflow has not given it one."""
 PROCESS_TAGS = ("lasps.host", "lasps.pid", "lasps.process_started", KEY_TAG)
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's limits
+INVALID = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 DIGEST_LENGTH = 36  # MLflow's column; 144 of the fingerprint's 256 bits
 
 
@@ -63,7 +64,7 @@ class Writer:
         """Carry out one operation.
 
         Raises:
-            Rejected: MLflow calls the operation itself invalid.
+            Rejected: MLflow calls the operation itself invalid; never for a run's creation, which all others need.
             Exception: anything that a server, network or disk can bring forth.
         """
         quiet_mlflow()
@@ -74,10 +75,11 @@ class Writer:
             "create_run": self._create_run, "log": self._log, "artifact": self._artifact, "dataset": self._dataset,
             "checkpoint": self._checkpoint, "end_run": self._end_run, "close_dead": self._close_dead,
             "log_beside": self._log_beside}
+        _ = self.client  # a URI that MLflow cannot open is no fault of the operation's
         try:
             verbs[operation["do"]](**arguments)
         except MlflowException as error:
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"):
+            if operation["do"] != "create_run" and error.error_code in INVALID:
                 raise Rejected(f"{operation['do']}: {str(error).splitlines()[0]}") from error
             raise
 

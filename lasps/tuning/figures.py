@@ -31,7 +31,8 @@ def study_history(trials: pd.DataFrame) -> Figure:
     figure, axes = new_figure(9, 3.4)
     ax, complete = axes[0, 0], trials[trials["state"] == "COMPLETE"]
     pruned = trials[trials["state"] == "PRUNED"]
-    ax.plot(pruned["number"], pruned["value"], "x", color=CLASS_COLORS["HOLD"], markersize=4, label="pruned")
+    ax.plot(pruned["number"], pruned["value"], "x", color=CLASS_COLORS["HOLD"], markersize=4,
+            label="pruned (every new head counted)")
     ax.plot(complete["number"], complete["value"], "o", color="black", markersize=4, label="completed")
     ax.step(complete["number"], complete["value"].cummin(), where="post", color=MARK_COLOR, label="best so far")
     for row, name in zip(trials.head(2).itertuples(), ("default", "no pull"), strict=False):

@@ -142,6 +142,17 @@ def test_with_a_server_that_refuses_training_goes_on_and_sync_sends_it_all(
     assert kept.read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize("uri", ["htp://nonsense", "postgres://me:secret@127.0.0.1/x", "no uri at all"])
+def test_a_tracking_uri_that_mlflow_cannot_open_is_said_to_be_that(uri, root, tmp_path, monkeypatch, warnings_logged):
+    train(remote(uri, root, monkeypatch), tmp_path)
+    assert "uri" in warnings_logged[0].lower()
+    assert not any(word in "".join(warnings_logged) for word in ("KeyError", "secret", "refused a record"))
+    (journal,) = spooled(root)
+    assert tracking.replay_all(root, uri=local_location(root).uri)[0].error is None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert_complete(root)
+
+
 def test_a_server_that_answers_too_late_is_not_waited_for(server, root, tmp_path, monkeypatch, warnings_logged):
     server.delay = 30.0
     start = time.perf_counter()
