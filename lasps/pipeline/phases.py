@@ -139,8 +139,9 @@ def train_sector_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: Sa
                                  l2_sp=config["l2_sp"], weight_decay=config["weight_decay"], dropout=config["dropout"],
                                  gamma=config["focal_gamma"], start_gamma=gamma_of(input_checkpoint(2, options)),
                                  cache=options.cache)
+    start, best = (heads.val_log_loss[epoch] if heads.val_log_loss else None for epoch in (0, heads.best_epoch))
     return {"best_epoch": heads.best_epoch, "val_log_loss": heads.val_log_loss, "accepted": heads.accepted,
-            "focal_gamma": heads.focal_gamma,
+            "focal_gamma": heads.focal_gamma, "val_log_loss_of_start": start, "val_log_loss_before_acceptance": best,
             "sectors": {str(sector): entry for sector, entry in heads.items()}}
 
 

@@ -30,6 +30,9 @@ def test_each_phase_leaves_a_bare_state_dict_with_its_origin_beside_it(job: Job)
         assert meta["name"] == name and len(meta["sha256"]) == 64
         assert meta["data"]["features"] and meta["data"]["scaler"] and meta["data"]["chart_size"] == [96, 180]
         assert meta["calibration"]["focal_gamma"] == 2.0
+        of_the_weights = "val_log_loss_before_acceptance" if name == "phase2_best" else "best_val_log_loss"
+        losses = [meta["metrics"].get(of_the_weights), *meta["history"]["val_log_loss"]]
+        assert losses[0] is not None and losses[0] <= min(losses) + 1e-12  # what MLflow shows on the checkpoint's page
 
 
 def test_phase_2_leaves_everything_but_the_sector_heads_bitwise_as_it_was(job: Job) -> None:
