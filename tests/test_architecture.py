@@ -1,4 +1,4 @@
-"""README.md's file tree names what is there: every module once, nothing that is gone.
+"""docs/architecture.md's file tree names what is there: every module once, nothing that is gone.
 
 A line is `NAME [NAME ...]`, two or more spaces, a purpose. A name ending in "/" that stands alone on its line is the
 folder of the deeper lines below it.
@@ -19,7 +19,7 @@ def fenced_tree(text: str) -> list[str]:
     """The lines of the fenced block whose first line is the folder lasps/."""
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     trees = [block for block in blocks if re.match(r"lasps/(\s|$)", block)]
-    assert len(trees) == 1, f"README.md has {len(trees)} fenced blocks that start with lasps/, expected one"
+    assert len(trees) == 1, f"docs/architecture.md has {len(trees)} fenced blocks that start with lasps/, expected one"
     return trees[0].rstrip().splitlines()
 
 
@@ -46,20 +46,20 @@ def modules_on_disk() -> list[str]:
 
 @pytest.fixture(scope="module")
 def tree() -> list[str]:
-    return fenced_tree((ROOT / "README.md").read_text(encoding="utf-8"))
+    return fenced_tree((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
 
 
 def test_every_module_stands_in_the_tree_exactly_once(tree: list[str]) -> None:
     named = named_paths(tree)
-    assert [path for path in modules_on_disk() if path not in named] == [], "README.md's tree lacks these"
-    assert sorted({path for path in named if named.count(path) > 1}) == [], "README.md's tree has these twice"
+    assert [path for path in modules_on_disk() if path not in named] == [], "docs/architecture.md's tree lacks these"
+    assert sorted({path for path in named if named.count(path) > 1}) == [], "docs/architecture.md's tree has these twice"
 
 
 def test_every_path_in_the_tree_exists(tree: list[str]) -> None:
     gone = [path for path in named_paths(tree)
             if path.split("/")[0] not in MADE_AT_RUN_TIME
             and not ((ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file())]
-    assert gone == [], "README.md's tree names what is not there"
+    assert gone == [], "docs/architecture.md's tree names what is not there"
 
 
 def test_the_tree_fits_a_page_s_width(tree: list[str]) -> None:
