@@ -21,7 +21,7 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 
-from lasps.data.panel import beyond_limit, market_calendar, segment_starts
+from lasps.data.panel import limit_breaks, market_calendar, segment_starts
 
 SELL, HOLD, BUY = 0, 1, 2
 FLAGS = ("label_spans_halt", "label_spans_break", "label_cut_short")
@@ -61,7 +61,7 @@ def make_labels(panel: pl.DataFrame, horizon: int = 5, threshold: float = 0.03) 
     start, skip_end = close[np.minimum(one, last_row)], close[np.minimum(past_one, last_row)]
     label_end = np.where(cut, known_end, dates[end_row])
     days = np.searchsorted(calendar, dates[end_row], side="right") - np.searchsorted(calendar, dates, side="right")
-    breaks = np.cumsum(beyond_limit(panel))
+    breaks = np.cumsum(limit_breaks(panel))
     return pl.DataFrame(
         {
             "label": classify(close, close[end_row], threshold),

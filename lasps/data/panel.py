@@ -8,7 +8,6 @@ row of the panel. One stock's rows are a *segment*; `segment_starts` gives their
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from datetime import date
 
 import dataframely as dy
 import numpy as np
@@ -16,13 +15,11 @@ import polars as pl
 from dataframely.exc import ValidationError
 from loguru import logger
 
+from lasps.data.exchange import beyond_limit
+
 PRICES = ("open", "high", "low", "close")
 BAR_COLUMNS = ("code", "date", *PRICES, "volume")
 _TYPES = {"code": pl.String, "date": pl.Date, **dict.fromkeys(PRICES, pl.Float64), "volume": pl.Int64}
-
-PRICE_LIMIT_CHANGE = date(2015, 6, 15)
-LIMIT_BEFORE, LIMIT_SINCE = 0.15, 0.30
-"""KRX's daily price limit before (since 1998-12-07) and from that day on."""
 
 ROUNDING = 0.01
 """A close outside low..high by at most 1 % or 1 won (the exchange's smallest tick) is rounding: guess, not tuned. The
@@ -150,33 +147,26 @@ def segment_starts(panel: pl.DataFrame) -> np.ndarray:
     return np.append(np.flatnonzero(changes), panel.height)
 
 
-def market_calendar(panel: pl.DataFrame) -> np.ndarray:
+def market_calendar(traded: pl.DataFrame) -> np.ndarray:
     """The market's own days, datetime64[D] sorted: dates on which at least half as many stocks trade as usual.
 
-    "As usual" is the median count of the last `CALENDAR_MEMORY` dates up to that one, so a date's verdict never
-    depends on a later row.
+    Labels, forecasts and the integrity gate all take it from here. "As usual" is the median count of the last
+    `CALENDAR_MEMORY` dates up to that one, so a date's verdict never depends on a later row.
+
+    Args:
+        traded: one row per stock and day with trading, with `date`: a panel, or raw bars without their halted rows.
     """
-    counts = panel.group_by("date").len().sort("date")
+    counts = traded.group_by("date").len().sort("date").filter(pl.col("date").is_not_null())
     usual = pl.col("len").cast(pl.Float64).rolling_median(CALENDAR_MEMORY, min_samples=1)
     return counts.filter(pl.col("len") >= 0.5 * usual)["date"].to_numpy()
 
 
-def price_limit(dates: np.ndarray) -> np.ndarray:
-    """The exchange's daily price limit as a fraction (0.15 or 0.30) for each datetime64[D]."""
-    return np.where(dates < np.datetime64(PRICE_LIMIT_CHANGE), LIMIT_BEFORE, LIMIT_SINCE)
-
-
-def beyond_limit(panel: pl.DataFrame) -> np.ndarray:
-    """Rows whose close jumps beyond the price limit of the day: bool (R,), False on each stock's first row.
-
-    One won is forgiven, because adjusted prices are rounded. Relistings, capital reductions and liquidation trading
-    do it lawfully, a wrong adjustment unlawfully; either way the jump is no price move that one could have had.
-    """
-    close, dates = panel["close"].to_numpy(), panel["date"].to_numpy()
+def limit_breaks(panel: pl.DataFrame) -> np.ndarray:
+    """Rows whose close jumps beyond the price limit of the day (`beyond_limit`): bool (R,), False on first rows."""
+    close = panel["close"].to_numpy()
     before = np.concatenate([close[:1], close[:-1]])
-    jump = np.abs(close - before) > price_limit(dates) * before + 1.0
-    jump[segment_starts(panel)[:-1]] = False
-    return jump
+    before[segment_starts(panel)[:-1]] = np.nan
+    return beyond_limit(close, before, panel["date"].to_numpy())
 
 
 def _typed(raw: pl.DataFrame) -> pl.DataFrame:

@@ -160,15 +160,10 @@ def test_the_limit_is_15_percent_until_june_2015_and_30_percent_since(start: dat
     assert integrity.check(raw=here)["limit_moves"].count == found
 
 
-def test_the_new_limit_holds_from_15_june_2015() -> None:
-    days = pl.DataFrame({"date": [date(2015, 6, 12), date(2015, 6, 15)]})
-    assert days.select(moves.price_limit()).to_series().to_list() == [0.15, 0.30]
-
-
 def test_a_limit_move_rounded_up_by_one_tick_is_within_the_limit() -> None:
     raw = put(market(), "000010", 50, open=607, high=607, low=607, close=607)
     raw = put(raw, "000010", 51, open=700, high=790, low=700, close=790)  # 607 * 1.3 = 789.1, as in a real file
-    hits = moves.beyond_limit(bar_checks.prepare(raw).traded)
+    hits = moves.jumps_beyond_limit(bar_checks.prepare(raw).traded)
     assert date.isoformat(weekdays(120)[51]) not in {str(d) for d in hits["date"]}
 
 

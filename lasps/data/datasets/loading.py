@@ -11,7 +11,8 @@ from lasps.data.datasets.stock_dataset import StockDataset
 from lasps.data.datasets.window_dataset import WindowDataset
 
 DESCRIPTION_NAME = "dataset.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: one market calendar and one price limit for labels and gate."""
 SEED_ARRAYS = ("time_series", "chart_images", "sector_ids", "labels")
 
 

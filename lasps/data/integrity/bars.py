@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
-from lasps.data.panel import BAR_COLUMNS, PRICES, ROUNDING, is_halted
+from lasps.data.panel import BAR_COLUMNS, PRICES, ROUNDING, is_halted, market_calendar
 
 FATAL_OUTSIDE = 0.01
 """Share of rows with a price outside low..high from which a file is unusable. Guess: real files have 1e-4."""
@@ -60,7 +60,7 @@ def prepare(raw: pl.DataFrame) -> Bars:
         raise ValueError(f"bars need dates in `date` and numbers in the other columns: {error}") from error
     typed = typed.with_row_index("row").with_columns(halted=is_halted())
     rows = sort_once(typed)
-    calendar = market_calendar(rows)
+    calendar = day_table(rows)
     rows = rows.join(calendar.select("date", "market_day"), on="date", maintain_order="left")
     return Bars(typed, rows, with_previous(rows), calendar)
 
@@ -84,11 +84,10 @@ def is_valid() -> pl.Expr:
     return pl.all_horizontal(pl.col(c).is_finite() & (pl.col(c) > 0) for c in PRICES).fill_null(False)
 
 
-def market_calendar(rows: pl.DataFrame) -> pl.DataFrame:
-    """Per date: how many codes are between their first and last row, have a row, traded; is it a market day.
+def day_table(rows: pl.DataFrame) -> pl.DataFrame:
+    """Per date: codes that have a row, traded, are between their first and last row; is it a market day, its number.
 
-    A market day is a date on which at least half of the codes listed then traded. The market's own calendar is
-    taken from the data, so that no holiday table can be out of date.
+    Market days are those of `market_calendar`, as for the labels.
     """
     per_date = rows.group_by("date").agg(present=pl.len(), traded=(~pl.col("halted")).sum()).sort("date")
     life = rows.group_by("code").agg(first=pl.col("date").min(), last=pl.col("date").max())
@@ -101,10 +100,9 @@ def market_calendar(rows: pl.DataFrame) -> pl.DataFrame:
         .with_columns(pl.col("starts", "ends").fill_null(0).cast(pl.Int64))
     )
     listed = pl.col("starts").cum_sum() - pl.col("ends").cum_sum() + pl.col("ends")
-    return counts.with_columns(listed=listed).with_columns(
-        is_market_day=pl.col("traded") * 2 >= pl.col("listed"),
-        market_day=(pl.col("traded") * 2 >= pl.col("listed")).cast(pl.Int64).cum_sum(),
-    )
+    days = pl.Series(market_calendar(rows.filter(~pl.col("halted"))), dtype=pl.Date)
+    open_then = pl.col("date").is_in(days.implode())
+    return counts.with_columns(listed=listed, is_market_day=open_then, market_day=open_then.cast(pl.Int64).cum_sum())
 
 
 def with_previous(rows: pl.DataFrame) -> pl.DataFrame:

@@ -8,14 +8,9 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 
+from lasps.data.exchange import OLD_TICK_BORDERS, RELATIVE_SLACK, beyond_limit, price_limit, tick_size
 from lasps.data.integrity.bars import SPLIT_FACTOR, Bars
 from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
-from lasps.data.panel import LIMIT_BEFORE, LIMIT_SINCE, PRICE_LIMIT_CHANGE
-
-TICKS = ((1_000, 1.0), (5_000, 5.0), (10_000, 10.0), (50_000, 50.0), (100_000, 100.0), (500_000, 500.0))
-"""Price below which the tick holds: KRX's table until January 2023, the coarser of the two in use; above: 1,000."""
-RELATIVE_SLACK = 0.002
-"""Adjusted prices are rounded to whole won, which moves the limit a little. Guess, not tuned."""
 
 LIQUIDATION_ROWS = 7
 """KRX lets a stock that leaves the exchange trade for seven days without a limit."""
@@ -43,24 +38,10 @@ SIMPLE_RATIOS = tuple(
 )
 
 
-def price_limit() -> pl.Expr:
-    """The limit of a row's date as a fraction."""
-    return pl.when(pl.col("date") < PRICE_LIMIT_CHANGE).then(LIMIT_BEFORE).otherwise(LIMIT_SINCE)
-
-
-def tick(price: pl.Expr) -> pl.Expr:
-    """Tick size in KRW at a price."""
-    expr = pl.lit(1_000.0)
-    for below, size in reversed(TICKS):
-        expr = pl.when(price < below).then(size).otherwise(expr)
-    return expr
-
-
-def beyond_limit(traded: pl.DataFrame) -> pl.DataFrame:
+def jumps_beyond_limit(traded: pl.DataFrame) -> pl.DataFrame:
     """Rows whose close lies beyond the limit around the previous traded close by more than rounding, with `exempt`."""
-    slack = pl.max_horizontal(tick(pl.col("previous_close")), RELATIVE_SLACK * pl.col("previous_close"))
-    distance = (pl.col("close") - pl.col("previous_close")).abs()
-    hits = traded.filter(distance > price_limit() * pl.col("previous_close") + slack)
+    columns = (traded[name].to_numpy() for name in ("close", "previous_close", "date"))
+    hits = traded.filter(pl.Series(beyond_limit(*columns)))
     return hits.with_columns(exempt=_exemption(traded, hits)).with_columns(detail=_move())
 
 
@@ -86,7 +67,7 @@ def _exemption(traded: pl.DataFrame, hits: pl.DataFrame) -> pl.Series:
 def limit_moves(bars: Bars) -> Finding:
     """Moves beyond the limit of their date that nothing explains."""
     moves = bars.traded.filter(pl.col("previous_close").is_not_null())
-    hits = beyond_limit(moves).filter(pl.col("exempt").is_null())
+    hits = jumps_beyond_limit(moves).filter(pl.col("exempt").is_null())
     hits = hits.sort(pl.col("change").log().abs(), descending=True)
     severity: Severity = "fatal" if hits.height > FATAL_MOVE_SHARE * moves.height else "warning"
     return found(
@@ -100,7 +81,7 @@ def limit_moves(bars: Bars) -> Finding:
 
 def limit_moves_exempt(bars: Bars) -> Finding:
     """Moves beyond the limit that the exchange allows: first listing days, relistings, liquidation trading."""
-    hits = beyond_limit(bars.traded).filter(pl.col("exempt").is_not_null())
+    hits = jumps_beyond_limit(bars.traded).filter(pl.col("exempt").is_not_null())
     kinds = hits.group_by(kind=pl.col("exempt").str.replace(r"after \d+", "after")).len().sort("kind")
     table = tuple({"why": r["kind"], "moves": r["len"]} for r in kinds.iter_rows(named=True))
     hits = hits.sort(pl.col("change").log().abs(), descending=True)
@@ -113,10 +94,10 @@ def limit_moves_exempt(bars: Bars) -> Finding:
 
 def impossible_ranges(bars: Bars) -> Finding:
     """Days whose high / low exceeds what the limits allow on one day, outside relistings and liquidation."""
-    span = (1 + price_limit()) / (1 - price_limit())
     rows = bars.traded.filter(pl.col("previous_close").is_not_null())
-    slack = (1 + 2 * tick(pl.col("low")) / pl.col("low")) * (1 + RELATIVE_SLACK)
-    hits = rows.filter(pl.col("high") / pl.col("low") > span * slack)
+    limit, low = price_limit(rows["date"].to_numpy()), rows["low"].to_numpy()
+    slack = (1 + 2 * tick_size(low, OLD_TICK_BORDERS) / low) * (1 + RELATIVE_SLACK)
+    hits = rows.filter(pl.Series(rows["high"].to_numpy() / low > (1 + limit) / (1 - limit) * slack))
     hits = hits.with_columns(exempt=_exemption(rows, hits)).filter(pl.col("exempt").is_null())
     detail = pl.format("low {} to high {} in one day", pl.col("low").round(2), pl.col("high").round(2))
     return found(
@@ -128,7 +109,7 @@ def impossible_ranges(bars: Bars) -> Finding:
 
 def level_changes(traded: pl.DataFrame) -> pl.DataFrame:
     """Jumps beyond the limit with `ratio` and `kind`: overnight or halt (the level stays), stray day, passing."""
-    jumps = beyond_limit(traded.with_columns(position=pl.int_range(pl.len())))
+    jumps = jumps_beyond_limit(traded.with_columns(position=pl.int_range(pl.len())))
     jumps = jumps.with_columns(
         after=_median_close(traded, jumps, range(STAY_DAYS)),
         before=_median_close(traded, jumps, range(-STAY_DAYS, 0)),

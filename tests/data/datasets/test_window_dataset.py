@@ -180,7 +180,7 @@ def test_a_description_of_another_schema_or_no_json_is_refused(copy):
     with pytest.raises(ValueError, match="expected JSON"):
         read_description(copy)
     (copy / "dataset.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ValueError, match="expected schema_version 1, found 99"):
+    with pytest.raises(ValueError, match="expected schema_version 2, found 99"):
         load_split(copy, "val")
 
 

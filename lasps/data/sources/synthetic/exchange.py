@@ -1,16 +1,10 @@
-"""The exchange's rules: tick sizes, the daily limit, and the latent price above which a close counts as +3 %."""
+"""The exchange's rules applied to latent prices: rounding, the daily limit, and where a close counts as +3 %."""
 
 import numpy as np
 
-# Korea Exchange, all markets, since 2023-01-25: (prices below, tick in won); above the last one 1,000 won.
-TICK_BORDERS = np.array([2_000, 5_000, 20_000, 50_000, 200_000, 500_000], dtype=np.float64)
-TICK_SIZES = np.array([1, 5, 10, 50, 100, 500, 1_000], dtype=np.float64)
-DAILY_LIMIT_PERCENT = 30  # since 2015-06-15
+from lasps.data.exchange import LIMIT_SINCE, tick_size
 
-
-def tick_size(price: np.ndarray) -> np.ndarray:
-    """Tick in won of each price in won."""
-    return TICK_SIZES[np.searchsorted(TICK_BORDERS, price, side="right")]
+DAILY_LIMIT_PERCENT = round(100 * LIMIT_SINCE)
 
 
 def round_to_tick(price: np.ndarray) -> np.ndarray:
