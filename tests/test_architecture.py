@@ -52,7 +52,8 @@ def tree() -> list[str]:
 def test_every_module_stands_in_the_tree_exactly_once(tree: list[str]) -> None:
     named = named_paths(tree)
     assert [path for path in modules_on_disk() if path not in named] == [], "docs/architecture.md's tree lacks these"
-    assert sorted({path for path in named if named.count(path) > 1}) == [], "docs/architecture.md's tree has these twice"
+    twice = sorted({path for path in named if named.count(path) > 1})
+    assert twice == [], "docs/architecture.md's tree has these twice"
 
 
 def test_every_path_in_the_tree_exists(tree: list[str]) -> None:
