@@ -72,7 +72,7 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
 
     Args:
         raw: columns code, date, open, high, low, close, volume in any numeric type and any order; dates as Date or
-            Datetime. Rows without any price are empty and dropped.
+            Datetime. Rows without any value (`is_empty`) are dropped.
 
     Returns:
         The panel (columns `BAR_COLUMNS`; prices Float64 in KRW, volume Int64 in shares) and the report.
@@ -82,9 +82,8 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
             values missing, with a price that is not positive or with its high below its low, or nothing left.
     """
     bars = _typed(raw)
-    empty = pl.all_horizontal(pl.col(*PRICES).is_null())
     halted = is_halted()
-    present = bars.filter(~empty)
+    present = bars.filter(~is_empty())
     _refuse_missing_values(present.filter(~halted))
     _refuse_duplicates(present)
     ordered = present.sort("code", "date")
@@ -107,6 +106,17 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
     )
     logger.info("Panel: {} codes, {} rows ({})", panel["code"].n_unique(), panel.height, report.to_dict())
     return panel, report
+
+
+def is_empty() -> pl.Expr:
+    """True for a row without any value: no price, and no volume or 0. It is no bar, whatever wrote it into the file.
+
+    Tables stacked from a download of many stocks have such rows before a listing and after a delisting; reader, gate
+    and panel share this rule. A row with shares but no price is not empty, it is broken. NaN counts as missing.
+    """
+    missing = (pl.col(c).is_null() | pl.col(c).cast(pl.Float64).is_nan() for c in PRICES)
+    volume = pl.col("volume").cast(pl.Float64).fill_nan(None).fill_null(0)
+    return pl.all_horizontal(*missing) & (volume == 0)
 
 
 def is_halted() -> pl.Expr:

@@ -18,6 +18,7 @@ from loguru import logger
 from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets.loading import read_description
+from lasps.data.errors import explained
 from lasps.data.extension import extend_dataset
 from lasps.data.panel import make_panel
 from lasps.data.sources.files import read_bars, read_listing
@@ -198,13 +199,14 @@ def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "c
             waive: Sequence[str] = ()) -> Look:
     """Check raw bars, and make the panel and select the universe if that is possible."""
     panel, failure = None, None
-    accepted, counts = integrity.accept(bars, waive)
-    about: dict[str, dict[str, Any]] = {"accepted": dict(counts)}
+    about: dict[str, dict[str, Any]] = {}
     try:
-        panel, panel_report = make_panel(accepted)
-        about["panel"] = panel_report.to_dict()
-        if listing is not None:
-            panel, about["universe"] = select_universe(panel, listing, universe)
+        with explained("the panel", "one traded bar with four prices and a volume per stock and day"):
+            accepted, about["accepted"] = integrity.accept(bars, waive)
+            panel, panel_report = make_panel(accepted)
+            about["panel"] = panel_report.to_dict()
+            if listing is not None:
+                panel, about["universe"] = select_universe(panel, listing, universe)
     except ValueError as error:
         panel, failure = None, error
     return Look(integrity.check(panel, listing, raw=bars), about, panel, failure)
@@ -260,7 +262,8 @@ def repair(bars: pl.DataFrame, repairs: Path | None) -> tuple[pl.DataFrame, dict
     """The bars after the repairs that a file lists (experiments/check_data.py --suggest-repairs), and their counts."""
     if repairs is None:
         return bars, {}
-    bars, done = integrity.apply_repairs(bars, integrity.read_repairs(repairs))
+    with explained(repairs, "repairs that fit these bars"):
+        bars, done = integrity.apply_repairs(bars, integrity.read_repairs(repairs))
     logger.info(f"Repaired rows: {done['rows']}")
     return bars, done
 

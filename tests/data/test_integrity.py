@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lasps.data import integrity
 from lasps.data.integrity import bars as bar_checks
 from lasps.data.integrity import moves
+from lasps.data.panel import make_panel
 
 FIRST_DAY = date(2018, 1, 2)
 
@@ -87,6 +88,102 @@ def test_duplicate_keys_stop_the_build_and_are_repaired_by_dropping_the_second_r
 def test_rows_out_of_order_are_a_warning() -> None:
     raw = market()
     assert integrity.check(raw=pl.concat([raw[60:], raw[:60]]))["unsorted_keys"].count == 1
+
+
+@pytest.mark.parametrize("by", [["code", "date"], ["date", "code"]])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_every_way_of_sorting_a_file_is_no_finding(by: list[str], newest_first: bool) -> None:
+    raw = market().sort(by, descending=[newest_first and c == "date" for c in by])
+    assert integrity.check(raw=raw)["unsorted_keys"].count == 0
+
+
+def test_rows_without_any_value_are_no_days_for_the_gate_as_for_the_panel() -> None:
+    raw = market().with_columns(pl.col("volume").cast(pl.Float64))
+    nan, null = [float("nan")] * 2, [None] * 2
+    for values in (nan, null):
+        blank = raw[:2].with_columns(pl.Series(c, values, dtype=pl.Float64) for c in (*bar_checks.PRICES, "volume"))
+        blank = blank.with_columns(date=pl.Series(weekdays(122)[-2:]))
+        both = pl.concat([raw, blank])
+        assert [f for f in integrity.check(raw=both).findings if f.count] == []
+        panel, report = make_panel(both)
+        assert (panel.height, report.empty_rows) == (raw.height, 2)
+
+
+def test_shares_without_a_price_are_no_empty_row_for_the_gate_nor_the_panel() -> None:
+    raw = market().with_columns(
+        pl.when(pl.int_range(pl.len()) == 7).then(None).otherwise(pl.col(c)).alias(c) for c in bar_checks.PRICES)
+    assert integrity.check(raw=raw)["non_positive_prices"].count == 1
+    with pytest.raises(ValueError, match="1 bars have some values missing"):
+        make_panel(raw)
+
+
+def signed(raw: pl.DataFrame) -> pl.DataFrame:
+    """The prices below the day before's close with a minus, as Kiwoom's opt10086 has them."""
+    last = pl.col("close").shift(1).over("code").fill_null(0)
+    return raw.with_columns(pl.when(pl.col(c) < last).then(-pl.col(c)).otherwise(pl.col(c)).alias(c)
+                            for c in bar_checks.PRICES)
+
+
+def test_signs_before_prices_are_diagnosed_and_no_day_is_suggested_to_be_masked() -> None:
+    finding = integrity.check(raw=signed(market()))["non_positive_prices"]
+    assert finding.severity == "fatal" and "--signed-prices" in finding.advice and finding.repairs == ()
+
+
+def test_a_few_negative_prices_are_errors_and_no_convention() -> None:
+    raw = put(put(market(), "000010", 5, close=-1), "000020", 9, low=-5)
+    finding = integrity.check(raw=raw)["non_positive_prices"]
+    assert len(finding.repairs) == 2 and "sign" not in finding.advice
+    noise = pl.when(pl.int_range(pl.len()) % 3 == 0).then(-1.0).otherwise(pl.col("close"))
+    assert "sign" not in integrity.check(raw=market().with_columns(close=noise))["non_positive_prices"].advice
+
+
+def test_a_suggested_list_of_repairs_is_complete_and_its_repairs_work() -> None:
+    every_third = pl.when(pl.int_range(pl.len()) % 3 == 0).then(0.0).otherwise(pl.col("close"))
+    raw = market(n_stocks=30).with_columns(close=every_third)
+    finding = integrity.check(raw=raw)["non_positive_prices"]
+    assert len(finding.repairs) == finding.count == 1200
+    repaired, counts = integrity.apply_repairs(raw, finding.repairs)
+    assert counts["rows"] == {"mask_day": 1200}
+    assert integrity.check(raw=repaired)["non_positive_prices"].count == 0
+
+
+@pytest.mark.parametrize(("bad_thirds", "refused"), [(2, True), (1, False)])
+def test_a_waiver_that_leaves_less_than_half_of_the_rows_is_refused(bad_thirds: int, refused: bool) -> None:
+    bad = pl.int_range(pl.len()) % 3 < bad_thirds
+    raw = market().with_columns(close=pl.when(bad).then(0.0).otherwise(pl.col("close")))
+    if refused:
+        with pytest.raises(ValueError, match=r"non_positive_prices would leave 480 of 1,440 traded rows \(33 %\)"):
+            integrity.accept(raw, ["non_positive_prices"])
+    else:
+        assert integrity.accept(raw, ["non_positive_prices"])[1] == {"non_positive_prices": 480}
+
+
+def test_a_segment_is_dropped_between_its_days() -> None:
+    raw, days = market(), weekdays(120)
+    out, counts = integrity.drop_segment(raw, "000010", since=days[3], before=str(days[10]))
+    gone = raw.join(out, on=["code", "date"], how="anti")
+    assert gone["date"].to_list() == days[3:10] and set(gone["code"]) == {"000010"} and counts == {"drop_segment": 7}
+    assert integrity.apply_repairs(raw, [{"repair": "drop_segment", "code": "000010", "before": str(days[5])}])[1][
+        "rows"] == {"drop_segment": 5}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([pl.Int32, pl.UInt32, pl.Int64, pl.Float32]), st.sampled_from([0.02, 50.0, 1 / 3]))
+def test_rescaling_a_table_of_any_numeric_type_gives_what_float64_gives(dtype: pl.DataType, ratio: float) -> None:
+    raw = market(n_stocks=2).with_columns(volume=pl.col("volume") * 3_000)
+    narrow = raw.with_columns(pl.col(*bar_checks.PRICES, "volume").cast(dtype))
+    wide = narrow.with_columns(pl.col(*bar_checks.PRICES).cast(pl.Float64))
+    ours, _ = integrity.rescale_segment(narrow, "000010", weekdays(120)[50], ratio)
+    plain, _ = integrity.rescale_segment(wide, "000010", weekdays(120)[50], ratio)
+    assert ours.select(pl.col(*bar_checks.PRICES, "volume").cast(pl.Float64)).equals(
+        plain.select(pl.col(*bar_checks.PRICES, "volume").cast(pl.Float64)))
+
+
+def test_volume_alone_can_be_rescaled() -> None:
+    raw = market()
+    out, _ = integrity.rescale_segment(raw, "000010", weekdays(120)[10], 0.02, columns=["volume"])
+    assert out.drop("volume").equals(raw.drop("volume"))
+    assert out["volume"][:11].to_list() == [*(raw["volume"][:10] * 50).to_list(), raw["volume"][10]]
 
 
 def test_a_close_outside_the_range_is_a_warning_and_says_by_how_much() -> None:
@@ -304,9 +401,11 @@ def test_an_unknown_waiver_is_an_error_that_lists_the_names() -> None:
 @pytest.mark.parametrize(("repair", "message"), [
     ({"repair": "mask_day", "code": "999999", "date": "2018-01-02"}, "no row of 999999"),
     ({"repair": "polish", "code": "000010"}, "unknown repair 'polish'"),
-    ({"repair": "mask_day", "code": "000010"}, "missing 1 required"),
+    ({"repair": "mask_day", "code": "000010"}, "missing a required"),
     ({"repair": "mask_day", "code": "000010", "date": "02.01.2018"}, "expected a date"),
     ({"repair": "rescale_segment", "code": "000010", "before": "2018-03-01", "ratio": 0}, "positive number"),
+    ({"repair": "drop_segment", "code": "000010"}, "expected since, before or both"),
+    ({"repair": "drop_segment", "code": "000010", "since": "2031-01-01"}, "no row of 000010 since 2031-01-01"),
 ])  # fmt: skip
 def test_a_repair_that_cannot_be_done_is_an_error(repair: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

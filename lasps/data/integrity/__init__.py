@@ -2,7 +2,7 @@
 
 `check` looks at bars, listing, sectors and, if given, a finished dataset, and returns an `IntegrityReport`, which
 `as_text` and `write_html` show. Fatal findings stop a build unless that check is waived by name. Repairs (`drop_row`,
-`mask_day`, `rescale_segment`) change the raw table only when asked, and are counted.
+`mask_day`, `drop_segment`, `rescale_segment`) change the raw table only when asked, and are counted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ from lasps.data.integrity.checks import BAR_CHECKS, CHECK_NAMES, DATASET_CHECKS
 from lasps.data.integrity.figures import bar_figures, dataset_figures
 from lasps.data.integrity.findings import Finding
 from lasps.data.integrity.html_report import write_html
-from lasps.data.integrity.repairs import accept, apply_repairs, drop_row, mask_day, read_repairs, rescale_segment
+from lasps.data.integrity.repairs import (
+    accept,
+    apply_repairs,
+    drop_row,
+    drop_segment,
+    mask_day,
+    read_repairs,
+    rescale_segment,
+)
 from lasps.data.integrity.report import IntegrityError, IntegrityReport, validate_waivers
 from lasps.data.integrity.text_report import as_text
 
 __all__ = [
     "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "accept", "apply_repairs", "as_text", "check",
-    "drop_row", "mask_day", "read_repairs", "rescale_segment", "validate_waivers", "write_html",
+    "drop_row", "drop_segment", "mask_day", "read_repairs", "rescale_segment", "validate_waivers", "write_html",
 ]  # fmt: skip
 
 

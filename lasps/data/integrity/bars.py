@@ -7,14 +7,17 @@ from datetime import date, datetime
 
 import polars as pl
 
-from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
-from lasps.data.panel import BAR_COLUMNS, PRICES, ROUNDING, is_halted, market_calendar
+from lasps.data.integrity.findings import Finding, Severity, found, mask_days, percent, plural
+from lasps.data.panel import BAR_COLUMNS, PRICES, ROUNDING, is_empty, is_halted, market_calendar
+from lasps.data.signs import SIGNS, carries_signs
 
 FATAL_OUTSIDE = 0.01
 """Share of rows with a price outside low..high from which a file is unusable. Guess: real files have 1e-4."""
 FATAL_OUTSIDE_YEAR = 0.05
 """The same within one calendar year of at least MIN_YEAR_ROWS rows. Guess, not tuned."""
 MIN_YEAR_ROWS = 100
+MOST_ROWS = 0.5
+"""Share of unusable rows from which single days are not the matter. Guess, not tuned."""
 FLOAT32_SLACK = 1e-6
 """Relative slack of a comparison of prices that were stored as float32."""
 SPLIT_FACTOR = 1.2
@@ -25,7 +28,7 @@ SPLIT_FACTOR = 1.2
 class Bars:
     """Everything the checks of prices look at.
 
-    raw: all rows as they came, in their order, prices Float64, with the columns `halted` and `row`.
+    raw: all rows with a value (`panel.is_empty`), in their order, prices Float64, with the columns `halted` and `row`.
     rows: raw sorted by (code, date), duplicates dropped, with `market_day` (index of the market's own day).
     traded: rows that traded at valid prices, with the previous traded row's close and what lies between.
     calendar: one row per date: traded and listed codes, is it a market day.
@@ -54,11 +57,13 @@ def prepare(raw: pl.DataFrame) -> Bars:
     try:
         typed = raw.select(
             pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date),
-            pl.col(*PRICES).cast(pl.Float64), pl.col("volume").cast(pl.Float64),
+            pl.col(*PRICES, "volume").cast(pl.Float64).fill_nan(None),
         )  # fmt: skip
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"bars need dates in `date` and numbers in the other columns: {error}") from error
-    typed = typed.with_row_index("row").with_columns(halted=is_halted())
+    typed = typed.with_row_index("row").filter(~is_empty()).with_columns(halted=is_halted())
+    if typed.height == 0:
+        raise ValueError(f"bars have no values: all {raw.height} rows are without prices and volume")
     rows = sort_once(typed)
     calendar = day_table(rows)
     rows = rows.join(calendar.select("date", "market_day"), on="date", maintain_order="left")
@@ -135,16 +140,26 @@ def duplicate_keys(bars: Bars) -> Finding:
         summary=f"{plural(hits.height, 'key')} (code, date) more than once, {differ} of them with different closes.",
         advice="Two files were probably joined; keep one (repair drop_row with keep_first) or read only one of them.",
         repairs=tuple({"repair": "drop_row", "code": r["code"], "date": str(r["date"]), "keep_first": True}
-                      for r in hits.head(MAX_REPAIRS).iter_rows(named=True)),
+                      for r in hits.iter_rows(named=True)),
     )  # fmt: skip
 
 
 def unsorted_keys(bars: Bars) -> Finding:
-    """Rows that do not ascend by (code, date); the panel is sorted anyway, so this only hints at joined files."""
-    hits = bars.raw.filter(out_of_order()).with_columns(detail=pl.format("row {} comes after a later key", "row"))
+    """Stocks whose dates run both ways in the file: the sign of joined files. The panel is sorted anyway.
+
+    Newest first, or one block of all stocks per day, is an order too and asks nobody anything.
+    """
+    keys = bars.raw.select("code", "date", "row")
+    if not keys.select(out_of_order().any()).item():
+        return found("unsorted_keys", keys.head(0), bars.raw.height, severity="info", summary="")
+    step = pl.col("date").diff().over("code").dt.total_days()
+    down, up = (pl.col("step") < 0).sum().over("code"), (pl.col("step") > 0).sum().over("code")
+    rarer = pl.when(down <= up).then(pl.col("step") < 0).otherwise(pl.col("step") > 0)
+    hits = keys.with_columns(step=step).filter((down > 0) & (up > 0) & rarer.fill_null(False))
+    hits = hits.with_columns(detail=pl.format("row {}: its dates turn back here", "row"))
     return found(
         "unsorted_keys", hits, bars.raw.height, severity="warning",
-        summary=f"{plural(hits.height, 'row')} of the raw table out of order.",
+        summary=f"{plural(hits['code'].n_unique(), 'stock')} with dates that run forwards and backwards.",
         advice="The panel sorts them. Check that the file is one pull and not several put together.",
     )  # fmt: skip
 
@@ -167,11 +182,16 @@ def non_positive_prices(bars: Bars) -> Finding:
     bad_volume = ~(pl.col("volume").is_finite() & (pl.col("volume") >= 0)).fill_null(False)
     hits = bars.rows.filter(~pl.col("halted") & (~is_valid() | bad_volume)).with_columns(detail=_bar())
     n = bars.rows.height
+    most = hits.height > MOST_ROWS * n
+    advice = "Mask the day (it becomes a halt) or pull the stock again."
+    if carries_signs(bars.rows):
+        advice = SIGNS
+    elif most:
+        advice = "That is no matter of single days: the columns or the source are wrong. Read the file again."
     return found(
         "non_positive_prices", hits, n, severity="fatal",
         summary=f"{percent(hits.height, n)} rows have a price that is missing, zero or negative on a traded day.",
-        advice="Mask the day (it becomes a halt) or pull the stock again.",
-        repairs=mask_days(hits),
+        advice=advice, repairs=() if most or advice == SIGNS else mask_days(hits),
     )  # fmt: skip
 
 

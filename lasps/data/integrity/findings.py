@@ -12,8 +12,6 @@ Example = tuple[str, str, str]
 """(code, ISO date, what was seen); an empty string where a part does not apply."""
 
 MAX_EXAMPLES = 5
-MAX_REPAIRS = 1000
-"""So many repairs are suggested; who needs more should pull the data again."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ def found(
 
 
 def mask_days(hits: pl.DataFrame) -> tuple[dict[str, Any], ...]:
-    """A repair mask_day for each hit, the first MAX_REPAIRS of them."""
-    rows = hits.head(MAX_REPAIRS).iter_rows(named=True)
+    """A repair mask_day for each hit: all of them, so that what is repaired is repaired."""
+    rows = hits.iter_rows(named=True)
     return tuple({"repair": "mask_day", "code": r["code"], "date": str(r["date"])} for r in rows)
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from lasps.data.exchange import OLD_TICK_BORDERS, RELATIVE_SLACK, beyond_limit, price_limit, tick_size
 from lasps.data.integrity.bars import SPLIT_FACTOR, Bars
-from lasps.data.integrity.findings import MAX_REPAIRS, Finding, Severity, found, mask_days, percent, plural
+from lasps.data.integrity.findings import Finding, Severity, found, mask_days, percent, plural
 
 LIQUIDATION_ROWS = 7
 """KRX lets a stock that leaves the exchange trade for seven days without a limit."""
@@ -75,7 +75,7 @@ def limit_moves(bars: Bars) -> Finding:
         summary=f"{percent(hits.height, moves.height)} moves beyond the price limit of their date "
         f"in {plural(hits['code'].n_unique(), 'stock')}.",
         advice="Rights issues, splits or dividends that were not adjusted, or prices from before the listing. "
-        "Rescale the segment before the day, or drop the rows; labels across them are wrong.",
+        "Rescale the segment before the day, or drop it (repair drop_segment); labels across them are wrong.",
     )  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def _rescale(traded: pl.DataFrame, hits: pl.DataFrame) -> tuple[dict[str, object
         {"repair": "rescale_segment", "code": r["code"], "before": str(r["date"]), "ratio": round(r["ratio"], 6)}
         for r in whole.iter_rows(named=True)
     ]
-    return tuple(repairs[:MAX_REPAIRS])
+    return tuple(repairs)
 
 
 def _segments_of_closes(traded: pl.DataFrame, hits: pl.DataFrame) -> pl.DataFrame:
