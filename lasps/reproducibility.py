@@ -1,19 +1,25 @@
-"""What makes a run repeatable and its files trustworthy: seeds, digests, the commit, strict JSON, atomic writes."""
+"""What makes a run repeatable and its files trustworthy: seeds, digests, the commit, strict JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lasps.files import sync, write_atomically, write_synced
+
+__all__ = [
+    "derived_seed", "git_commit", "json_ready", "json_text", "seed_everything", "sha256_of", "sync",
+    "tensor_fingerprint", "write_atomically", "write_synced",
+]
 
 CHUNK = 1 << 20
 
@@ -65,51 +71,6 @@ def git_commit(folder: str | Path | None = None) -> str | None:
 def _git(where: Path, *arguments: str) -> str:
     return subprocess.run(["git", "-C", str(where), *arguments], check=True, capture_output=True, text=True,
                           timeout=10).stdout.strip()
-
-
-def write_atomically(path: str | Path, content: str | bytes | Callable[[BinaryIO], object]) -> Path:
-    """Write a file in one step: whoever looks sees the old file or the whole new one, after a crash too.
-
-    A temporary file in the same folder is written, synchronised to disk and renamed; an error removes it and leaves
-    the old file.
-
-    Args:
-        path: the file; its folder is made where it is missing.
-        content: text, bytes, or a function that writes to the open binary file.
-
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write_synced(temporary, content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-    return path
-
-
-def write_synced(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
-        if callable(content):
-            content(file)
-        else:
-            file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def json_text(value: Any) -> str:

@@ -9,14 +9,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MAY_IMPORT = {
     "config": set(),
-    "reproducibility": set(),
-    "data": {"config", "reproducibility"},
+    "files": set(),
+    "reproducibility": {"files"},
+    "data": {"config", "reproducibility", "files"},
     "models": {"config"},
     "evaluation": {"config"},
-    "tracking": {"config", "reproducibility"},
-    "training": {"config", "data", "models", "evaluation", "tracking", "reproducibility"},
-    "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "reproducibility"},
-    "pipeline": {"config", "data", "models", "training", "evaluation", "tracking", "tuning", "reproducibility"},
+    "tracking": {"config", "reproducibility", "files"},
+    "training": {"config", "data", "models", "evaluation", "tracking", "reproducibility", "files"},
+    "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "reproducibility", "files"},
+    "pipeline": {"config", "data", "models", "training", "evaluation", "tracking", "tuning", "reproducibility",
+                 "files"},
 }
 
 

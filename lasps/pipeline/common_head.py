@@ -58,7 +58,7 @@ def refit_common_head(options: PhaseOptions) -> Path:
     part = part_of_train(2, train, config["phase2_holdout"])
     key = phase_key(2, config, options, part, val, source)
     if finished_before(output, key):
-        logger.info(f"{output.name} is this run's own, kept")
+        logger.info(f"{output.name} is up to date, skipping its training")
         return output
     seed_everything(options.seed)
     model = starting_model(source, train, options)

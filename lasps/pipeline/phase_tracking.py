@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.sectors import SECTORS
@@ -12,11 +15,15 @@ from lasps.config.settings import settings
 from lasps.data.datasets.loading import read_description
 from lasps.data.datasets.samples import SampleDataset
 from lasps.evaluation.chart_sheet import chart_sheet
+from lasps.files import write_atomically
 from lasps.pipeline.phase_options import PhaseOptions
-from lasps.reproducibility import write_atomically
+from lasps.reproducibility import json_text
 from lasps.tracking import NullTracker, Tracker
+from lasps.training.resume import resume_path
 
 SHOWN_CHARTS = 12
+RESUME_FOLDER = ".resume"
+"""In the output folder: states, run ids and shared features of what is not over yet."""
 
 
 def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
@@ -67,13 +74,32 @@ def log_charts(tracker: Tracker, train: SampleDataset) -> None:
     tracker.log_figure(sheet, "train_charts")
 
 
-def remember_run(options: PhaseOptions, name: str, run_id: str | None) -> None:
-    """Keep the run's id in the resume folder, so that a resumed job goes on under it."""
+def run_file(options: PhaseOptions, name: str) -> Path:
+    """Where the id of an interrupted run is kept until the run is over."""
+    return options.output_dir / RESUME_FOLDER / f"{name}.run"
+
+
+def remember_run(options: PhaseOptions, name: str, key: str, run_id: str | None) -> None:
+    """Keep the run's id in the resume folder, so that a resumed job of the same `key` goes on under it."""
     if run_id is not None:
-        write_atomically(options.output_dir / ".resume" / f"{name}.run", run_id)
+        write_atomically(run_file(options, name), json_text({"run_id": run_id, "key": key}))
 
 
-def resumable_run(options: PhaseOptions, name: str) -> str | None:
-    """The id of the run to go on with under --resume, if there is one."""
-    path = options.output_dir / ".resume" / f"{name}.run"
-    return path.read_text() if options.resume and path.is_file() else None
+def resumable_run(options: PhaseOptions, name: str, key: str) -> str | None:
+    """The id of the run to go on with under --resume, if there is one of this very job."""
+    path = run_file(options, name)
+    if not options.resume or not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept["run_id"] if kept["key"] == key else None
+    except (ValueError, KeyError, TypeError):
+        logger.warning(f"{path} cannot be read: {name} becomes a new run")
+        return None
+
+
+def forget_run(options: PhaseOptions, name: str, phase: int | None = None) -> None:
+    """Remove what was kept for going on with a run: it is over, or begins afresh."""
+    run_file(options, name).unlink(missing_ok=True)
+    if phase is not None:
+        resume_path(options.output_dir / RESUME_FOLDER, phase).unlink(missing_ok=True)

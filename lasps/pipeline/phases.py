@@ -22,11 +22,14 @@ from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
 from lasps.data.features import window_columns
 from lasps.evaluation.metrics import class_frequencies
+from lasps.files import held
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.pipeline.phase_options import PhaseOptions, phase_config
 from lasps.pipeline.phase_tracking import (
+    RESUME_FOLDER,
     flat_params,
+    forget_run,
     log_charts,
     log_datasets,
     remember_run,
@@ -34,7 +37,7 @@ from lasps.pipeline.phase_tracking import (
     run_note,
     run_tags,
 )
-from lasps.reproducibility import git_commit, seed_everything, sha256_of
+from lasps.reproducibility import git_commit, json_text, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
 from lasps.training.checkpoints import load_checkpoint, read_meta, save_checkpoint
@@ -52,20 +55,41 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
         The checkpoint written by each phase, by its name (`phase1_best`, ...).
 
     Raises:
-        ValueError, FileNotFoundError: bad data or checkpoint; nothing that existed was touched.
+        ValueError, FileNotFoundError: bad data or checkpoint, or another training in the output folder; nothing that
+            existed was touched.
     """
     train, val = load_split(options.data_dir, "train"), load_split(options.data_dir, "val")
+    with held(options.output_dir / RESUME_FOLDER / "lock", f"{options.output_dir}",
+              "Wait for it, or train in another folder: --output-dir"):
+        return _run_phases(phases, options, train, val, tracker or NullTracker())
+
+
+def _run_phases(phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset,
+                tracker: Tracker) -> dict[str, Path]:
     written: dict[str, Path] = {}
-    tracker = tracker or NullTracker()
     name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
+    key = pipeline_key(phases, options, train, val)
+    if not options.resume:
+        forget_run(options, name)
+        for phase in phases:
+            forget_run(options, OUTPUT_OF[phase], phase)
     with tracker.run(name, tags=run_tags(options, train) | run_note(options), params=pipeline_params(phases, options),
-                     resume_id=resumable_run(options, name)) as parent:
-        remember_run(options, name, parent.resume_id)
+                     resume_id=resumable_run(options, name, key)) as parent:
+        remember_run(options, name, key, parent.resume_id)
         log_charts(parent, train)
         for position, phase in enumerate(phases):
             own = options if position == 0 else replace(options, checkpoint=None)  # --checkpoint is the first one's
             written[OUTPUT_OF[phase]] = run_phase(phase, own, train, val, parent)
+    forget_run(options, name)
     return written
+
+
+def pipeline_key(phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> str:
+    """A digest of what was asked for: a pipeline that is resumed under its run's id is the same one."""
+    source = options.checkpoint
+    parts = {"params": pipeline_params(phases, options), "train": train.fingerprint, "val": val.fingerprint,
+             "checkpoint": sha256_of(source) if source is not None and source.is_file() else None}
+    return hashlib.sha256(json_text(parts).encode()).hexdigest()
 
 
 def pipeline_params(phases: tuple[int, ...], options: PhaseOptions) -> dict[str, Any]:
@@ -82,19 +106,26 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
     config = phase_config(phase, options) | {"phase2_holdout": holdout_of(options.phase2_holdout, source)}
     part = part_of_train(phase, train, config["phase2_holdout"])
     key = phase_key(phase, config, options, part, val, source)
-    if options.resume and finished_before(output, key):
-        logger.info(f"Phase {phase}: {output.name} is this run's own, kept")
+    name = OUTPUT_OF[phase]
+    run_id = resumable_run(options, name, key)
+    finished = finished_before(output, key) if options.resume else None
+    if finished is not None:
+        logger.info(f"Phase {phase}: {output.name} is up to date, skipping Phase {phase}")
+        if run_id is not None:  # stopped between its last weights and the end of its run
+            with parent.run(name, tags=run_tags(options, train), resume_id=run_id) as tracker:
+                tracker.log_checkpoint(output, finished["metrics"], step=finished["history"]["best_epoch"],
+                                       dataset="val")
+        forget_run(options, name, phase)
         return output
     model = starting_model(source, train, options)
     seed_everything(options.seed)
-    name = f"{OUTPUT_OF[phase]}"
     with parent.run(name, tags=run_tags(options, train) | run_note(options, phase),
                     params=flat_params(phase, config, options),
-                    resume_id=resumable_run(options, name)) as tracker:
-        remember_run(options, name, tracker.resume_id)
+                    resume_id=run_id) as tracker:
+        remember_run(options, name, key, tracker.resume_id)
         log_datasets(tracker, options, part, val)
         trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
-                                    resume_dir=options.output_dir / ".resume", resume=options.resume)
+                                    resume_dir=options.output_dir / RESUME_FOLDER, resume=options.resume)
         before = trainer.state_dict()
         history = TRAIN[phase](trainer, part, val, config, options)
         meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
@@ -103,6 +134,7 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
             assert_untouched(before, after, accepted_sectors(history))
         save_checkpoint(output, after, meta)
         tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")
+    forget_run(options, name, phase)
     logger.info(f"Saved: {output}")
     if phase == 2:
         logger.info("Phase 2 complete")
@@ -284,9 +316,9 @@ def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: 
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def finished_before(output: Path, key: str) -> bool:
-    """Whether `output` was made by exactly this phase, from these inputs and settings."""
+def finished_before(output: Path, key: str) -> dict[str, Any] | None:
+    """The .json of `output` if it was made by exactly this phase, from these inputs and settings; else None."""
     if not output.is_file() or not output.with_suffix(".json").is_file():
-        return False
+        return None
     _, meta = load_checkpoint(output)
-    return meta is not None and meta.get("key") == key
+    return meta if meta is not None and meta.get("key") == key else None

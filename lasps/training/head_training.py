@@ -23,10 +23,10 @@ from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
 
-from lasps.reproducibility import write_atomically
 from lasps.training.head_acceptance import log_losses, logits_of
 from lasps.training.head_data import HeadData, HeadResult, HeadSamples, HeadSettings
 from lasps.training.head_gradients import Gradients, written_out_gradients
+from lasps.training.resume import DamagedStateError, read_state, write_state
 from lasps.training.stacked_heads import HeadLayout, HeadStack, SectorBatches
 
 MAX_ROWS = 64  # heads trained in one stack: fewer waste calls (16 rows take 1.4 times as long). Measured, flat 32..64
@@ -297,12 +297,11 @@ class HeadTraining:
         if state_file is None or not state_file.is_file():
             return
         try:
-            state = torch.load(state_file, map_location=self.device, weights_only=True)
-            matches = state["key"] == self.key
-        except Exception as error:  # any damage ends the same way: start again
-            logger.warning(f"{state_file}: cannot be read ({type(error).__name__}), Phase 2 starts from its beginning")
+            key, state = read_state(state_file, self.device)
+        except DamagedStateError as error:
+            logger.warning(f"{error}. Phase 2 starts from its beginning")
             return
-        if not matches:
+        if key != self.key:
             logger.info(f"{state_file.name}: of other data or settings, Phase 2 starts from its beginning")
             return
         self.epoch = state["epoch"]
@@ -320,8 +319,8 @@ class HeadTraining:
         if state_file is None:
             return
         kept = [{name: value for name, value in vars(result).items() if name != "settings"} for result in self.results]
-        state = {"key": self.key, "epoch": self.epoch, "results": kept, "stacks": [s.state() for s in self.stacks]}
-        write_atomically(state_file, lambda file: torch.save(state, file))
+        state = {"epoch": self.epoch, "results": kept, "stacks": [stack.state() for stack in self.stacks]}
+        write_state(state_file, self.key, state)
 
 
 def _on_device(samples: HeadSamples, device: torch.device) -> HeadSamples:
