@@ -12,15 +12,30 @@ DATA_DIR ?= data/processed
 OUTPUT_DIR ?= checkpoints
 TRIALS ?= 100
 
+# Values reach the scripts as they were given: quotes, backticks and $ in them mean nothing to make or the shell. These
+# take a variable's NAME, and read it with $(value), which expands nothing. ARGS alone is shell words.
+quote = '$(subst ','\'',$(1))'
+quoted = $(call quote,$(value $(1)))
 # A variable that is not given leaves the script's own default alone.
-flag = $(if $(2),$(1) "$(2)")
-COMMON = --data-dir "$(DATA_DIR)" $(call flag,--device,$(DEVICE)) $(call flag,--batch-size,$(BATCH_SIZE)) $(call flag,--json,$(JSON))
-TRAIN = $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(call flag,--phase2-holdout,$(HOLDOUT)) $(if $(RESUME),--resume)
+flag = $(if $(value $(2)),$(1) $(call quoted,$(2)))
+# Several words, each taken literally.
+each = $(foreach item,$(value $(1)),$(call quote,$(item)))
+# A file in OUTPUT_DIR, and CHECKPOINT or else such a file.
+output = $(call quote,$(value OUTPUT_DIR)/$(1).pt)
+checkpoint = $(if $(value CHECKPOINT),$(call quoted,CHECKPOINT),$(call output,$(1)))
+# What is exported is expanded first: these are passed on (to a make below this one) as they are.
+unexport BATCH_SIZE BENCH CHECKPOINT DATA_DIR DATE DEEP DEVICE EFFECT END EPOCHS FORCE HOLDOUT HTML JSON LISTING LR \
+  MIN_SAMPLES MODELS OUT OUTPUT_DIR PORT PRESET PROTOCOL REPAIRS RESUME SEED SEEDS SOURCE SPLIT START STORAGE STUDY \
+  TRIALS WAIVE WORKERS
+DATA = --data-dir $(call quoted,DATA_DIR)
+OUTPUT = --output-dir $(call quoted,OUTPUT_DIR)
+COMMON = $(DATA) $(call flag,--device,DEVICE) $(call flag,--batch-size,BATCH_SIZE) $(call flag,--json,JSON)
+TRAIN = $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) $(if $(value RESUME),--resume)
 
 help: ## list the targets
 	@echo "lasps: make TARGET [VARIABLE=value ...]"; echo
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
-	@echo; echo "  DATA_DIR=$(DATA_DIR) OUTPUT_DIR=$(OUTPUT_DIR) DEVICE=cuda|cpu CHECKPOINT=FILE EPOCHS=10 LR=5e-4 SEED=7 HOLDOUT=0.2 RESUME=1 TRIALS=$(TRIALS) JSON=FILE"
+	@echo; echo "  DATA_DIR=data/processed OUTPUT_DIR=checkpoints DEVICE=cuda|cpu CHECKPOINT=FILE EPOCHS=10 LR=5e-4 SEED=7 HOLDOUT=0.2 RESUME=1 TRIALS=100 JSON=FILE"
 
 setup: $(STAMP) ## make .venv from requirements.lock
 
@@ -32,52 +47,52 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 data: $(STAMP) ## build the dataset: synthetic, or SOURCE=FILE LISTING=FILE PROTOCOL=krx-2020s, or SOURCE=krx START=2015-01-01; ARGS="--pad-codes ..."
-ifeq ($(SOURCE),krx)
-	$(PY) experiments/download_krx.py $(call flag,--start,$(START)) $(call flag,--end,$(END)) $(ARGS)
+ifeq ($(value SOURCE),krx)
+	$(PY) experiments/download_krx.py $(call flag,--start,START) $(call flag,--end,END) $(ARGS)
 else
-	$(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--protocol,$(PROTOCOL)) $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)) $(call flag,--seed,$(SEED)) $(if $(FORCE),--force) $(ARGS)
+	$(PY) experiments/build_dataset.py $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--protocol,PROTOCOL) $(call flag,--preset,PRESET) $(call flag,--effect,EFFECT) $(call flag,--seed,SEED) $(if $(value FORCE),--force) $(ARGS)
 endif
 
 data-if-empty: $(STAMP)
-	@if [ -z "$$(ls -A "$(DATA_DIR)" 2>/dev/null)" ]; then \
-	  $(PY) experiments/build_dataset.py --data-dir "$(DATA_DIR)" $(call flag,--preset,$(PRESET)) $(call flag,--effect,$(EFFECT)); fi
+	@if [ ! -f $(call quoted,DATA_DIR)/dataset.json ]; then \
+	  $(PY) experiments/build_dataset.py --if-missing $(DATA) $(call flag,--preset,PRESET) $(call flag,--effect,EFFECT); fi
 
-check-data: $(STAMP) ## the integrity report alone, on the terminal and as HTML: SOURCE=FILE LISTING=FILE
-	$(PY) experiments/check_data.py $(if $(SOURCE),--source "$(SOURCE)" $(call flag,--listing,$(LISTING)),--data-dir "$(DATA_DIR)") $(if $(WAIVE),--waive $(WAIVE)) $(call flag,--repairs,$(REPAIRS)) $(ARGS)
+check-data: $(STAMP) ## the integrity report alone, on the terminal and as HTML: SOURCE=FILE LISTING=FILE; DEEP=1 reads every byte
+	$(PY) experiments/check_data.py $(if $(value SOURCE),$(call flag,--source,SOURCE) $(call flag,--listing,LISTING),$(DATA) $(if $(value DEEP),--deep)) $(if $(value WAIVE),--waive $(call each,WAIVE)) $(call flag,--repairs,REPAIRS) $(ARGS)
 
 train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
 	$(PY) experiments/train.py $(TRAIN)
-	$(PY) experiments/summarize.py $(COMMON) --output-dir "$(OUTPUT_DIR)"
+	$(PY) experiments/summarize.py $(COMMON) $(OUTPUT)
 
 checkpoints-if-missing: data-if-empty
-	@if [ -z "$(CHECKPOINT)$(MODELS)" ] && [ ! -f "$(OUTPUT_DIR)/phase2_best.pt" ]; then $(MAKE) train; fi
+	@if [ -z $(call quote,$(value CHECKPOINT)$(value MODELS)) ] && [ ! -f $(call output,phase2_best) ]; then $(MAKE) train; fi
 
 train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR STUDY STORAGE
-	@if [ -z "$(CHECKPOINT)" ] && [ ! -f "$(OUTPUT_DIR)/phase3_final.pt" ]; then \
-	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(call flag,--phase2-holdout,$(HOLDOUT)) --phase 1 && \
-	  $(PY) experiments/train.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(call flag,--seed,$(SEED)) $(call flag,--phase2-holdout,$(HOLDOUT)) --phase 3; fi
-	$(PY) experiments/train_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" $(TRAIN) $(call flag,--epochs,$(EPOCHS)) $(call flag,--lr,$(LR)) $(call flag,--min-samples,$(MIN_SAMPLES)) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE))
+	@if [ -z $(call quoted,CHECKPOINT) ] && [ ! -f $(call output,phase3_final) ]; then \
+	  $(PY) experiments/train.py $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) --phase 1 && \
+	  $(PY) experiments/train.py $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) --phase 3; fi
+	$(PY) experiments/train_phase2.py --checkpoint $(call checkpoint,phase3_final) $(TRAIN) $(call flag,--epochs,EPOCHS) $(call flag,--lr,LR) $(call flag,--min-samples,MIN_SAMPLES) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE)
 
 validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
-	$(PY) experiments/validate_model.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" $(COMMON) $(call flag,--split,$(SPLIT))
+	$(PY) experiments/validate_model.py --checkpoint $(call checkpoint,phase2_best) $(COMMON) $(call flag,--split,SPLIT)
 
 compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files
-	$(PY) experiments/compare.py $(or $(MODELS),"$(OUTPUT_DIR)/phase1_best.pt" "$(OUTPUT_DIR)/phase3_final.pt" "$(OUTPUT_DIR)/phase2_best.pt") --data-dir "$(DATA_DIR)" --baselines --html "$(or $(HTML),reports/comparison.html)" $(call flag,--json,$(JSON)) $(call flag,--device,$(DEVICE))
+	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) $(call output,phase2_best)) $(DATA) --baselines --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
 
 predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
-	$(PY) experiments/predict.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase2_best.pt)" --data-dir "$(DATA_DIR)" $(call flag,--source,$(SOURCE)) $(call flag,--listing,$(LISTING)) $(call flag,--date,$(DATE)) $(call flag,--out,$(OUT)) $(call flag,--device,$(DEVICE))
+	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)
 
 ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
-	$(PY) experiments/ui.py $(call flag,--port,$(PORT))
+	$(PY) experiments/ui.py $(call flag,--port,PORT)
 
 sync: $(STAMP) ## send to the tracking server what could not be sent while training
 	$(PY) experiments/sync.py
 
 tune: checkpoints-if-missing ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
-	$(PY) experiments/tune_phase2.py --checkpoint "$(or $(CHECKPOINT),$(OUTPUT_DIR)/phase3_final.pt)" --data-dir "$(DATA_DIR)" --trials $(TRIALS) $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE))
+	$(PY) experiments/tune_phase2.py --checkpoint $(call checkpoint,phase3_final) $(DATA) --trials $(call quoted,TRIALS) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE) $(call flag,--workers,WORKERS) $(call flag,--device,DEVICE)
 
 notebooks: checkpoints-if-missing ## execute the notebooks into reports/
-	$(PY) experiments/run_notebooks.py $(call flag,--study,$(STUDY)) $(call flag,--storage,$(STORAGE))
+	$(PY) experiments/run_notebooks.py $(call flag,--study,STUDY) $(call flag,--storage,STORAGE)
 
 test: lint ## lint, types and tests
 	$(PY) -m pytest -n 2 --dist loadfile
@@ -87,13 +102,13 @@ lint: $(STAMP) ## ruff and mypy
 	$(PY) -m mypy
 
 replicate: $(STAMP) ## the default market again: SEEDS="7 8 9" EFFECT=sector|none
-	$(PY) experiments/replicate.py $(if $(SEEDS),--seeds $(SEEDS)) $(call flag,--effect,$(EFFECT)) $(call flag,--device,$(DEVICE)) $(call flag,--json,$(JSON))
+	$(PY) experiments/replicate.py $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--effect,EFFECT) $(call flag,--device,DEVICE) $(call flag,--json,JSON)
 
 seeds: data-if-empty ## SEEDS="7 8 9" on DATA_DIR, each trained in full, and the command that compares them; LR BATCH_SIZE
-	$(PY) experiments/seeds.py $(COMMON) --output-dir "$(OUTPUT_DIR)" $(if $(SEEDS),--seeds $(SEEDS)) $(call flag,--lr,$(LR)) $(ARGS)
+	$(PY) experiments/seeds.py $(COMMON) $(OUTPUT) $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--lr,LR) $(ARGS)
 
 bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
-	$(PY) experiments/benchmark.py $(or $(BENCH),all) $(call flag,--json,$(JSON))
+	$(PY) experiments/benchmark.py $(if $(value BENCH),$(call quoted,BENCH),all) $(call flag,--json,JSON)
 
 verify: $(STAMP) ## known answers: planted effects, false alarms, coverage, leaks (minutes)
 	$(PY) experiments/verify.py

@@ -27,8 +27,9 @@ from experiments._cli import (
 )
 from lasps.config.settings import settings
 
-OF_SYNTHETIC = {"data_dir", "force", "materialize", "json", "preset", "effect", "seed"}
-OF_EXTENSION = {"data_dir", "json", "source", "listing", "pad_codes", "repairs", "waive", "extend", "test_end"}
+OF_SYNTHETIC = {"data_dir", "if_missing", "force", "materialize", "json", "preset", "effect", "seed"}
+OF_EXTENSION = {"data_dir", "if_missing", "json", "source", "listing", "pad_codes", "repairs", "waive", "extend",
+                "test_end"}
 SPLIT_DAYS = ("train_start", "train_end", "val_start", "val_end", "test_start", "test_end")
 
 
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="where the dataset goes")
     parser.add_argument("--force", action="store_true", help="replace a dataset of another fingerprint")
+    parser.add_argument("--if-missing", action="store_true", help="do nothing where a dataset stands already")
     parser.add_argument("--materialize", action="store_true", help="also write the seed's four arrays per split")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     synthetic = parser.add_argument_group("synthetic market")
@@ -107,8 +109,11 @@ def main() -> None:
     """Build, and say what was built."""
     parser = make_parser()
     args = parser.parse_args()
-    from lasps.pipeline.datasets import build_synthetic
+    from lasps.pipeline.datasets import build_synthetic, holds_dataset
 
+    if args.if_missing and holds_dataset(args.data_dir):
+        logger.info(f"{args.data_dir} holds a dataset: left as it is")
+        return
     if args.source is None:
         warn_of_ignored(args, parser, vars(args).keys() - OF_SYNTHETIC, "without --source the market is synthetic")
         description = build_synthetic(args.data_dir, args.preset, args.seed, args.effect, True, args.force)

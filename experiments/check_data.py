@@ -2,7 +2,7 @@
 """Look at market data before anything is trained on it: a table on the terminal, an HTML page with pictures.
 
     python experiments/check_data.py --source bars.parquet --listing listing.csv
-    python experiments/check_data.py --data-dir data/processed
+    python experiments/check_data.py --data-dir data/processed --deep
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def main() -> None:
     integrity.validate_waivers(args.waive)
     if args.source is None and args.listing is not None:
         logger.warning("--listing is ignored without --source")
+    if args.source is not None and args.deep:
+        logger.warning("--deep is ignored with --source: it is about a finished dataset")
     report = _check_source(args) if args.source else _check_dataset(args)
     report.waived = tuple(args.waive)
     print(integrity.as_text(report))
@@ -45,6 +47,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pad-codes", action="store_true", help="give codes their lost leading zeros back")
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a finished dataset")
     add_waive_flag(parser)
+    parser.add_argument("--deep", action="store_true", help="read every byte of the dataset and compare it with the "
+                        "digests in dataset.json; opening it compares files above 16 MB by samples")
     parser.add_argument("--repairs", type=Path, default=None, metavar="FILE", help="JSON list of repairs to apply")
     parser.add_argument("--suggest-repairs", type=Path, default=None, metavar="FILE", help="write them here")
     parser.add_argument("--html", type=Path, default=settings.REPORT_DIR / "integrity.html", metavar="FILE")
@@ -67,8 +71,10 @@ def _check_source(args: argparse.Namespace) -> Any:
 
 def _check_dataset(args: argparse.Namespace) -> Any:
     from lasps.data import integrity
+    from lasps.data.datasets.loading import read_description
 
-    return integrity.check(dataset=args.data_dir)
+    read_description(args.data_dir)
+    return integrity.check(dataset=args.data_dir, deep=args.deep)
 
 
 if __name__ == "__main__":

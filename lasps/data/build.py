@@ -18,16 +18,15 @@ from lasps.config.settings import CLASS_NAMES
 from lasps.data.charts import CHART_SIZE
 from lasps.data.dataset_files import (
     digests_of,
-    fingerprint,
+    failures_told,
     materialize_split,
-    put_in_place,
     refuse_unknown_folder,
     save_array,
-    staging,
     standing_twin,
     write_description,
 )
-from lasps.data.datasets.loading import SCHEMA_VERSION
+from lasps.data.datasets.loading import SCHEMA_VERSION, fingerprint
+from lasps.data.datasets.replacement import put_in_place, staging
 from lasps.data.features import compute_features, features_named, volatility
 from lasps.data.labels import FLAGS, make_labels
 from lasps.data.panel import segment_starts
@@ -105,7 +104,7 @@ def build_dataset(
         "chart_size": [int(n) for n in chart_size], "borders": borders.to_dict(), "embargo_days": embargo_days,
         "stride": stride if isinstance(stride, int) else dict(stride), "train_fraction": train_fraction,
     }  # fmt: skip
-    with staging(out_dir) as folder:
+    with failures_told(out_dir), staging(out_dir) as folder:
         scaler = _write_rows(folder / "rows", panel, names, sampling, scaler)
         tables = _write_samples(folder, panel, labels, sampling, listing, oracle)
         if materialize:

@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,58 +22,35 @@ import polars as pl
 from loguru import logger
 from tqdm import tqdm
 
-from lasps.data.datasets.loading import DESCRIPTION_NAME, read_description
-from lasps.data.datasets.scan import combine, digest, frame_digest, open_array
+from lasps.data.datasets.loading import DESCRIPTION_NAME, described_digest, read_description
+from lasps.data.datasets.replacement import NEW, finish_replacement, is_empty
+from lasps.data.datasets.scan import create_array, digest, frame_digest, open_array
 from lasps.data.datasets.window_dataset import WindowDataset
-from lasps.data.splits import SPLITS
 
-OWN_ENTRIES = frozenset({DESCRIPTION_NAME, "rows", *SPLITS})
 MATERIALIZE_CHUNK = 512
-NOT_IN_FINGERPRINT = frozenset({"source", "integrity", "universe", "fingerprint", "materialized", "digests"})
-"""Where a dataset came from and in which forms it is stored does not make it another dataset."""
-
-
-@contextmanager
-def staging(out_dir: Path) -> Iterator[Path]:
-    """A folder beside `out_dir` to build in; removed at the end, whatever happens."""
-    folder = out_dir.parent / f".{out_dir.name}.building-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def put_in_place(folder: Path, out_dir: Path) -> None:
-    """Rename `folder` to `out_dir`; what stood there is removed, except files that no build ever wrote.
-
-    An error or Ctrl-C between the two renames puts the old one back.
-    """
-    if not out_dir.exists():
-        folder.rename(out_dir)
-        return
-    old = out_dir.parent / f".{out_dir.name}.replaced-{os.getpid()}"
-    try:
-        out_dir.rename(old)
-        folder.rename(out_dir)
-    except BaseException:
-        if old.exists() and not out_dir.exists():
-            old.rename(out_dir)
-        raise
-    for entry in old.iterdir():
-        if entry.name not in OWN_ENTRIES:
-            entry.rename(out_dir / entry.name)
-    shutil.rmtree(old)
 
 
 def refuse_unknown_folder(out_dir: Path) -> None:
     """Raise ValueError if `out_dir` holds something that is not one of our datasets: it is never written over."""
     if out_dir.exists() and not out_dir.is_dir():
         raise ValueError(f"{out_dir}: expected a folder to build in, found a file")
-    if out_dir.is_dir() and any(out_dir.iterdir()) and not (out_dir / DESCRIPTION_NAME).is_file():
+    finish_replacement(out_dir)
+    if not is_empty(out_dir) and read_description(out_dir) is None:
         raise ValueError(f"{out_dir} is not empty and has no {DESCRIPTION_NAME}: it holds files of somebody else, "
                          "which a build never writes over. Choose another folder, or empty this one yourself")
+
+
+@contextmanager
+def failures_told(out_dir: Path) -> Iterator[None]:
+    """Say of an OSError in the block (a full disk, a folder that cannot be written) what became of the dataset."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ValueError):  # a missing input: says so itself
+            raise
+        became = "the next command that opens it finishes it" if (out_dir / NEW).exists() else "nothing was changed"
+        told = OSError(error.errno, f"{out_dir} was not built: {error.strerror or error}; {became}")
+        raise told from error
 
 
 def standing_twin(out_dir: Path, description: dict[str, Any], force: bool) -> dict[str, Any] | None:
@@ -99,9 +74,14 @@ def standing_twin(out_dir: Path, description: dict[str, Any], force: bool) -> di
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """np.save, with the folder made first."""
+    """np.save into room that is taken first (a full disk is an OSError, not a crash), with the folder made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
+    if array.size == 0:
+        np.save(path, array)
+        return
+    written = create_array(path, array.dtype, array.shape)
+    written[...] = array
+    written.flush()
 
 
 def materialize_split(folder: Path, split: str, window: int, chart_size: tuple[int, int], num_sectors: int) -> None:
@@ -109,7 +89,7 @@ def materialize_split(folder: Path, split: str, window: int, chart_size: tuple[i
     dataset = WindowDataset(folder / "rows", folder / split, window, chart_size, num_sectors)
     shapes = {"time_series": ((window, dataset.num_features), np.float32), "chart_images": ((3, *chart_size), np.uint8)}
     series, charts = (
-        np.lib.format.open_memmap(folder / split / f"{name}.npy", "w+", dtype, (len(dataset), *shape))
+        create_array(folder / split / f"{name}.npy", dtype, (len(dataset), *shape))
         for name, (shape, dtype) in shapes.items()
     )
     for start in tqdm(range(0, len(dataset), MATERIALIZE_CHUNK), desc=f"write {split} charts", disable=None):
@@ -131,17 +111,10 @@ def digests_of(folder: Path) -> dict[str, str]:
     return digests
 
 
-def fingerprint(description: dict[str, Any]) -> str:
-    """SHA-256 of what the dataset is: its parameters and the digests of the files that samples are made from."""
-    parts = {name: value for name, value in description.items() if name not in NOT_IN_FINGERPRINT}
-    parts["digests"] = {
-        name: value for name, value in description["digests"].items()
-        if not name.endswith(("time_series.npy", "chart_images.npy"))
-    }
-    return combine(parts)
-
-
 def write_description(folder: Path, description: dict[str, Any]) -> None:
-    """dataset.json, readable."""
-    text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    """dataset.json, readable, with a digest of itself that is put into `description` too."""
+    description.pop("sha256", None)
+    plain = json.loads(json.dumps(description, ensure_ascii=False, allow_nan=False, default=str))
+    description["sha256"] = plain["sha256"] = described_digest(plain)
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
     (folder / DESCRIPTION_NAME).write_text(text + "\n", encoding="utf-8")

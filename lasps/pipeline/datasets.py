@@ -84,8 +84,10 @@ def build_synthetic(out_dir: Path, preset: str = "default", seed: int = 7, effec
         The content of dataset.json.
 
     Raises:
-        ValueError: an unknown preset or effect, or a dataset of another fingerprint stands there already.
+        ValueError: an unknown preset or effect, or a dataset of another fingerprint stands there already; one of a
+            real market is not replaced even with `force`.
     """
+    refuse_real_market(Path(out_dir))
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     size = PRESETS[preset]
@@ -98,6 +100,21 @@ def build_synthetic(out_dir: Path, preset: str = "default", seed: int = 7, effec
     write_atomically(bars, market.panel.write_parquet)
     write_atomically(listing, market.listing.write_csv)
     return description
+
+
+def refuse_real_market(out_dir: Path) -> None:
+    """Raise ValueError if a real market's dataset stands in `out_dir`: a synthetic one never takes its place."""
+    standing = read_description(out_dir)
+    name = SYNTHETIC if standing is None else (standing.get("source") or {}).get("name")
+    if name != SYNTHETIC:
+        raise ValueError(f"{out_dir} holds a real market's dataset (made from {name}), which a synthetic market never "
+                         "replaces. Name its --source and --listing, choose another folder with --data-dir, or remove "
+                         "the dataset yourself")
+
+
+def holds_dataset(data_dir: Path) -> bool:
+    """Whether a dataset stands in a folder, of ours or four bare arrays per split, after finishing what a kill left."""
+    return read_description(data_dir) is not None or (data_dir / "train" / "labels.npy").is_file()
 
 
 def synthetic_source(data_dir: Path) -> tuple[Path, Path]:
@@ -235,7 +252,10 @@ def reported_if_stopped(report: integrity.IntegrityReport, options: BuildOptions
         yield
     except ValueError:
         out = Path(options.out_dir)
-        publish(report, out.with_name(f"{out.name}.{REPORT_NAME}"))
+        try:
+            publish(report, out.with_name(f"{out.name}.{REPORT_NAME}"))
+        except OSError as error:
+            logger.warning(f"{error}")
         raise
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from experiments import check_data
 from lasps.data import integrity
+from lasps.data.dataset_files import write_description
+from lasps.data.datasets.loading import SCHEMA_VERSION
 from lasps.data.integrity import html_report
 from lasps.data.integrity.dataset_folder import open_dataset
 from tests.data.test_integrity import market, scaled
@@ -39,7 +41,8 @@ def write_dataset(folder: Path, charts: bool = True, seed: int = 0) -> Path:
                                 "label": labels, "label_end": [d + timedelta(days=7) for d in days]})  # fmt: skip
         samples.write_parquet(folder / split / "samples.parquet")
     names = [f"f{i}" for i in range(F)]
-    (folder / "dataset.json").write_text(json.dumps({"features": names, "window": WINDOW, "sectors": ["a"] * 4}))
+    write_description(folder, {"schema_version": SCHEMA_VERSION, "features": names, "window": WINDOW,
+                               "sectors": ["a"] * 4})
     return folder
 
 

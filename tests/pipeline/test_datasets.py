@@ -10,10 +10,19 @@ import polars as pl
 import pytest
 
 from experiments import build_dataset as command
+from lasps.data.dataset_files import write_description
 from lasps.data.datasets.loading import SCHEMA_VERSION
 from lasps.data.integrity import IntegrityError
 from lasps.data.splits import Borders
-from lasps.pipeline.datasets import BuildOptions, Fold, borders_from, build_from_bars, synthetic_source
+from lasps.pipeline.datasets import (
+    BuildOptions,
+    Fold,
+    borders_from,
+    build_from_bars,
+    build_synthetic,
+    holds_dataset,
+    synthetic_source,
+)
 from tests.data.test_integrity import market, put, scaled
 
 INDUSTRIES = ("의약품 제조업", "보험", "종합 소매업", "도로 화물 운송업", "기타 금융업", "알코올음료 제조업")
@@ -106,12 +115,11 @@ def test_the_report_in_dataset_json_covers_bars_and_the_finished_dataset(bars, l
 
 
 def test_bars_of_a_synthetic_market_are_not_taken_for_those_of_a_real_one_built_over_it(tmp_path) -> None:
-    described = tmp_path / "dataset.json"
     with pytest.raises(ValueError, match="found no dataset.json"):
         synthetic_source(tmp_path)
-    described.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "source": {"name": "synthetic"}}))
+    write_description(tmp_path, {"schema_version": SCHEMA_VERSION, "source": {"name": "synthetic"}})
     assert synthetic_source(tmp_path) == (tmp_path / "source" / "bars.parquet", tmp_path / "source" / "listing.csv")
-    described.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "source": {"name": "bars.parquet"}}))
+    write_description(tmp_path, {"schema_version": SCHEMA_VERSION, "source": {"name": "bars.parquet"}})
     with pytest.raises(ValueError, match="a dataset made from bars.parquet. Name the bars with --source"):
         synthetic_source(tmp_path)
 
@@ -185,3 +193,23 @@ def test_the_command_builds_a_fold_and_warns_of_what_it_ignores(
     assert longer["horizon"] == 5 and longer["counts"]["test"]["n"] > made["counts"]["test"]["n"]
     with pytest.raises(ValueError, match="--fold as 1/3"):
         run("--fold", "one")
+
+
+def test_a_synthetic_market_never_takes_the_place_of_a_real_one(bars, listing, tmp_path) -> None:
+    build(bars, listing, tmp_path / "d")
+    before = (tmp_path / "d" / "dataset.json").read_bytes()
+    for force in (False, True):
+        with pytest.raises(ValueError, match="a real market's dataset .* which a synthetic market never replaces"):
+            build_synthetic(tmp_path / "d", "tiny", force=force)
+    assert (tmp_path / "d" / "dataset.json").read_bytes() == before
+
+
+def test_a_dataset_left_half_replaced_is_finished_before_anything_is_built_where_it_seems_missing(
+        bars, listing, tmp_path) -> None:
+    build(bars, listing, tmp_path / "d")
+    (tmp_path / "d" / "dataset.json").rename(tmp_path / "d.json")  # as a kill leaves it: the rest is in .new
+    new = tmp_path / "d" / ".new"
+    new.mkdir()
+    (tmp_path / "d.json").rename(new / "dataset.json")
+    assert holds_dataset(tmp_path / "d") and not new.exists()
+    assert not holds_dataset(tmp_path / "nowhere")

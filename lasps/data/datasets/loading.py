@@ -6,22 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lasps.data.datasets.scan import MissingFileError
+from lasps.data.datasets.replacement import DESCRIPTION_NAME, finish_replacement
+from lasps.data.datasets.scan import MissingFileError, combine
 from lasps.data.datasets.stock_dataset import StockDataset
 from lasps.data.datasets.window_dataset import WindowDataset
 
-DESCRIPTION_NAME = "dataset.json"
 SCHEMA_VERSION = 2
 """2: one market calendar and one price limit for labels and gate."""
 SEED_ARRAYS = ("time_series", "chart_images", "sector_ids", "labels")
+NOT_IN_FINGERPRINT = frozenset({"source", "integrity", "universe", "fingerprint", "materialized", "digests", "sha256"})
+"""Where a dataset came from and in which forms it is stored does not make it another dataset."""
 
 
 def read_description(data_dir: str | Path) -> dict[str, Any] | None:
     """The content of dataset.json; None for a folder without one (somebody else's bare arrays).
 
+    What a killed build left half replaced in the folder is finished first.
+
     Raises:
-        ValueError: it cannot be read, or is of another schema version.
+        ValueError: it cannot be read, is of another schema version, or is not as the build wrote it.
     """
+    finish_replacement(Path(data_dir))
     path = Path(data_dir) / DESCRIPTION_NAME
     if not path.is_file():
         return None
@@ -33,7 +38,36 @@ def read_description(data_dir: str | Path) -> dict[str, Any] | None:
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path}: expected schema_version {SCHEMA_VERSION}, found {version}. The dataset was built by "
                          "another version of lasps: build it again")
+    _check_unchanged(description, path)
     return description
+
+
+def _check_unchanged(description: dict[str, Any], path: Path) -> None:
+    """Raise ValueError unless the description has its own digest (without one: its fingerprint)."""
+    name = "sha256" if "sha256" in description else "fingerprint"
+    try:
+        found = described_digest(description) if name == "sha256" else fingerprint(description)
+    except (KeyError, TypeError, AttributeError):
+        found = "none"
+    if description.get(name) != found:
+        raise ValueError(f"{path}: expected the {name} {str(description.get(name))[:12]} that the build wrote, its "
+                         f"content has {found[:12]}: it was changed by hand or damaged. Put the original back, or "
+                         "build the dataset again")
+
+
+def fingerprint(description: dict[str, Any]) -> str:
+    """SHA-256 of what the dataset is: its parameters and the digests of the files that samples are made from."""
+    parts = {name: value for name, value in description.items() if name not in NOT_IN_FINGERPRINT}
+    parts["digests"] = {
+        name: value for name, value in description["digests"].items()
+        if not name.endswith(("time_series.npy", "chart_images.npy"))
+    }
+    return combine(parts)
+
+
+def described_digest(description: dict[str, Any]) -> str:
+    """SHA-256 of everything in a description but this digest itself."""
+    return combine({name: value for name, value in description.items() if name != "sha256"})
 
 
 def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset:

@@ -15,6 +15,7 @@ import polars as pl
 from lasps.config.sectors import SECTORS, sector_of_industry
 from lasps.data.integrity import bars as _bars
 from lasps.data.integrity import dataset_folder as _folder
+from lasps.data.integrity import digests as _digests
 from lasps.data.integrity import industries as _industries
 from lasps.data.integrity import trading_days as _days
 from lasps.data.integrity.checks import BAR_CHECKS, CHECK_NAMES, DATASET_CHECKS
@@ -47,6 +48,7 @@ def check(
     raw: pl.DataFrame | None = None,
     window: int = 60,
     horizon: int = 5,
+    deep: bool = False,
 ) -> IntegrityReport:
     """Look at everything that is given.
 
@@ -56,6 +58,7 @@ def check(
         dataset: a finished dataset folder (with or without dataset.json).
         raw: the raw long table before `make_panel`, halted rows included; the panel where it is missing.
         window, horizon: how many traded rows a labelled sample needs.
+        deep: also compare every byte of the dataset with the digests in its dataset.json.
 
     Returns:
         The report; nothing is raised for bad data, see `IntegrityReport.raise_if_fatal`.
@@ -78,7 +81,7 @@ def check(
         findings += _sector_checks(panel)
     if dataset is not None:
         data = _folder.open_dataset(dataset)
-        findings += [run(data) for run in DATASET_CHECKS]
+        findings += [run(data) for run in DATASET_CHECKS] + ([_digests.altered_files(data)] if deep else [])
         figures |= dataset_figures(data)
     return IntegrityReport(findings, figures)
 

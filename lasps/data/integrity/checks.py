@@ -23,7 +23,7 @@ DATASET_CHECKS: tuple[Callable[[_folder.Dataset], Finding], ...] = (
     _samples.label_leaks, _inputs.feature_values, _inputs.duplicated_features, _inputs.blank_charts,
 )  # fmt: skip
 _OTHER = ("short_histories", "codes_without_industry", "industries_without_sector",
-          "sector_values", "small_sectors", "dominant_sector")  # fmt: skip
+          "sector_values", "small_sectors", "dominant_sector", "altered_files")  # fmt: skip
 CHECK_NAMES: tuple[str, ...] = (
     *(c.__name__ for c in BAR_CHECKS), *_OTHER, *(c.__name__ for c in DATASET_CHECKS)
 )  # fmt: skip
