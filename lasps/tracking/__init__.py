@@ -26,8 +26,8 @@ from lasps.tracking.queries import (
     nested_runs,
     runs,
 )
-from lasps.tracking.spool import replay_all
 from lasps.tracking.store import Location, default_location, repair_paths
+from lasps.tracking.sync import Replay, replay_all, spooled
 
 Tracker = NullTracker | MlflowTracker
 
@@ -35,6 +35,7 @@ __all__ = [
     "Location",
     "MlflowTracker",
     "NullTracker",
+    "Replay",
     "Tracker",
     "default_location",
     "download_artifact",
@@ -49,6 +50,7 @@ __all__ = [
     "repair_paths",
     "replay_all",
     "runs",
+    "spooled",
 ]
 
 

@@ -10,11 +10,19 @@ import platform
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 GIT_TIMEOUT = 10.0
+SEEN = "lasps.seen"
+"""The tag of the heartbeat: when the process last said that it lives, seconds since 1970."""
+HEARTBEAT_SECONDS = 60.0
+SILENT_SECONDS = 900.0
+"""A process that cannot be looked up from here is taken for dead after this long without a word."""
 
 
 @functools.cache
@@ -41,10 +49,19 @@ def source_tags(root: Path, lock_file: Path | None = None) -> dict[str, str]:
 
 
 def process_tags() -> dict[str, str]:
-    """Which process writes the run: by these the next start finds out that it is dead."""
+    """Which process writes the run: by these, and by its heartbeat `SEEN`, the next start finds out that it is dead."""
     process = psutil.Process()
-    return {"lasps.host": socket.gethostname(), "lasps.pid": str(process.pid),
-            "lasps.process_started": f"{process.create_time():.2f}"}
+    return {"lasps.host": socket.gethostname(), "lasps.pid": str(process.pid), "lasps.pid_space": pid_space(),
+            "lasps.process_started": f"{process.create_time():.2f}", SEEN: f"{time.time():.0f}"}
+
+
+@functools.cache
+def pid_space() -> str:
+    """What process numbers are numbers of: this start of the machine, and the container; empty where unknown."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def is_alive(pid: int, started: float) -> bool:
@@ -56,11 +73,16 @@ def is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def is_dead(tags: dict[str, str]) -> bool:
-    """Whether the `process_tags` name a process of this machine that is gone; False for other machines."""
-    if tags.get("lasps.host") != socket.gethostname() or "lasps.pid" not in tags:
-        return False
-    return not is_alive(int(tags["lasps.pid"]), float(tags.get("lasps.process_started", 0)))
+def is_dead(tags: Mapping[str, Any], now: float | None = None) -> bool:
+    """Whether the process of these `process_tags` is gone.
+
+    A process number means something only where it was given: same machine, same start of it, same container. Of any
+    other process the heartbeat decides, after `SILENT_SECONDS`; without one it is not dead.
+    """
+    same_host = tags.get("lasps.host") == socket.gethostname()
+    if same_host and "lasps.pid" in tags and tags.get("lasps.pid_space", pid_space()) == pid_space():
+        return not is_alive(int(tags["lasps.pid"]), float(tags.get("lasps.process_started", 0)))
+    return SEEN in tags and (time.time() if now is None else now) - float(tags[SEEN]) > SILENT_SECONDS
 
 
 def _git(root: Path, *arguments: str) -> str | None:

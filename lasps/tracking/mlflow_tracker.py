@@ -14,10 +14,11 @@ from typing import Any
 from loguru import logger
 
 from lasps.config.settings import settings
-from lasps.tracking.environment import process_tags, source_tags
+from lasps.tracking.environment import HEARTBEAT_SECONDS, process_tags, source_tags
 from lasps.tracking.outbox import Outbox
+from lasps.tracking.reasons import without_password
 from lasps.tracking.store import Location
-from lasps.tracking.system_metrics import sampled
+from lasps.tracking.system_metrics import repeated, sampled
 from lasps.tracking.writer import DIGEST_LENGTH, now_ms
 
 INTERRUPTED_CODES = (130, 143)  # exit codes of Ctrl-C and of a polite kill
@@ -77,6 +78,8 @@ class MlflowTracker:
             stack.enter_context(child._closing())
             if outermost and self.system_metrics:
                 stack.enter_context(sampled(child._log_load))
+            if outermost:
+                stack.enter_context(repeated(self._outbox.beat, HEARTBEAT_SECONDS))
             yield child
 
     def _child(self) -> MlflowTracker:
@@ -98,7 +101,7 @@ class MlflowTracker:
             raise
         except BaseException as error:
             status = "FAILED"
-            self.set_tags({"error": f"{type(error).__name__}: {error}"[:1000]})
+            self.set_tags({"error": self.location.hide(f"{type(error).__name__}: {error}")[:1000]})
             raise
         finally:
             self._put("end_run", status=self._status or status, end=now_ms())
@@ -139,6 +142,11 @@ class MlflowTracker:
         flat = [row for step, metrics in rows.items() for row in self._rows(metrics, step, None)]
         if flat:
             self._put("log", metrics=flat)
+
+    def fill_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
+        """As `log_metric_rows`, but a step that a resumed run has already is left as it is."""
+        if flat := [row for step, metrics in rows.items() for row in self._rows(metrics, step, None)]:
+            self._put("fill", metrics=flat)
 
     def _rows(self, metrics: Mapping[str, float | None], step: int, dataset: str | None) -> list[list[Any]]:
         known = dataset in self._digests
@@ -246,8 +254,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)
+            yield f"{prefix}{key}", without_password(str(value))
 
 
 def _texts(tags: Mapping[str, Any] | None) -> dict[str, str]:
-    return {key: str(value) for key, value in (tags or {}).items() if value is not None}
+    return {key: without_password(str(value)) for key, value in (tags or {}).items() if value is not None}

@@ -31,6 +31,9 @@ class NullTracker:
     def log_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
         """Forget metrics of many steps."""
 
+    def fill_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
+        """Forget metrics that a run may have already."""
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Forget parameters."""
 

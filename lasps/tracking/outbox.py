@@ -3,8 +3,9 @@
 Importing MLflow and opening a database takes seconds, a server may take forever; both happen beside the training. A
 server is never trusted: each operation for it is in a journal on disk first. After the first failure nothing more is
 tried (a breaker), training goes on, and what was not sent stays in the journal. A local store's journal begins when a
-write fails. A call that brings a file of the caller's waits until it has been sent; what was made for tracking alone
-(a picture, a table, a copy of a checkpoint) lies in a temporary folder until the run ends, and nobody waits.
+write fails. A file that the store does not take is no reason to stop: it waits in the journal, metrics go on.
+A call that brings a file of the caller's waits until it has been sent; what was made for tracking alone (a picture, a
+table, a copy of a checkpoint) lies in a temporary folder until the run ends, and nobody waits.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from loguru import logger
 
+from lasps.tracking.reasons import reason_of, whole_story
 from lasps.tracking.spool import Journal
-from lasps.tracking.store import Location, reason_of
-from lasps.tracking.writer import SPOOLED, Operation, Rejected, Writer
+from lasps.tracking.store import Location
+from lasps.tracking.writer import SPOOLED, Operation, Rejected, Unstored, Writer
 
 SERVER_SECONDS = 10.0
 """The longest that the end of a run waits for a server."""
@@ -39,7 +41,8 @@ class Outbox:
         self.writer = Writer(location)
         self.broken: str | None = None
         self._journal: Journal | None = None
-        self._journal_failed = False
+        self._late: deque[Operation] = deque()
+        self._unstored: list[Operation] = []
         self._created: dict[str, Operation] = {}
         self._ended: set[str] = set()
         self._pending: deque[Operation] = deque()
@@ -76,6 +79,13 @@ class Outbox:
             if self.location.is_local and operation["do"] == "artifact" and not stays:
                 self._wait(LOCAL_SECONDS)
 
+    def beat(self) -> None:
+        """Say that the process of all open runs lives, unless other things wait to be said."""
+        with self._changed:
+            if self.broken is None and not self._pending:
+                for run in set(self._created) - self._ended:
+                    self.put({"do": "seen", "run": run, "at": time.time()}, keep=False)
+
     def _follow(self, operation: Operation) -> None:
         if operation["do"] == "create_run":
             self._created[operation["run"]] = operation
@@ -109,14 +119,37 @@ class Outbox:
                 self.writer.apply(operation)
                 return None
             except Rejected as error:
-                logger.warning(f"MLflow refused a record, it is left out: {error}")
+                logger.warning(f"MLflow refused a record, it is left out: {self.location.hide(str(error))}")
                 return None
+            except Unstored as error:
+                reason = self._reason(error)
+                if self.writer.answers():
+                    self._keep_unstored(operation, reason)
+                    return None
+                return reason
             except Exception as error:  # a server, a network, a full disk: training goes on
-                reason = reason_of(error)
+                reason = self._reason(error)
                 if "locked" not in str(error):
                     return reason
                 time.sleep(0.2 * attempt)
         return reason
+
+    def _reason(self, error: Exception) -> str:
+        logger.debug(whole_story(error, self.location.uri))
+        return self.location.hide(reason_of(error))
+
+    def _keep_unstored(self, operation: Operation, reason: str) -> None:
+        """A file that the store does not take waits in the journal for `make sync`."""
+        with self._changed:
+            if not self._unstored:
+                logger.warning(f"MLflow at {self.location.shown_uri} takes metrics but no files ({reason}): they are "
+                               f"kept in {self.location.folder / 'spool'}. Is the place of its artifacts right and "
+                               "open to this machine?")
+            if self.location.is_local:
+                run = operation["run"]
+                self._keep({"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]})
+                operation = self._keep(operation)
+            self._unstored.append(operation)
 
     def _break(self, reason: str) -> None:
         """Open the breaker: what waits goes to the journal, unless it is there already."""
@@ -142,15 +175,25 @@ class Outbox:
                 self._keep({**operation, "run_id": self.writer.run_ids[run]})
 
     def _keep(self, operation: Operation) -> Operation:
-        """Write the operation into the journal; a disk that is full too is warned about once."""
+        """Write the operation into the journal; while no disk takes it, it waits in memory."""
+        self._late.append(operation)
+        full = len(self._late) > 1
         try:
             if self._journal is None:
                 self._journal = Journal(self.location)
-            return self._journal.append(operation)
+            while self._late:
+                operation = self._append(self._journal, self._late[0])
+                self._late.popleft()
         except OSError as error:
-            if not self._journal_failed:
-                logger.warning(f"the spool cannot be written either ({error}): records are lost from here on")
-            self._journal_failed = True
+            if not full:
+                logger.warning(f"the spool cannot be written either ({error}): records wait in memory for the disk")
+        return operation
+
+    def _append(self, journal: Journal, operation: Operation) -> Operation:
+        try:
+            return journal.append(operation)
+        except FileNotFoundError as error:
+            logger.warning(f"not tracked, a file was removed before it could be kept: {error.filename}")
             return operation
 
     def _wait(self, seconds: float) -> None:
@@ -179,14 +222,29 @@ class Outbox:
         """At the end of the outermost run: flush, then drop the journal or say where it lies."""
         with self._changed:
             self._wait(LOCAL_SECONDS if self.location.is_local else SERVER_SECONDS)
+            if self._late and (self.broken is not None or self._unstored):
+                self._keep(self._late.pop())
             if self._temporary is not None:
                 self._temporary.cleanup()
                 self._temporary = None
-            if self._journal is None:
-                return
-            if self.broken is None:
-                self._journal.delete()
-                self._journal = None
-                return
+            if self.broken is not None and self._late:
+                logger.error(f"the spool cannot be written: {len(self._late)} records are lost")
+            self._late.clear()
+            if self._journal is not None:
+                self._end_journal(self._journal)
+            self._journal, self._unstored = None, []
+
+    def _end_journal(self, journal: Journal) -> None:
+        if self.broken is not None:
             logger.warning(f"not sent to MLflow at {self.location.shown_uri} ({self.broken}): "
-                           f"{self._journal.count} records lie in {self._journal.folder}; send them with: make sync")
+                           f"{journal.count} records lie in {journal.folder}; send them with: make sync")
+        elif self._unstored:
+            known = [{"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]}
+                     for run in sorted({operation["run"] for operation in self._unstored})]
+            journal.keep_only([*known, *self._unstored])
+            logger.warning(f"{len(self._unstored)} records with files that MLflow at {self.location.shown_uri} did not "
+                           f"take lie in {journal.folder}; all else was sent. Once it takes them: make sync")
+        else:
+            journal.delete()
+            return
+        journal.close()

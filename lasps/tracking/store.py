@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sqlite3
 import warnings
 from contextlib import closing
@@ -21,6 +20,8 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock
 
 from lasps.config.settings import settings
+from lasps.tracking.database import check_readable, is_missing, make_database, set_aside_if_half_made
+from lasps.tracking.reasons import hidden
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,18 +56,16 @@ class Location:
     @property
     def shown_uri(self) -> str:
         """The URI without a password."""
-        return without_password(self.uri)
+        return hidden(self.uri, self.uri)
 
+    @property
+    def bare_uri(self) -> str:
+        """The URI without user and password; MLflow takes those from MLFLOW_TRACKING_USERNAME and _PASSWORD, too."""
+        return self.shown_uri.replace("//***@", "//")
 
-def without_password(text: str) -> str:
-    """`text` with the user and password of every address in it replaced by stars."""
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong in a line that may be shown: the error's kind and the start of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {without_password(lines[0])[:200] if lines else ''}"
+    def hide(self, text: str) -> str:
+        """`text` without this store's password or any other."""
+        return hidden(text, self.uri)
 
 
 def default_location(root: Path | None = None) -> Location:
@@ -102,16 +101,15 @@ def quiet_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def connect(location: Location, patient: bool = False) -> MlflowClient:
+def connect(location: Location) -> MlflowClient:
     """A client of the store, which is created where it is missing: by one process at a time, the others wait.
 
-    Args:
-        location: the store.
-        patient: keep MLflow's own long time-outs for a server (`make sync`); otherwise give up after seconds.
+    Raises:
+        StoreError: the local database cannot be made, read or written; the message says what to do.
     """
     quiet_mlflow()
     if location.database is None:
-        for name, value in IMPATIENT.items() if not patient else ():
+        for name, value in IMPATIENT.items():
             os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
@@ -119,7 +117,15 @@ def connect(location: Location, patient: bool = False) -> MlflowClient:
         return MlflowClient(location.uri)
     location.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(location.folder / ".creation.lock", timeout=CREATION_TIMEOUT):
-        client = MlflowClient(location.uri)
+        if is_missing(location.database):
+            make_database(location.database, location.folder)
+        check_readable(location.database)
+        try:
+            client = MlflowClient(location.uri)
+        except Exception as error:
+            set_aside_if_half_made(location.database, error)
+            make_database(location.database, location.folder)
+            client = MlflowClient(location.uri)
         repair_paths(location)
     return client
 

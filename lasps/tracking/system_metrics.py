@@ -27,6 +27,22 @@ def sampled(log: Callable[[Mapping[str, float | None]], Any], interval: float = 
         thread.join(timeout=5.0)
 
 
+@contextmanager
+def repeated(call: Callable[[], Any], interval: float) -> Iterator[None]:
+    """Call something every `interval` seconds from a thread until the block is left."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(interval):
+            call()
+
+    threading.Thread(target=repeat, name="lasps-heartbeat", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
 def _sample_until(stop: threading.Event, log: Callable[[Mapping[str, float | None]], Any], interval: float) -> None:
     process = psutil.Process()
     psutil.cpu_percent(), process.cpu_percent()  # the first call of each only starts the clock

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lasps.tracking.environment import is_dead
+from loguru import logger
+
+from lasps.tracking.environment import SEEN, is_dead
 from lasps.tracking.store import Location, connect, experiment_id, quiet_mlflow
 
 if TYPE_CHECKING:
@@ -25,14 +27,22 @@ KEY_TAG = "lasps.key"
 """A run's own key, made here before MLflow gave it an id."""
 SPOOLED = "spooled-"
 """Prefix of the id that a run goes by while MLflow has not given it one."""
-PROCESS_TAGS = ("lasps.host", "lasps.pid", "lasps.process_started", KEY_TAG)
+PROCESS_TAGS = ("lasps.host", "lasps.pid", "lasps.pid_space", "lasps.process_started", SEEN, KEY_TAG)
+CLOSED = "lasps.closed"
+"""The tag of a run that a later start has closed because its process was gone."""
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's limits
 INVALID = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 DIGEST_LENGTH = 36  # MLflow's column; 144 of the fingerprint's 256 bits
+TRIES_TO_STORE = 2
+"""After as many artifacts in a row that could not be stored the next ones are not tried; guess, not tuned."""
 
 
 class Rejected(Exception):
     """MLflow refused one operation for what it says, not for the state of the server: repeating it will not help."""
+
+
+class Unstored(Exception):
+    """A file could not be put where the run's artifacts go; all else of the operation is done. Caused by the reason."""
 
 
 class Writer:
@@ -44,12 +54,13 @@ class Writer:
         finished_before: runs that had ended well before they were opened here.
     """
 
-    def __init__(self, location: Location, patient: bool = False) -> None:
+    def __init__(self, location: Location) -> None:
         self.location = location
-        self.patient = patient
         self.run_ids: dict[str, str] = {}
         self.started: dict[str, int] = {}
         self.finished_before: set[str] = set()
+        self._new: set[str] = set()
+        self._not_stored: list[Exception] = []
         self._experiments: dict[str, str] = {}
         self._client: MlflowClient | None = None
 
@@ -57,7 +68,7 @@ class Writer:
     def client(self) -> MlflowClient:
         """The MLflow client, made when first needed."""
         if self._client is None:
-            self._client = connect(self.location, self.patient)
+            self._client = connect(self.location)
         return self._client
 
     def apply(self, operation: Operation) -> None:
@@ -65,23 +76,42 @@ class Writer:
 
         Raises:
             Rejected: MLflow calls the operation itself invalid; never for a run's creation, which all others need.
+            Unstored: its file could not be stored; the rest of it was carried out.
             Exception: anything that a server, network or disk can bring forth.
         """
         quiet_mlflow()
         from mlflow.exceptions import MlflowException
 
+        verb, run = operation["do"], operation.get("run")
         arguments = {name: value for name, value in operation.items() if name != "do"}
         verbs: dict[str, Callable[..., None]] = {
-            "create_run": self._create_run, "log": self._log, "artifact": self._artifact, "dataset": self._dataset,
-            "checkpoint": self._checkpoint, "end_run": self._end_run, "close_dead": self._close_dead,
-            "log_beside": self._log_beside}
+            "create_run": self._create_run, "known_run": self._known_run, "log": self._log, "fill": self._fill,
+            "artifact": self._artifact, "dataset": self._dataset, "checkpoint": self._checkpoint, "seen": self._seen,
+            "end_run": self._end_run, "close_dead": self._close_dead, "log_beside": self._log_beside}
+        if verb not in verbs:
+            raise Rejected(f"{verb}: expected one of {sorted(verbs)}")
         _ = self.client  # a URI that MLflow cannot open is no fault of the operation's
+        if verb not in ("create_run", "known_run", "close_dead") and run not in self.run_ids:
+            raise Rejected(f"{verb}: its run {run} was not made")
         try:
-            verbs[operation["do"]](**arguments)
+            try:
+                verbs[verb](**arguments)
+            except MlflowException as error:
+                if "deleted" not in str(error) or not self._replace_deleted(run):
+                    raise
+                verbs[verb](**arguments)
         except MlflowException as error:
-            if operation["do"] != "create_run" and error.error_code in INVALID:
-                raise Rejected(f"{operation['do']}: {str(error).splitlines()[0]}") from error
+            if verb != "create_run" and error.error_code in INVALID:
+                raise Rejected(f"{verb}: {str(error).splitlines()[0]}") from error
             raise
+
+    def answers(self) -> bool:
+        """Whether the store answers a simple question: what fails beside that is a matter of its own."""
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
@@ -91,30 +121,61 @@ class Writer:
     def _create_run(self, run: str, name: str, experiment: str, start: int, tags: dict[str, str],
                     parent: str | None = None, resume_id: str | None = None, run_id: str | None = None) -> None:
         tags = {**tags, KEY_TAG: run}
-        if parent is not None:
+        if parent in self.run_ids:
             tags["mlflow.parentRunId"] = self.run_ids[parent]
         found = self._existing(self._experiment(experiment), run, run_id or resume_id)
         if found is None:
             found = self.client.create_run(self._experiment(experiment), start_time=start, run_name=name, tags=tags)
+            self._new.add(run)
         else:
             self._continue(run, found, tags)
         self.run_ids[run] = found.info.run_id
         self.started[run] = found.info.start_time
 
-    def _existing(self, experiment: str, key: str, wanted_id: str | None) -> Run | None:
-        """The run that is to be continued, or else the one with this key; None where there is none."""
-        from mlflow.exceptions import MlflowException
+    def _known_run(self, run: str, run_id: str) -> None:
+        """A run that was sent before: only what could not be stored then follows."""
+        if self._active(run_id) is None:
+            raise Rejected(f"the run {run_id} is no longer there")
+        self.run_ids[run] = run_id
 
+    def _existing(self, experiment: str, key: str, wanted_id: str | None) -> Run | None:
+        """The run that is to be continued, or else the one with this key; None where it is not there (any more)."""
         if wanted_id and not wanted_id.startswith(SPOOLED):
-            try:
-                return self.client.get_run(wanted_id)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-        elif wanted_id:
+            return self._active(wanted_id)
+        if wanted_id:
             key = wanted_id.removeprefix(SPOOLED)
         found = self.client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
         return found[0] if found else None
+
+    def _active(self, run_id: str) -> Run | None:
+        """The run of this id; None where it is gone, or was deleted in MLflow (which is said)."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        if found.info.lifecycle_stage != "deleted":
+            return found
+        logger.warning(f"the run {found.info.run_name} ({run_id}) was deleted in MLflow: its records go into a new run")
+        return None
+
+    def _replace_deleted(self, run: str | None) -> bool:
+        """Go on in a new run, made like the old one, where that was deleted while it was written to."""
+        old_id = self.run_ids.get(str(run))
+        if run is None or old_id is None:
+            return False
+        old = self.client.get_run(old_id)
+        if old.info.lifecycle_stage != "deleted":
+            return False
+        self._active(old_id)
+        new = self.client.create_run(old.info.experiment_id, start_time=old.info.start_time,
+                                     run_name=old.info.run_name, tags=old.data.tags)
+        self.run_ids[run] = new.info.run_id
+        self._send(new.info.run_id, params=old.data.params)
+        return True
 
     def _continue(self, run: str, found: Run, tags: dict[str, str]) -> None:
         """Reopen a run that was cut short; to one that had finished only things are added (a later validation).
@@ -130,10 +191,31 @@ class Writer:
             new["git_commit_resumed"] = tags["git_commit"]
         self.client.update_run(found.info.run_id, status="RUNNING")
         self._send(found.info.run_id, tags=new)
+        self._reopened(found)
+
+    def _reopened(self, found: Run) -> None:
+        """The process lives: take back that a later start declared it gone."""
+        if CLOSED in found.data.tags:
+            self.client.delete_tag(found.info.run_id, CLOSED)
+
+    def _seen(self, run: str, at: float) -> None:
+        """The heartbeat of a run's process."""
+        found = self.client.get_run(self.run_ids[run])
+        if CLOSED in found.data.tags:
+            self.client.update_run(found.info.run_id, status="RUNNING")
+            self._reopened(found)
+        self._send(found.info.run_id, tags={SEEN: f"{at:.0f}"})
 
     def _log(self, run: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
              tags: dict[str, str] | None = None) -> None:
         self._send(self.run_ids[run], metrics, params, tags)
+
+    def _fill(self, run: str, metrics: Sequence[list[Any]]) -> None:
+        """Those of the metrics whose step the run has not yet: what was lost when its process was killed."""
+        known = {} if run in self._new else {
+            key: {point.step for point in self.client.get_metric_history(self.run_ids[run], key)}
+            for key in {row[0] for row in metrics}}
+        self._send(self.run_ids[run], [row for row in metrics if row[3] not in known.get(row[0], ())])
 
     def _log_beside(self, run: str, to: str, experiment: str, metrics: Sequence[list[Any]]) -> None:
         """Metrics into another run, whose state stays as it is; nothing where it is gone."""
@@ -168,12 +250,29 @@ class Writer:
 
     def _artifact(self, run: str, path: str, folder: str | None = None, table: bool = False) -> None:
         run_id, source = self.run_ids[run], Path(path)
-        if source.is_dir():
-            self.client.log_artifacts(run_id, path, folder)
-        else:
-            self.client.log_artifact(run_id, path, folder)
+        put = self.client.log_artifacts if source.is_dir() else self.client.log_artifact
+        self._store([source], lambda file: put(run_id, str(file), folder))
         if table:
             self._mark_table(run_id, "/".join(filter(None, (folder, source.name))))
+
+    def _store(self, files: Sequence[Path], put: Callable[[Path], object]) -> None:
+        """Put files where the artifacts go.
+
+        Raises:
+            Rejected: a file is not there.
+            Unstored: the place does not take it, or has not taken the last ones.
+        """
+        if missing := [str(file) for file in files if not file.exists()]:
+            raise Rejected(f"artifact: there is no such file: {missing[0]}")
+        try:
+            if len(self._not_stored) >= TRIES_TO_STORE:
+                raise self._not_stored[-1]
+            for file in files:
+                put(file)
+        except Exception as error:
+            self._not_stored.append(error)
+            raise Unstored from error
+        self._not_stored.clear()
 
     def _mark_table(self, run_id: str, path: str) -> None:
         """The tag by which MLflow's UI and `load_table` know that an artifact is a table."""
@@ -203,25 +302,31 @@ class Writer:
             [experiment], f"tags.`sha256` = '{sha256}' AND source_run_id = '{run_id}'", max_results=1)
         model = found[0] if found else self.client.create_logged_model(
             experiment, name, source_run_id=run_id, tags={"sha256": sha256}, model_type="checkpoint")
-        if model.status != "READY":
-            for file in files:
-                self.client.log_model_artifact(model.model_id, file)
-            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
-            self.client.finalize_logged_model(model.model_id, "READY")
         if metrics:
             self._send(run_id, [[*row[:4], model.model_id, *row[5:]] for row in metrics])
+        if model.status != "READY":
+            self._store([Path(file) for file in files],
+                        lambda file: self.client.log_model_artifact(model.model_id, str(file)))
+            if not self._is_output(run_id, model.model_id):
+                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+            self.client.finalize_logged_model(model.model_id, "READY")
+
+    def _is_output(self, run_id: str, model_id: str) -> bool:
+        outputs = self.client.get_run(run_id).outputs
+        return outputs is not None and any(output.model_id == model_id for output in outputs.model_outputs)
 
     def _end_run(self, run: str, status: str, end: int) -> None:
         if run in self.finished_before:
             return
         self.client.set_terminated(self.run_ids[run], status=status, end_time=end)
+        self._reopened(self.client.get_run(self.run_ids[run]))
 
     def _close_dead(self, experiment: str) -> None:
-        """Runs that are RUNNING in the store but whose process on this machine is gone become KILLED."""
+        """Runs that are RUNNING in the store but whose process is gone, or has long been silent, become KILLED."""
         experiment_key = self._experiment(experiment)
         for run in self.client.search_runs([experiment_key], "attributes.status = 'RUNNING'", max_results=1000):
             if is_dead(run.data.tags):
-                self.client.set_tag(run.info.run_id, "lasps.closed", "its process was gone at the next start")
+                self.client.set_tag(run.info.run_id, CLOSED, "its process was gone at the next start")
                 self.client.set_terminated(run.info.run_id, status="KILLED")
 
 

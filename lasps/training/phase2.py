@@ -246,9 +246,10 @@ def _log(history: Phase2History, result: HeadResult, data: HeadData, judged: Map
 
 
 def _track(tracker: Any, result: HeadResult) -> None:
-    """One batched call per epoch; epoch 0 holds the start's val losses."""
+    """Losses per epoch in one call, each once however often Phase 2 was resumed; epoch 0 holds the start's on val."""
+    rows: dict[int, dict[str, float]] = {}
     for epoch in range(len(next(iter(result.losses.values()))) + 1):
-        metrics = {}
+        rows[epoch] = metrics = {}
         for sector, losses in result.losses.items():
             if epoch > 0:
                 metrics[f"phase2/sector_{sector:02d}/train_loss"] = losses[epoch - 1]
@@ -256,5 +257,4 @@ def _track(tracker: Any, result: HeadResult) -> None:
                 metrics[f"phase2/sector_{sector:02d}/val_loss"] = result.val_losses[sector][epoch]
         if result.val_log_loss:
             metrics["phase2/val_log_loss"] = result.val_log_loss[epoch]
-        if metrics:
-            tracker.log_metrics(metrics, step=epoch)
+    tracker.fill_metric_rows(rows)

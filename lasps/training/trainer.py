@@ -291,6 +291,7 @@ class ThreePhaseTrainer:
         run.epoch, run.step, run.history = state["epoch"], state["step"], state["history"]
         run.best_epoch, run.best_state, run.start = state["best_epoch"], state["best_state"], state["start"]
         logger.info(f"Phase {run.phase}: going on after epoch {run.epoch}")
+        self.tracker.fill_metric_rows(tracked_rows(run))  # a kill between state and report loses the epoch's metrics
         return True
 
     def _save(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
@@ -299,6 +300,13 @@ class ThreePhaseTrainer:
                 "model": self.state_dict(), "optimizer": run.optimizer.state_dict(), "epoch": run.epoch,
                 "step": run.step, "history": run.history, "start": run.start, "best_epoch": run.best_epoch,
                 "best_state": run.best_state})
+
+
+def tracked_rows(run: PhaseRun) -> dict[int, dict[str, float]]:
+    """Epoch -> its metrics as the tracker names them, from the start (0) to the last finished epoch."""
+    rows = {epoch + 1: {f"phase{run.phase}/{name}": values[epoch] for name, values in run.history.items()}
+            for epoch in range(run.epoch)}
+    return {0: {f"phase{run.phase}/{name}": value for name, value in run.start.items()}} | rows
 
 
 class Where:

@@ -73,6 +73,18 @@ def test_metrics_come_back_in_order_and_a_repeated_epoch_counts_once(tracker, lo
     assert tracking.metric_history(run_id, "phase1/lr", location).empty
 
 
+def test_what_a_resumed_run_has_already_is_not_filled_in_again(tracker, location):
+    with tracker.run("phase1_best") as run:
+        for step in (1, 3):
+            run.log_metrics({"phase1/val_loss": 1 / step}, step=step)
+        run_id = run.run_id
+    with tracker.run("phase1_best", resume_id=run_id) as run:
+        run.fill_metric_rows({step: {"phase1/val_loss": 1 / step, "phase1/lr": 0.1} for step in (1, 2, 3)})
+    points = {key: client_of(location).get_metric_history(run_id, key) for key in ("phase1/val_loss", "phase1/lr")}
+    assert sorted(point.step for point in points["phase1/val_loss"]) == [1, 2, 3]
+    assert sorted(point.step for point in points["phase1/lr"]) == [1, 2, 3]
+
+
 def test_thousands_of_metrics_of_many_steps_arrive_in_one_go(tracker, location):
     rows = {epoch: {f"phase2/sector_{s:02d}/val_loss": s + epoch / 100 for s in range(20)} for epoch in range(60)}
     with tracker.run("phase2_best") as run:
@@ -240,6 +252,29 @@ def test_a_living_process_and_one_of_another_machine_are_not_dead():
     assert is_dead(reused)
 
 
+def test_the_number_of_a_process_in_another_container_or_before_a_restart_says_nothing_and_its_heartbeat_all():
+    tags = {**process_tags(), "lasps.pid": "999999999", "lasps.pid_space": "another start or container"}
+    seen = float(tags["lasps.seen"])
+    assert not is_dead(tags, now=seen + 60) and is_dead(tags, now=seen + 3600)
+    assert not is_dead({key: value for key, value in tags.items() if key != "lasps.seen"}, now=seen + 3600)
+    assert not is_dead({**process_tags(), "lasps.seen": "0"}), "a process that can be looked up is not judged by it"
+
+
+def test_a_heartbeat_takes_back_that_a_later_start_declared_the_process_gone(tracker, location):
+    client = client_of(location)
+    with tracker.run("pipeline") as run:
+        run_id = run.run_id
+        client.set_tag(run_id, "lasps.closed", "its process was gone at the next start")
+        client.set_terminated(run_id, status="KILLED")
+        tracker._outbox.beat()
+        assert tracker._outbox.flush(60)
+        now = client.get_run(run_id)
+        assert now.info.status == "RUNNING" and "lasps.closed" not in now.data.tags
+        client.set_tag(run_id, "lasps.closed", "its process was gone at the next start")
+    ended = client.get_run(run_id)
+    assert ended.info.status == "FINISHED" and "lasps.closed" not in ended.data.tags
+
+
 def test_a_resumed_run_keeps_its_params_and_names_those_that_changed(tracker, location):
     with tracker.run("pipeline", params={"lr": 1e-3, "epochs": 5}) as run:
         run_id = run.run_id
@@ -253,6 +288,34 @@ def test_a_resumed_run_keeps_its_params_and_names_those_that_changed(tracker, lo
 def test_resuming_a_run_that_is_gone_starts_a_new_one(tracker):
     with tracker.run("pipeline", resume_id="0" * 32) as run:
         assert run.run_id != "0" * 32 and len(run.run_id) == 32
+
+
+def test_a_run_deleted_in_mlflow_is_followed_by_a_new_one_and_that_is_said(tracker, location, warnings_logged):
+    client = client_of(location)
+    with tracker.run("phase1_best") as run:
+        run_id = run.run_id
+    client.delete_run(run_id)
+    with tracker.run("phase1_best", resume_id=run_id) as run:
+        run.log_metrics({"test/accuracy": 0.5}, step=0)
+        assert run.run_id != run_id
+        new_id = run.run_id
+    assert client.get_run(new_id).data.metrics == {"test/accuracy": 0.5}
+    assert sum("was deleted" in line for line in warnings_logged) == 1
+    assert not any("refused" in line or "fails" in line for line in warnings_logged)
+
+
+def test_a_run_deleted_while_it_is_written_goes_on_in_a_new_one_with_its_tags_and_params(tracker, location):
+    client = client_of(location)
+    with tracker.run("pipeline", params={"lr": 0.1}, tags={"seed": 7}) as outer, outer.run("phase1_best") as run:
+        run.log_metrics({"a": 1.0}, step=0)
+        old_id = outer.run_id
+        assert tracker._outbox.flush(60)
+        client.delete_run(old_id)
+        outer.log_metrics({"a": 2.0}, step=1)
+    frame = tracking.runs(location=location).set_index("name")
+    assert frame.loc["pipeline", "run_id"] != old_id and frame.loc["pipeline", "status"] == "FINISHED"
+    assert frame.loc["pipeline", "params.lr"] == "0.1" and frame.loc["pipeline", "tags.seed"] == "7"
+    assert frame.loc["pipeline", "metrics.a"] == 2.0
 
 
 def test_what_mlflow_refuses_is_left_out_with_a_warning_and_the_rest_is_kept(tracker, location, warnings_logged):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -16,7 +15,6 @@ from PIL import Image
 
 from lasps import tracking
 from lasps.tracking import MlflowTracker, outbox
-from lasps.tracking.spool import read_journal
 from lasps.tracking.store import IMPATIENT, local_location
 
 
@@ -211,7 +209,8 @@ def test_a_local_database_that_cannot_be_written_spools_too_and_sync_completes_i
     monkeypatch.setattr(tracker._outbox.writer, "apply", fail_when_full)
 
     def fill_the_disk(epoch: int) -> None:
-        assert tracker._outbox.flush(20.0) or epoch > 2
+        if epoch <= 2:
+            assert tracker._outbox.flush(20.0), "what comes before the disk is full is sent"
         broken["now"] = epoch >= 2
 
     train(tracker, tmp_path, between=fill_the_disk)
@@ -270,28 +269,3 @@ def test_a_run_that_was_spooled_can_be_resumed_by_the_name_it_was_given(root, tm
     with tracking.open_tracker(root=root, system_metrics=False).run("pipeline", resume_id=spooled_id):
         pass
     assert tracking.runs(location=local_location(root))["status"].tolist() == ["FINISHED"]
-
-
-def test_a_journal_of_a_process_that_was_killed_closes_its_runs_as_killed(root, tmp_path, monkeypatch, patience):
-    tracker = remote("http://127.0.0.1:9", root, monkeypatch)
-    with tracker.run("pipeline") as run:
-        run.log_metrics({"a": 1.0}, step=0)
-        (journal,) = spooled(root)
-        text = journal.read_text().replace(f'"lasps.pid": "{os.getpid()}"', '"lasps.pid": "999999999"')
-    journal.write_text(text + '{"do": "log", "ru')  # and its last line was cut short
-    assert len(read_journal(journal.parent)) == 3
-    tracking.replay_all(root, uri=local_location(root).uri)
-    assert tracking.runs(location=local_location(root))["status"].tolist() == ["KILLED"]
-
-
-def test_a_journal_that_another_process_still_writes_is_left_alone(root, monkeypatch, patience):
-    tracker = remote("http://127.0.0.1:9", root, monkeypatch)
-    with tracker.run("pipeline"):
-        pass
-    (journal,) = spooled(root)
-    parent = tracking.environment.psutil.Process(os.getppid())
-    text = journal.read_text().replace(f'"lasps.pid": "{os.getpid()}"', f'"lasps.pid": "{parent.pid}"')
-    started = tracking.environment.process_tags()["lasps.process_started"]
-    journal.write_text(text.replace(started, f"{parent.create_time():.2f}"))
-    assert tracking.replay_all(root, uri=local_location(root).uri) == []
-    assert len(spooled(root)) == 1

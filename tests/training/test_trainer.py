@@ -168,6 +168,26 @@ def test_without_val_all_epochs_are_trained_with_one_warning():
     assert (len(seen), history["best_epoch"], history["best_val_loss"], history["val_loss"]) == (1, 2, None, [])
 
 
+def test_a_kill_between_an_epoch_s_state_and_its_report_costs_the_tracker_no_metric(tmp_path):
+    class Killed(Recorder):
+        def log_metrics(self, metrics, step=None, dataset=None):
+            if step == 2:
+                raise KeyboardInterrupt
+            super().log_metrics(metrics, step)
+
+    class Resumed(Recorder):
+        def fill_metric_rows(self, rows):
+            self.calls += [(step, dict(metrics)) for step, metrics in rows.items() if metrics]
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tracker=Killed(), resume_dir=tmp_path).train_phase1(*make_loaders(), epochs=3, lr=1e-3, patience=3)
+    tracker = Resumed()
+    trainer = make_trainer(tracker=tracker, resume_dir=tmp_path, resume=True)
+    history = trainer.train_phase1(*make_loaders(), epochs=3, lr=1e-3, patience=3)
+    assert [step for step, _ in tracker.calls] == [1, 2, 3]
+    assert [metrics["phase1/val_loss"] for _, metrics in tracker.calls] == history["val_loss"]
+
+
 def test_the_tracker_gets_one_call_per_epoch():
     tracker = Recorder()
     history = make_trainer(tracker=tracker).train_phase1(*make_loaders(), epochs=2, lr=1e-3, patience=2)
