@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from experiments._cli import EXIT_INTERRUPTED, run_script
+from experiments._cli import EXIT_INTERRUPTED, names_in, run_script
 from lasps.config.settings import settings
 
 EXIT_INCOMPLETE = 1
@@ -21,16 +21,18 @@ def main() -> int:
     """Exit code 0: complete; 1: some stocks failed, the rest is kept; 130: interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--start", default="2015-01-01", metavar="DAY", help="first day (default 2015-01-01)")
-    parser.add_argument("--end", default=None, metavar="DAY", help="last day (default: today)")
+    parser.add_argument("--end", default=None, metavar="DAY", help="last day (default: the last one over in Seoul)")
     parser.add_argument("--folder", type=Path, default=settings.RAW_DIR / "krx", help="where the files go")
     parser.add_argument("--codes", nargs="+", default=None, metavar="CODE", help="only these stocks")
+    parser.add_argument("--markets", nargs="+", default=None, metavar="MARKET", help="default: all but KONEX")
     parser.add_argument("--pause", type=float, default=None, metavar="SECONDS", help="between two requests")
     args = parser.parse_args()
     from lasps.data.sources import krx
 
-    pause_s = krx.PAUSE_S if args.pause is None else args.pause
+    given = {} if args.pause is None else {"pause_s": args.pause}
+    markets = krx.MARKETS if args.markets is None else names_in(args.markets)
     try:
-        result = krx.download(args.start, args.end, args.folder, codes=args.codes, pause_s=pause_s)
+        result = krx.download(args.start, args.end, args.folder, codes=args.codes, markets=markets, **given)
     except KeyboardInterrupt:
         logger.warning("interrupted: what was fetched stays, the same command goes on")
         return EXIT_INTERRUPTED

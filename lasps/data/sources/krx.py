@@ -3,20 +3,18 @@
 The folder, in which nothing that was fetched is ever edited:
 
     listing/2025-06-17.csv          one listing per pull
-    bars/2025-06-17/005930.parquet  one file per pull and stock
+    bars/2025-06-17/005930.parquet  one file per pull and stock, with the days that were over in Seoul
     manifest.json                   every pull: dates, what was fetched when, what failed, changed adjustments
     listing.csv, bars.parquet       made from the files above after each pull, for `make data SOURCE=...`
+
+`krx_store` says how the two tables are made. Stocks that leave the exchange stay in both.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +22,25 @@ import polars as pl
 from loguru import logger
 from tqdm import tqdm
 
-from lasps.data.sources.krx_replies import DownloadError, explain, to_bars, to_listing
-from lasps.data.sources.krx_store import AdjustmentChange, Pull, Store, compare_adjustment
+from lasps.config import clock
+from lasps.data.sources.krx_adjustments import AdjustmentChange
+from lasps.data.sources.krx_replies import DownloadError, EmptyReplyError
+from lasps.data.sources.krx_requests import Requests
+from lasps.data.sources.krx_store import Pull, Store
 
-Reader = Callable[[str, str, str], Any]
-"""(code, start, end) -> pandas frame, as FinanceDataReader.DataReader."""
-ListingReader = Callable[[str], Any]
-"""(market) -> pandas frame, as FinanceDataReader.StockListing."""
-
-INSTALL = (
-    'downloading needs FinanceDataReader, which is not installed: pip install "lasps[krx]" '
-    '(in a checkout: .venv/bin/python -m pip install -e ".[krx]")'
-)
 MARKETS = ("KOSPI", "KOSDAQ", "KOSDAQ GLOBAL")
 """KONEX stocks trade a few times a month and are left out."""
-PAUSE_S = 0.5
-"""Seconds between two requests. Guess: 2,700 stocks take half an hour, and no block was reported at that rate."""
-ATTEMPTS = 2
-STOP_AFTER = 10
-"""Failures in a row after which the server is taken to be down or to have blocked us. Guess."""
-REPLY_TIMEOUT_S = 60.0
-"""FinanceDataReader sets no timeout of its own."""
+SHORT_LISTING, LISTING_DAYS = 0.8, 90
+"""A listing with fewer of the stocks of one that is not older than so many days is not believed. Guess: in a month a
+few stocks in a thousand leave the exchange."""
+
+NEW_DAYS = 7
+"""So long a stock that is new in the listing may be without a first day. Guess."""
 
 
 @dataclass
 class DownloadResult:
-    """What one call of `download` did."""
+    """What one call of `download` did, by code."""
 
     folder: Path
     pull: str
@@ -58,10 +49,23 @@ class DownloadResult:
     failed: dict[str, str] = field(default_factory=dict)
     not_tried: list[str] = field(default_factory=list)
     changes: list[AdjustmentChange] = field(default_factory=list)
+    corrected: dict[str, int] = field(default_factory=dict)
+    """How many closes the source corrected, changed adjustments aside."""
+    too_new: list[str] = field(default_factory=list)
+    """Listed, but none of its days is over."""
+    ended: list[str] = field(default_factory=list)
+    """No longer listed, and without new days: its bars stay as they are."""
+    renamed: list[str] = field(default_factory=list)
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """Older rows that stand in a raw file but not in bars.parquet, and why."""
 
     @property
     def ok(self) -> bool:
         return not self.failed and not self.not_tried
+
+    @property
+    def tried(self) -> set[str]:
+        return {*self.fetched, *self.kept, *self.failed, *self.too_new, *self.ended}
 
     def summary(self) -> str:
         """A few lines for the terminal; failed codes are listed by reason."""
@@ -69,14 +73,17 @@ class DownloadResult:
         reasons: dict[str, list[str]] = {}
         for code, reason in self.failed.items():
             reasons.setdefault(reason, []).append(code)
-        for reason, codes in reasons.items():
-            lines.append(f"Failed, {len(codes):,}: {reason}: {' '.join(codes)}")
+        lines += [f"Failed, {len(codes):,}: {reason}: {' '.join(codes)}" for reason, codes in reasons.items()]
         if self.not_tried:
             lines.append(f"Not tried, {len(self.not_tried):,}: {' '.join(self.not_tried[:20])} ...")
         if not self.ok:
             lines.append("What was fetched stays. Run the same command again for the rest.")
-        lines += [str(change) for change in self.changes]
-        return "\n".join(lines)
+        named = (("Listed, but none of their days is over yet", self.too_new), ("Renamed", self.renamed),
+                 ("No longer listed and without new days; their bars and listing rows stay", self.ended),
+                 ("Closes that the source corrected", [f"{code} ({n})" for code, n in self.corrected.items()]))
+        lines += [f"{what}, {len(codes):,}: {', '.join(codes)}" for what, codes in named if codes]
+        lines += [f"Left out of bars.parquet: {code}, {why}" for code, why in self.set_aside.items()]
+        return "\n".join(lines + [str(change) for change in self.changes])
 
 
 def download(
@@ -84,30 +91,25 @@ def download(
     end: date | str | None,
     folder: str | Path,
     *,
-    reader: Reader | None = None,
-    listing_reader: ListingReader | None = None,
     codes: Sequence[str] | None = None,
     markets: Sequence[str] = MARKETS,
-    pause_s: float = PAUSE_S,
-    attempts: int = ATTEMPTS,
-    stop_after: int = STOP_AFTER,
-    timeout_s: float = REPLY_TIMEOUT_S,
+    now: Callable[[], datetime] = clock.now,
     today: date | None = None,
+    **requests: Any,
 ) -> DownloadResult:
-    """Pull the listing and the adjusted daily bars of start..end.
+    """Pull the listing and the adjusted daily bars of start..end, as far as these days are over in Seoul.
 
-    A pull that was interrupted, or had failures, is continued by the same call: stocks that have their file are not
-    asked for again. Every stock's bars come from one request, so that one adjustment holds over its whole file.
+    A pull that was interrupted, or had failures, is continued by the same call: stocks of which a file covers these
+    days are not asked for again. Every stock's bars come from one request that begins where the folder's earliest pull
+    began, so that one adjustment holds over its whole history.
 
     Args:
-        start, end: first and last day; end None means the day of the pull.
+        start, end: first and last day; end None means the last day that is over (`clock.last_day_over`).
         folder: where the files go, see the module's docstring.
-        reader, listing_reader: FinanceDataReader's functions by default.
-        codes: only these stocks; all of `markets` by default.
-        pause_s: seconds between the starts of two requests.
-        attempts: how often each request is tried.
-        stop_after: failures in a row after which the rest is not tried.
-        timeout_s: seconds to wait for a reply.
+        codes: only these stocks; by default all of `markets`, and once more those that have left them.
+        now: the moment of the pull, with a time zone.
+        today: in its place a day in Seoul, as of its morning.
+        requests: reader, listing_reader, pause_s, attempts, timeout_s and stop_after of `krx_requests.Requests`.
 
     Returns:
         What was fetched, kept and failed, and the stocks whose adjustment changed against an earlier pull.
@@ -116,70 +118,97 @@ def download(
         DownloadError: (a ValueError) the library is missing, the dates are wrong, or there is no listing to go by.
         KeyboardInterrupt: after the manifest was written; the same call goes on where this one stopped.
     """
-    today = today or datetime.now().date()
-    first, last = _dates(start, end, today)
-    if reader is None or listing_reader is None:
-        library = _library()
-        reader, listing_reader = reader or library.DataReader, listing_reader or library.StockListing
-    ask = _Asker(pause_s, attempts, timeout_s)
-    store = Store(Path(folder))
-    pull = store.open_pull(first, None if end is None else last, today)
-    listing = _listing(ask, listing_reader, store, pull)
-    wanted = _wanted(listing, codes, markets)
+    moment = clock.in_seoul(now()) if today is None else datetime.combine(today, time(9), clock.SEOUL)
+    first, last, until = _dates(start, end, moment)
+    ask = Requests(**requests)
+    store = Store(Path(folder), moment)
+    pull = store.open_pull(first, last)
     result = DownloadResult(store.folder, pull.name)
+    known = store.listings()
+    listing = _listing(ask, store, pull, known, result)
+    wanted = _wanted(listing, codes, markets)
+    gone = [] if codes is not None or known is None else _gone(store, pull, known, listing, markets)
+    quiet = dict.fromkeys(gone, result.ended) | dict.fromkeys(_new(store, pull.day), result.too_new)
     try:
-        _pull_bars(ask, reader, store, pull, wanted, result, stop_after)
+        _pull_bars(ask, store, pull, until, [*wanted, *gone], quiet, result)
     finally:
-        pull.failed = dict(result.failed)
-        pull.finished = len(result.fetched) + len(result.kept) + len(result.failed) == len(wanted)
+        pull.failed, pull.ended = dict(result.failed), list(result.ended)
+        pull.finished = result.tried >= {*wanted, *gone}
         pull.complete = pull.finished and not result.failed
         store.save()
-    if pull.files:
-        store.write_tables()
+    store.write_tables()
+    result.set_aside = store.set_aside
     return result
 
 
 def _pull_bars(
-    ask: _Asker, reader: Reader, store: Store, pull: Pull, wanted: list[str], result: DownloadResult, stop_after: int
+    ask: Requests, store: Store, pull: Pull, until: date, wanted: list[str], quiet: dict[str, list[str]],
+    result: DownloadResult,
 ) -> None:
+    """Ask for every stock that no file covers, those first whose files end earliest.
+
+    An empty reply is a failure, except of stocks in `quiet`, which go into the list that stands there.
+    """
+    covered = {code: store.covered_until(code, pull.start) or date.min for code in wanted}
+    result.kept += [code for code, day in covered.items() if day >= pull.end]
+    missing = sorted((code for code, day in covered.items() if day < pull.end), key=lambda code: covered[code])
     in_a_row = 0
-    for position, code in enumerate(tqdm(wanted, desc="KRX bars", unit="stock", disable=None)):
-        if store.has(pull, code):
-            result.kept.append(code)
-            continue
-        if in_a_row >= stop_after:
-            result.not_tried = [c for c in wanted[position:] if not store.has(pull, c)]
+    for position, code in enumerate(tqdm(missing, desc="KRX bars", unit="stock", disable=None)):
+        if in_a_row >= ask.stop_after:
+            result.not_tried = missing[position:]
             logger.error(f"{in_a_row} stocks in a row failed, the rest was not tried: the server is down or blocks us")
             return
         try:
-            bars = ask(lambda code=code: to_bars(code, reader(code, str(pull.start), str(pull.end))))  # type: ignore[misc]
+            bars = ask.bars(code, pull.start, until)
         except DownloadError as error:
+            if code in quiet and isinstance(error, EmptyReplyError):
+                quiet[code].append(code)
+                continue
             result.failed[code] = str(error)
             in_a_row += 1
             continue
         in_a_row = 0
-        change = compare_adjustment(code, store.newest(code), bars)
-        store.add(pull, code, bars, change)
+        over = bars.filter(pl.col("date").is_between(pull.start, pull.end))
+        if over.is_empty():
+            quiet.get(code, result.too_new).append(code)
+            continue
+        change, corrected = store.add(pull, code, over)
         result.fetched.append(code)
         if change is not None:
             result.changes.append(change)
+        if corrected:
+            result.corrected[code] = corrected
 
 
-def _listing(ask: _Asker, read: ListingReader, store: Store, pull: Pull) -> pl.DataFrame:
-    """The pull's listing: the one it has already, else a new one, else (with a warning) that of an earlier pull."""
+def _listing(
+    ask: Requests, store: Store, pull: Pull, known: pl.DataFrame | None, result: DownloadResult
+) -> pl.DataFrame:
+    """The pull's listing: the one it has already, else a new one, else (with a warning) the last one that was seen."""
     if (own := store.listing(pull)) is not None:
         return own
+    last = None if known is None else known.filter(pl.col("last_seen") == pl.col("last_seen").max())
     try:
-        prices = ask(lambda: read("KRX"))
-        listing = to_listing(prices, ask(lambda: read("KRX-DESC")))
+        listing = ask.listing()
+        if last is not None:
+            _refuse_short(listing, last, pull.day)
     except DownloadError as error:
-        earlier = store.newest_listing()
-        if earlier is None:
+        if last is None:
             raise DownloadError(f"the KRX listing could not be read: {error}. Nothing was downloaded.") from error
-        logger.warning(f"the KRX listing could not be read: {error}. Going on with the listing of {earlier[0]}.")
-        return earlier[1]
+        logger.warning(f"the KRX listing could not be read: {error}. Going on with the listing of "
+                       f"{last['last_seen'][0]}.")
+        return last
     store.add_listing(pull, listing)
+    if known is not None:
+        both = listing.join(known.select("code", before="name"), on="code").filter(pl.col("name") != pl.col("before"))
+        result.renamed = [f"{row['code']} {row['before']} -> {row['name']}" for row in both.iter_rows(named=True)]
     return listing
+
+
+def _refuse_short(listing: pl.DataFrame, last: pl.DataFrame, day: date) -> None:
+    """Raise DownloadError if the listing lacks more stocks of a recent one than can have left the exchange."""
+    seen, still = last["last_seen"][0], last.join(listing, on="code", how="semi").height
+    if (day - seen).days <= LISTING_DAYS and still < SHORT_LISTING * last.height:
+        raise DownloadError(f"it has only {still:,} of the {last.height:,} stocks of {seen}, so it is not whole")
 
 
 def _wanted(listing: pl.DataFrame, codes: Sequence[str] | None, markets: Sequence[str]) -> list[str]:
@@ -195,67 +224,40 @@ def _wanted(listing: pl.DataFrame, codes: Sequence[str] | None, markets: Sequenc
     return wanted
 
 
-class _Asker:
-    """Asks one thing at a time: with a pause, a timeout, several attempts; every error becomes a DownloadError."""
-
-    def __init__(self, pause_s: float, attempts: int, timeout_s: float) -> None:
-        self.pause_s, self.attempts, self.timeout_s = pause_s, max(1, attempts), timeout_s
-        self._next = 0.0
-
-    def __call__(self, question: Callable[[], Any]) -> Any:
-        for attempt in range(self.attempts):
-            self._wait(2**attempt)
-            printed = io.StringIO()
-            try:
-                with contextlib.redirect_stdout(printed):  # the library prints its complaints
-                    return _within(question, self.timeout_s)
-            except Exception as error:  # the library raises whatever its parsers raise
-                if attempt == self.attempts - 1:
-                    raise DownloadError(explain(error)) from error
-        raise AssertionError("unreachable")
-
-    def _wait(self, factor: int) -> None:
-        now = time.monotonic()
-        if self._next > now:
-            time.sleep(self._next - now)
-        self._next = time.monotonic() + self.pause_s * factor
+def _gone(
+    store: Store, pull: Pull, known: pl.DataFrame, listing: pl.DataFrame, markets: Sequence[str]
+) -> list[str]:
+    """Stocks of these markets that are no longer listed and were not asked for since: their last days may lack."""
+    left = known.join(listing, on="code", how="anti").filter(pl.col("market").is_in(list(markets)))
+    return [code for code, seen in left.select("code", "last_seen").iter_rows()
+            if not store.asked_after(code, seen, pull.start)]
 
 
-def _within(question: Callable[[], Any], timeout_s: float) -> Any:
-    """The answer, or its error, or TimeoutError after `timeout_s`; a reply that never comes cannot hang the pull."""
-    box: dict[str, Any] = {}
-
-    def run() -> None:
-        try:
-            box["answer"] = question()
-        except BaseException as error:  # handed to the caller below
-            box["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
-        raise TimeoutError(f"no reply within {timeout_s:g} s")
-    if "error" in box:
-        raise box["error"]
-    return box["answer"]
+def _new(store: Store, day: date) -> list[str]:
+    """Stocks that came into the listing a few days ago, so that they may not have traded yet."""
+    seen = store.listings()
+    if seen is None:
+        return []
+    new = (pl.col("first_seen") > pl.col("first_seen").min()) & (pl.col("first_seen") >= day - timedelta(NEW_DAYS))
+    return seen.filter(new)["code"].to_list()
 
 
-def _library() -> Any:
-    try:
-        import FinanceDataReader
-    except ImportError as error:
-        raise DownloadError(INSTALL) from error
-    return FinanceDataReader
-
-
-def _dates(start: date | str, end: date | str | None, today: date) -> tuple[date, date]:
+def _dates(start: date | str, end: date | str | None, moment: datetime) -> tuple[date, date, date]:
+    """First and last day of the pull, and the day up to which to ask: later days of a reply are not over."""
+    over, today = clock.last_day_over(moment), moment.date()
     days: list[date] = []
     for name, value in (("start", start), ("end", end if end is not None else today)):
         try:
             days.append(value if isinstance(value, date) else date.fromisoformat(value))
         except ValueError as error:
             raise DownloadError(f"{name}: expected a date as 2015-01-01, got {value!r}") from error
-    if days[0] > days[1]:
-        raise DownloadError(f"start {days[0]} lies after end {days[1]}")
-    return days[0], days[1]
+    first, last = days[0], min(days[1], over)
+    if first > days[1]:
+        raise DownloadError(f"start {first} lies after end {days[1]}")
+    if first > last:
+        raise DownloadError(f"start {first}: expected a day that is over in Seoul, where it is "
+                            f"{moment:%Y-%m-%d %H:%M}; the last such day is {last}")
+    if days[1] > last:
+        logger.info(f"It is {moment:%Y-%m-%d %H:%M} in Seoul: the last day that is over is {last}, later bars are not "
+                    "kept")
+    return first, last, min(days[1], today)

@@ -19,6 +19,10 @@ class DownloadError(ValueError):
     """Nothing could be downloaded; the message says why and what to do."""
 
 
+class EmptyReplyError(DownloadError):
+    """The server answered, but has no day of this stock."""
+
+
 def to_bars(code: str, frame: Any) -> pl.DataFrame:
     """FinanceDataReader's frame of one stock as raw bars, sorted by date.
 
@@ -30,10 +34,10 @@ def to_bars(code: str, frame: Any) -> pl.DataFrame:
         code, date, open, high, low, close Float64, volume Int64.
 
     Raises:
-        DownloadError: an empty frame, columns or dates missing, a date twice.
+        DownloadError: an empty frame (EmptyReplyError), columns or dates missing, a date twice.
     """
     if frame is None or len(frame) == 0:
-        raise DownloadError("an empty reply: no such stock, no days in that time, or a page instead of data")
+        raise EmptyReplyError("an empty reply: no such stock, no days in that time, or a page instead of data")
     missing = [c for c in _COLUMNS if c not in frame.columns]
     if missing:
         raise DownloadError(f"the reply has no {', '.join(missing)}, but {', '.join(map(str, frame.columns))}")
@@ -70,7 +74,8 @@ def to_listing(prices: Any, described: Any) -> pl.DataFrame:
     wrong = table.filter(~pl.col("code").fill_null("").str.contains(r"^[0-9A-Z]{6}$"))
     if wrong.height:
         raise DownloadError(f"{wrong.height} codes of the listing KRX are not 6 characters long: {wrong['code'][0]!r}")
-    return table.join(industries.unique("code", keep="first"), on="code", how="left").unique("code").sort("code")
+    table, industries = (t.unique("code", keep="first") for t in (table, industries))
+    return table.join(industries, on="code", how="left").sort("code")
 
 
 def _texts(column: Any) -> list[str | None]:

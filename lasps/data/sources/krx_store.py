@@ -1,50 +1,40 @@
-"""The folder of a KRX download: pulls, raw files that are never edited, the manifest, and what is made from them."""
+"""The folder of a KRX download: one folder of files per pull, never edited, and the two tables made from them.
+
+Three rules hold it together:
+
+* a file covers the days that its pull asked for and that were over then: a stock is asked for again only for days that
+  no file covers, whenever and by whichever pull they were fetched;
+* of two files the newer wins, day by day; days that only an older one has are kept, on the newer one's adjustment;
+* of two listings the newer wins, stock by stock; what only an older one knows is kept.
+
+What was fetched is told by the files alone, so a killed run loses nothing; the manifest says when and what failed.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from lasps.config.clock import SEOUL, in_seoul, last_day_over
+from lasps.data.sources.krx_adjustments import AdjustmentChange, compare_adjustment, corrected_closes, joined
 from lasps.reproducibility import write_atomically
 
-SCHEMA_VERSION = 1
-RESUME_DAYS = 7
-"""An interrupted pull is continued for so long; then its end lies too far back. Guess."""
-CHANGED_RATIO = 0.003
-"""A close that differs by more (and by more than a won and a half) was adjusted anew; less is rounding. Guess."""
-
-
-@dataclass(frozen=True)
-class AdjustmentChange:
-    """Closes of a stock that differ between two pulls: new = old * ratio on the changed days first..last."""
-
-    code: str
-    ratio: float
-    lowest: float
-    highest: float
-    first: str
-    last: str
-    days: int
-    overlap: int
-
-    def __str__(self) -> str:
-        several = "" if self.highest / self.lowest < 1.01 else f" (between {self.lowest:.4g} and {self.highest:.4g})"
-        return (
-            f"Adjustment changed: {self.code} closes x {self.ratio:.4g}{several} from {self.first} to {self.last}, "
-            f"{self.days:,} of {self.overlap:,} common days"
-        )
+SCHEMA_VERSION = 2
+"""Pulls of version 1 did not ask whether their last day was over; it is not trusted."""
+_LISTING = dict.fromkeys(("code", "name", "market", "industry"), pl.String)
 
 
 @dataclass
 class Pull:
     """One pull: its name is its folder; `files` says when each stock was fetched.
 
-    finished: every stock was tried; complete: and none failed.
+    asked: the moment in Seoul; empty where it is not known. finished: every stock was tried; complete: and none failed.
+    short: stocks whose reply lacked days that an earlier file has; ended: no longer listed, and no reply.
     """
 
     name: str
@@ -55,19 +45,41 @@ class Pull:
     files: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
+    asked: str = ""
+    short: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    @property
+    def day(self) -> date:
+        return date.fromisoformat(self.name[:10])
+
+    @property
+    def last_over(self) -> date:
+        """The last day whose bars are final."""
+        return self.end if self.asked else min(self.end, self.day - timedelta(days=1))
+
+    def holds_all(self, code: str) -> bool:
+        """Whether the stock's file is known to have every day that the files before it have."""
+        return bool(self.asked) and code in self.files and code not in self.short
 
 
 class Store:
-    """The download folder.
+    """The download folder, at a moment.
 
     Raises:
         ValueError: on opening, a manifest that cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, moment: datetime) -> None:
+        self.folder, self.moment = folder, in_seoul(moment)
         self.manifest = folder / "manifest.json"
-        self.pulls: list[Pull] = self._read()
+        self.set_aside: dict[str, str] = {}
+        """Stocks of which older rows stand in no table, and why; filled by `table`."""
+        known = self._read()
+        self.pulls = [pull for pull in self._folders() if pull.name not in {p.name for p in known}] + known
+        for pull in self.pulls:
+            if not pull.finished:
+                self._adopt(pull)
 
     def _read(self) -> list[Pull]:
         if not self.manifest.exists():
@@ -82,67 +94,120 @@ class Store:
                 "untouched; move the manifest away and pull again."
             ) from error
 
-    def open_pull(self, start: date, end: date | None, today: date) -> Pull:
-        """The pull to go on with, else a new one.
+    def _folders(self) -> list[Pull]:
+        """The pulls whose folders are there, by age; without the manifest nobody knows what they asked for."""
+        names = {path.name for path in (self.folder / "bars").glob("[0-9]*")}
+        days = {name: date.fromisoformat(name[:10]) for name in sorted(names, key=_age)}
+        return [Pull(name, day, day) for name, day in days.items()]
 
-        A pull of the same start goes on on its own day; later, when it was cut short less than RESUME_DAYS ago, or when
-        its very end is asked for and stocks failed. A stock that always fails must not hold up newer days for ever.
+    def open_pull(self, start: date, end: date) -> Pull:
+        """Today's pull of these days to go on with, else a new one; it begins where the earliest one began.
+
+        Every file then holds its stock's whole history from one request, and no start, however late, loses a row.
         """
-        for pull in reversed(self.pulls):
-            age = (today - date.fromisoformat(pull.name[:10])).days
-            same_end = pull.end == (end or today)
-            cut_short = not pull.finished and end is None and age < RESUME_DAYS
-            if pull.start == start and ((same_end and (age == 0 or not pull.complete)) or cut_short):
-                self._adopt(pull)
-                return pull
-        taken = {pull.name for pull in self.pulls}
-        name, number = str(today), 2
-        while name in taken:
-            name, number = f"{today}-{number}", number + 1
-        pull = Pull(name, start, end or today)
-        self.pulls.append(pull)
+        start = min([start, *(pull.start for pull in self.pulls if pull.files)])
+        today = str(self.moment.date())
+        same = [p for p in self.pulls if p.asked and (p.start, p.end, p.name[:10]) == (start, end, today)]
+        if not same:
+            taken = sum(pull.name[:10] == today for pull in self.pulls)
+            name = today if not taken else f"{today}-{taken + 1}"
+            self.pulls.append(Pull(name, start, end, asked=self.moment.isoformat(timespec="seconds")))
+        pull = same[-1] if same else self.pulls[-1]
+        pull.finished = pull.complete = False
         self.save()
         return pull
 
     def _adopt(self, pull: Pull) -> None:
-        """Files that a killed run wrote after its last manifest."""
+        """Files that a killed run wrote after its last manifest: nobody noted how they compare with older ones."""
         for path in (self.folder / "bars" / pull.name).glob("*.parquet"):
-            pull.files.setdefault(path.stem, datetime.fromtimestamp(path.stat().st_mtime).isoformat(timespec="seconds"))
+            if path.stem not in pull.files:
+                pull.files[path.stem] = _time(path.stat().st_mtime)
+                pull.short.append(path.stem)
 
     def has(self, pull: Pull, code: str) -> bool:
         return self._path(pull, code).exists()
 
-    def add(self, pull: Pull, code: str, bars: pl.DataFrame, change: AdjustmentChange | None) -> None:
-        """Write a stock's bars as a new file. Raises FileExistsError rather than write over one."""
+    def asked_after(self, code: str, day: date, start: date) -> bool:
+        """Whether a pull later than `day` had an answer about the stock's days from `start` on."""
+        later = (pull for pull in reversed(self.pulls) if pull.day > day and pull.start <= start)
+        return any(code in pull.ended or self.has(pull, code) for pull in later)
+
+    def covered_until(self, code: str, start: date) -> date | None:
+        """The last final day up to which one file covers the stock from `start` on; None where there is no such file.
+
+        A pull that ends in the future was made by a clock that ran ahead; it covers nothing.
+        """
+        over = last_day_over(self.moment)
+        ends = [p.last_over for p in self.pulls if p.start <= start and p.end <= over and self.has(p, code)]
+        return max(ends, default=None)
+
+    def add(self, pull: Pull, code: str, bars: pl.DataFrame) -> tuple[AdjustmentChange | None, int]:
+        """Write a stock's bars as a new file.
+
+        Returns:
+            The change of adjustment against the earlier files, and where there is none how many closes differ.
+
+        Raises:
+            FileExistsError: rather than write over a file.
+        """
         path = self._path(pull, code)
         if path.exists():
             raise FileExistsError(f"{path} is there already; raw files are never written over")
+        before = self.table(code)
+        change = compare_adjustment(code, before, bars)
+        corrected = 0 if before is None or change is not None else corrected_closes(before, bars)
         write_atomically(path, bars.write_parquet)
-        pull.files[code] = datetime.now().isoformat(timespec="seconds")
+        pull.files[code] = _time(datetime.now().timestamp())
+        if before is not None and before.join(bars, on="date", how="anti").height:
+            pull.short.append(code)
         if change is not None:
             pull.changes.append(asdict(change))
         if len(pull.files) % 50 == 0:
             self.save()
+        return change, corrected
 
-    def newest(self, code: str) -> pl.DataFrame | None:
-        """The stock's bars of the newest pull that has it."""
+    def table(self, code: str) -> pl.DataFrame | None:
+        """The stock's bars: those of the newest file, and days that only older ones have."""
+        table: pl.DataFrame | None = None
         for pull in reversed(self.pulls):
-            if self.has(pull, code):
-                return pl.read_parquet(self._path(pull, code))
-        return None
+            if not self.has(pull, code):
+                continue
+            older = self._bars(pull, code)
+            table, left_out = (older, None) if table is None or table.is_empty() else joined(table, older)
+            if left_out:
+                self.set_aside[code] = left_out
+            if pull.holds_all(code):
+                break
+        return table
+
+    def _bars(self, pull: Pull, code: str) -> pl.DataFrame:
+        path = self._path(pull, code)
+        try:
+            return pl.read_parquet(path).filter(pl.col("date") <= pull.last_over)
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(f"{path}: expected the bars of {code}, but the file cannot be read ({error}). Remove it "
+                             "and run the same command again.") from error
 
     def add_listing(self, pull: Pull, listing: pl.DataFrame) -> None:
         write_atomically(self._listing_path(pull), listing.write_csv)
 
     def listing(self, pull: Pull) -> pl.DataFrame | None:
+        """The pull's own listing: code, name, market, industry."""
         path = self._listing_path(pull)
-        return pl.read_csv(path, schema_overrides=_LISTING) if path.exists() else None
+        return _read_listing(path) if path.exists() else None
 
-    def newest_listing(self) -> tuple[str, pl.DataFrame] | None:
-        for pull in reversed(self.pulls):
-            if (listing := self.listing(pull)) is not None:
-                return pull.name, listing
-        return None
+    def listings(self) -> pl.DataFrame | None:
+        """All listings as one: code, name, market, industry, first_seen, last_seen (Date), sorted by code.
+
+        Name, market and industry are the newest that are known; a stock that has left the exchange keeps its last.
+        """
+        paths = sorted((self.folder / "listing").glob("[0-9]*.csv"), key=lambda path: _age(path.stem))
+        if not paths:
+            return None
+        tables = [_read_listing(path).with_columns(seen=pl.lit(date.fromisoformat(path.stem[:10]))) for path in paths]
+        newest = [pl.col(name).drop_nulls().last() for name in _LISTING if name != "code"]
+        seen = {"first_seen": pl.col("seen").min(), "last_seen": pl.col("seen").max()}
+        return pl.concat(tables).group_by("code", maintain_order=True).agg(*newest, **seen).sort("code")
 
     def save(self) -> None:
         """Write the manifest in one step."""
@@ -150,28 +215,14 @@ class Store:
         text = json.dumps({"schema_version": SCHEMA_VERSION, "pulls": pulls}, indent=1, ensure_ascii=False) + "\n"
         write_atomically(self.manifest, text)
 
-    def merged(self) -> pl.DataFrame:
-        """One long table: each stock's newest file, and older rows before it where their adjustment still holds."""
-        codes = sorted({code for pull in self.pulls for code in pull.files})
-        return pl.concat([self._merged(code) for code in codes])
-
-    def _merged(self, code: str) -> pl.DataFrame:
-        files = [pl.read_parquet(self._path(p, code)) for p in reversed(self.pulls) if self.has(p, code)]
-        table = files[0]
-        for older in files[1:]:
-            before = older.filter(pl.col("date") < table["date"].min())
-            common = older.join(table, on="date").height
-            if before.height and common and compare_adjustment(code, older, table) is None:
-                table = pl.concat([before, table])
-        return table.sort("date")
-
     def write_tables(self) -> None:
-        """Write bars.parquet and listing.csv from the raw files."""
-        table = self.merged()
-        write_atomically(self.folder / "bars.parquet", table.write_parquet)
-        newest = self.newest_listing()
-        if newest is not None:
-            write_atomically(self.folder / "listing.csv", newest[1].write_csv)
+        """Write bars.parquet and listing.csv from the raw files; nothing where there are none."""
+        codes = sorted({path.stem for path in (self.folder / "bars").glob("*/*.parquet")})
+        tables = [table for code in codes if (table := self.table(code)) is not None]
+        if tables:
+            write_atomically(self.folder / "bars.parquet", pl.concat(tables).write_parquet)
+        if (listing := self.listings()) is not None:
+            write_atomically(self.folder / "listing.csv", listing.write_csv)
 
     def _path(self, pull: Pull, code: str) -> Path:
         return self.folder / "bars" / pull.name / f"{code}.parquet"
@@ -180,21 +231,14 @@ class Store:
         return self.folder / "listing" / f"{pull.name}.csv"
 
 
-_LISTING = {"code": pl.String, "name": pl.String, "market": pl.String, "industry": pl.String}
+def _read_listing(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, schema_overrides=_LISTING).select(*_LISTING)
 
 
-def compare_adjustment(code: str, old: pl.DataFrame | None, new: pl.DataFrame) -> AdjustmentChange | None:
-    """Closes of the days that both pulls have; None where there is no older pull, no common day or no change."""
-    if old is None:
-        return None
-    both = old.select("date", before="close").join(new.select("date", after="close"), on="date", how="inner")
-    both = both.filter((pl.col("before") > 0) & (pl.col("after") > 0)).sort("date")
-    both = both.with_columns(ratio=pl.col("after") / pl.col("before"))
-    distance = (pl.col("after") - pl.col("before")).abs()
-    changed = both.filter(((pl.col("ratio") - 1).abs() > CHANGED_RATIO) & (distance > 1.5))
-    if changed.height == 0:
-        return None
-    low, middle, high = (float(changed["ratio"].quantile(q, "nearest") or 0) for q in (0.05, 0.5, 0.95))
-    return AdjustmentChange(
-        code, middle, low, high, str(changed["date"].min()), str(changed["date"].max()), changed.height, both.height
-    )
+def _age(name: str) -> tuple[str, int]:
+    """Sorts pulls' names by age: 2024-03-04, 2024-03-04-2, ..., 2024-03-04-10."""
+    return name[:10], int(name[11:] or 1)
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, SEOUL).isoformat(timespec="seconds")

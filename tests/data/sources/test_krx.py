@@ -9,7 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,9 +19,10 @@ import polars as pl
 import pytest
 
 from experiments import download_krx
-from lasps.data.sources import krx
+from lasps.config.clock import SEOUL
+from lasps.data.sources import krx, krx_requests
+from lasps.data.sources.krx_adjustments import compare_adjustment
 from lasps.data.sources.krx_replies import DownloadError, explain, to_bars, to_listing
-from lasps.data.sources.krx_store import compare_adjustment
 
 CODES = ["000020", "0009K0", "005930"]
 TODAY = date(2024, 3, 4)
@@ -50,8 +51,10 @@ def krx_listing(market: str) -> pd.DataFrame:
                          "Industry": ["의약품", "무엇", "반도체, 휴대폰"], "ListingDate": pd.NaT})  # fmt: skip
 
 
-def pull(folder: Path, reader=naver_frame, **more):
-    given = {"listing_reader": krx_listing, "pause_s": 0.0, "today": TODAY, **more}
+def pull(folder: Path, reader=naver_frame, day: date = TODAY, **more):
+    """A pull in the evening of a day in Seoul."""
+    evening = datetime.combine(day, time(18), SEOUL)
+    given = {"listing_reader": krx_listing, "pause_s": 0.0, "now": lambda: evening, **more}
     start, end = given.pop("start", "2024-01-01"), given.pop("end", "2024-03-01")
     return krx.download(start, end, folder, reader=reader, **given)
 
@@ -78,7 +81,7 @@ def test_a_pull_writes_listing_bars_and_manifest(tmp_path: Path) -> None:
     halted = bars.filter(pl.col("volume") == 0)
     assert halted["open"].to_list() == [0.0] * 3 and (halted["close"] > 0).all()
     listing = pl.read_csv(tmp_path / "listing.csv", schema_overrides={"code": pl.String})
-    assert listing.columns == ["code", "name", "market", "industry"]
+    assert listing.columns == ["code", "name", "market", "industry", "first_seen", "last_seen"]
     assert dict(listing.select("code", "industry").iter_rows())["005930"] == "통신 및 방송 장비 제조업"
     manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))["pulls"]
     assert manifest[0]["name"] == "2024-03-04" and manifest[0]["complete"] and set(manifest[0]["files"]) == set(CODES)
@@ -125,7 +128,8 @@ def test_ctrl_c_leaves_a_pull_that_goes_on_and_equals_one_in_one_piece(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         pull(tmp_path / "a", interrupted)
     assert not json.loads((tmp_path / "a" / "manifest.json").read_text())["pulls"][0]["complete"]
-    assert pull(tmp_path / "a", today=date(2024, 3, 5)).pull == "2024-03-04"  # the unfinished pull, a day later
+    later = pull(tmp_path / "a", day=date(2024, 3, 5))  # what was fetched the day before is not asked for again
+    assert (later.fetched, sorted(later.kept)) == (["005930"], ["000020", "0009K0"])
     pull(tmp_path / "b")
     whole, pieces = (pl.read_parquet(tmp_path / f / "bars.parquet") for f in "ba")
     assert whole.equals(pieces)
@@ -134,21 +138,28 @@ def test_ctrl_c_leaves_a_pull_that_goes_on_and_equals_one_in_one_piece(tmp_path:
 def test_a_stock_that_always_fails_does_not_hold_up_newer_days(tmp_path: Path) -> None:
     first = pull(tmp_path, failing(None), end=None)
     same_day = pull(tmp_path, failing(None), end=None)
-    later = pull(tmp_path, failing(None), end=None, today=date(2024, 3, 11))
+    later = pull(tmp_path, failing(None), end=None, day=date(2024, 3, 11))
     assert (first.pull, same_day.pull, later.pull) == ("2024-03-04", "2024-03-04", "2024-03-11")
-    assert (same_day.fetched, later.fetched) == ([], ["000020", "0009K0"])
+    assert (same_day.fetched, sorted(later.fetched)) == ([], ["000020", "0009K0"])
     assert pl.read_parquet(tmp_path / "bars.parquet")["date"].max() == date(2024, 3, 11)
 
 
-def test_an_interrupted_pull_up_to_today_goes_on_the_next_day_and_is_given_up_after_a_week(tmp_path: Path) -> None:
-    def interrupted(code: str, start: str, end: str) -> pd.DataFrame:
-        raise KeyboardInterrupt
+def test_those_whose_days_end_earliest_are_asked_first_so_that_interrupted_pulls_reach_every_stock(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
 
-    for folder in ("soon", "late"):
+    def twice(code: str, start: str, end: str) -> pd.DataFrame:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(code)
+        return naver_frame(code, start, end)
+
+    for day in (4, 5, 6):
+        asked.clear()
         with pytest.raises(KeyboardInterrupt):
-            pull(tmp_path / folder, interrupted, end=None)
-    assert pull(tmp_path / "soon", end=None, today=date(2024, 3, 5)).pull == "2024-03-04"
-    assert pull(tmp_path / "late", end=None, today=date(2024, 3, 15)).pull == "2024-03-15"
+            pull(tmp_path, twice, end=None, day=date(2024, 3, day))
+        assert asked == {4: ["000020", "0009K0"], 5: ["005930", "000020"], 6: ["0009K0", "000020"]}[day]
 
 
 def test_files_of_a_killed_run_are_known_again(tmp_path: Path) -> None:
@@ -170,7 +181,7 @@ def test_a_new_pull_writes_new_files_and_reports_a_changed_adjustment_stock_by_s
             frame.loc[:"2024-02-14", ["Open", "High", "Low", "Close"]] //= 5
         return frame
 
-    result = pull(tmp_path, split, today=date(2024, 3, 5))
+    result = pull(tmp_path, split, day=date(2024, 3, 5))
     assert all(p.read_bytes() == content for p, content in before.items()) and len(before) == 3
     assert [c.code for c in result.changes] == ["005930"]
     change = result.changes[0]
@@ -179,15 +190,6 @@ def test_a_new_pull_writes_new_files_and_reports_a_changed_adjustment_stock_by_s
     manifest = json.loads((tmp_path / "manifest.json").read_text())["pulls"]
     assert [p["name"] for p in manifest] == ["2024-03-04", "2024-03-05"]
     assert manifest[1]["changes"][0]["code"] == "005930"
-
-
-def test_older_rows_are_joined_only_where_their_adjustment_still_holds(tmp_path: Path) -> None:
-    pull(tmp_path, end="2024-02-09")
-    halved = lambda code, start, end: naver_frame(code, start, end, 0.5 if code == "005930" else 1.0)  # noqa: E731
-    pull(tmp_path, halved, start="2024-02-01", today=date(2024, 3, 5))
-    first = pl.read_parquet(tmp_path / "bars.parquet").group_by("code").agg(pl.col("date").min()).sort("code")
-    assert dict(first.iter_rows()) == {
-        "000020": date(2024, 1, 1), "005930": date(2024, 2, 1), "0009K0": date(2024, 1, 1)}  # fmt: skip
 
 
 def test_rounding_by_a_won_is_no_changed_adjustment() -> None:
@@ -207,19 +209,32 @@ def test_many_failures_in_a_row_stop_the_pull(tmp_path: Path) -> None:
     assert "Run the same command again" in result.summary()
 
 
-def test_requests_keep_their_distance_and_are_tried_again(tmp_path: Path) -> None:
-    import time
+class StoppedTime:
+    """In the place of `time`: goes on only when someone sleeps."""
 
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_requests_keep_their_distance_and_are_tried_again(tmp_path: Path, monkeypatch) -> None:
     asked: list[float] = []
+    clock = StoppedTime()
+    monkeypatch.setattr(krx_requests, "time", clock)
 
     def flaky(code: str, start: str, end: str) -> pd.DataFrame:
-        asked.append(time.monotonic())
+        asked.append(clock.now)
         if len(asked) % 2:
             raise ConnectionResetError
         return naver_frame(code, start, end)
 
-    assert pull(tmp_path, flaky, pause_s=0.03).ok
-    assert len(asked) == 6 and min(np.diff(asked)) > 0.025
+    assert pull(tmp_path, flaky, pause_s=0.5).ok
+    assert np.diff(asked).tolist() == pytest.approx([0.5, 1.0, 0.5, 1.0, 0.5])  # longer after a second attempt
 
 
 def test_a_reply_that_never_comes_is_an_error_and_no_hang(tmp_path: Path) -> None:
@@ -237,7 +252,7 @@ def test_a_listing_that_fails_stops_the_first_pull_and_is_taken_from_an_earlier_
     with pytest.raises(DownloadError, match="listing could not be read.*Nothing was downloaded"):
         pull(tmp_path / "new", listing_reader=gone)
     pull(tmp_path / "old")
-    assert pull(tmp_path / "old", listing_reader=gone, today=date(2024, 3, 6), end="2024-03-02").ok
+    assert pull(tmp_path / "old", listing_reader=gone, day=date(2024, 3, 6), end="2024-03-02").ok
 
 
 @pytest.mark.parametrize(("given", "message"), [
