@@ -27,6 +27,7 @@ from lasps.data.sources.krx_adjustments import AdjustmentChange
 from lasps.data.sources.krx_replies import DownloadError, EmptyReplyError
 from lasps.data.sources.krx_requests import Requests
 from lasps.data.sources.krx_store import Pull, Store
+from lasps.files import held
 
 MARKETS = ("KOSPI", "KOSDAQ", "KOSDAQ GLOBAL")
 """KONEX stocks trade a few times a month and are left out."""
@@ -116,13 +117,21 @@ def download(
 
     Raises:
         DownloadError: (a ValueError) the library is missing, the dates are wrong, or there is no listing to go by.
+        InUseError: (a ValueError) another download works in the folder.
         KeyboardInterrupt: after the manifest was written; the same call goes on where this one stopped.
     """
     moment = clock.in_seoul(now()) if today is None else datetime.combine(today, time(9), clock.SEOUL)
     first, last, until = _dates(start, end, moment)
     ask = Requests(**requests)
-    store = Store(Path(folder), moment)
-    pull = store.open_pull(first, last)
+    with held(Path(folder) / ".lock", str(folder), "Wait until that download is over, or choose another folder."):
+        store = Store(Path(folder), moment)
+        return _pull(ask, store, store.open_pull(first, last), until, codes, markets)
+
+
+def _pull(
+    ask: Requests, store: Store, pull: Pull, until: date, codes: Sequence[str] | None, markets: Sequence[str]
+) -> DownloadResult:
+    """Fetch what the pull lacks, and write manifest and tables."""
     result = DownloadResult(store.folder, pull.name)
     known = store.listings()
     listing = _listing(ask, store, pull, known, result)
@@ -132,7 +141,7 @@ def download(
     try:
         _pull_bars(ask, store, pull, until, [*wanted, *gone], quiet, result)
     finally:
-        pull.failed, pull.ended = dict(result.failed), list(result.ended)
+        pull.failed, pull.ended = dict(result.failed), sorted({*pull.ended, *result.ended})
         pull.finished = result.tried >= {*wanted, *gone}
         pull.complete = pull.finished and not result.failed
         store.save()

@@ -22,7 +22,7 @@ import polars as pl
 
 from lasps.config.clock import SEOUL, in_seoul, last_day_over
 from lasps.data.sources.krx_adjustments import AdjustmentChange, compare_adjustment, corrected_closes, joined
-from lasps.reproducibility import write_atomically
+from lasps.files import write_atomically
 
 SCHEMA_VERSION = 2
 """Pulls of version 1 did not ask whether their last day was over; it is not trusted."""

@@ -240,7 +240,7 @@ def test_requests_keep_their_distance_and_are_tried_again(tmp_path: Path, monkey
 def test_a_reply_that_never_comes_is_an_error_and_no_hang(tmp_path: Path) -> None:
     never = threading.Event()
     waiting = lambda code, start, end: never.wait(5) or naver_frame(code)  # noqa: E731
-    result = pull(tmp_path, waiting, codes=["005930"], timeout_s=0.02, attempts=1)
+    result = pull(tmp_path, waiting, codes=["005930"], timeout_s=0.3, attempts=1)
     never.set()
     assert "no reply in time" in result.failed["005930"]
 
