@@ -18,7 +18,7 @@ from lasps.config.settings import settings
 
 
 def main() -> None:
-    """Exit code 0: no fatal finding but the waived ones; 2: fatal findings, or nothing to look at."""
+    """Exit code 0: no fatal finding but the waived ones; 2: fatal findings, no panel, or nothing to look at."""
     args = _arguments()
     args.waive = names_in(args.waive)
     from lasps.data import integrity
@@ -28,7 +28,7 @@ def main() -> None:
         logger.warning("--listing is ignored without --source")
     if args.source is not None and args.deep:
         logger.warning("--deep is ignored with --source: it is about a finished dataset")
-    report = _check_source(args) if args.source else _check_dataset(args)
+    report, failure = _check_source(args) if args.source else _check_dataset(args)
     report.waived = tuple(args.waive)
     print(integrity.as_text(report))
     write_json(args.json, report.to_dict())
@@ -38,6 +38,8 @@ def main() -> None:
     title = f"Data integrity: {(args.source or args.data_dir).name}"
     logger.info(f"Saved: {integrity.write_html(report, args.html, title)}")
     report.raise_if_fatal(args.waive)
+    if failure is not None:
+        raise failure
 
 
 def _arguments() -> argparse.Namespace:
@@ -56,25 +58,23 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _check_source(args: argparse.Namespace) -> Any:
-    """Raw bars, and where they make one, the panel with its sectors."""
+def _check_source(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
+    """The report on raw bars, with the sectors of the panel they make; why they make none."""
     from lasps.data.sources import files
     from lasps.pipeline.datasets import look_at, repair
 
     raw, _ = repair(files.read_bars(args.source, pad_codes=args.pad_codes), args.repairs)
     listing = files.read_listing(args.listing, pad_codes=args.pad_codes) if args.listing else None
     seen = look_at(raw, listing, waive=args.waive)
-    if seen.failure is not None:
-        logger.warning(f"no panel can be made of these bars, the sector checks are left out: {seen.failure}")
-    return seen.report
+    return seen.report, seen.failure
 
 
-def _check_dataset(args: argparse.Namespace) -> Any:
+def _check_dataset(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
     from lasps.data import integrity
     from lasps.data.datasets.loading import read_description
 
     read_description(args.data_dir)
-    return integrity.check(dataset=args.data_dir, deep=args.deep)
+    return integrity.check(dataset=args.data_dir, deep=args.deep), None
 
 
 if __name__ == "__main__":

@@ -226,7 +226,10 @@ def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "c
                 panel, about["universe"] = select_universe(panel, listing, universe)
     except ValueError as error:
         panel, failure = None, error
-    return Look(integrity.check(panel, listing, raw=bars), about, panel, failure)
+    report = integrity.check(panel, listing, raw=bars)
+    if failure is not None and not report.fatal:
+        report.findings.append(integrity.no_panel(failure))
+    return Look(report, about, panel, failure)
 
 
 @dataclass

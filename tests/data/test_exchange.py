@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from lasps.data import exchange
 from lasps.data.integrity import bars as gate
-from lasps.data.integrity import moves
 from lasps.data.panel import limit_breaks, make_panel, market_calendar
 
 from .markets import make_raw_market
@@ -42,7 +41,7 @@ def test_a_jump_is_what_exceeds_the_limit_by_more_than_a_tick(before: float, aft
 
 
 @given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0.3, 3.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_labels_and_gate_agree_on_every_market_day_and_every_jump(seed: int, stocks: int, ratio: float) -> None:
     raw = make_raw_market(seed, stocks=stocks, days=60)
     late = pl.int_range(pl.len()).over("code") >= 30
@@ -51,7 +50,7 @@ def test_labels_and_gate_agree_on_every_market_day_and_every_jump(seed: int, sto
     panel, prepared = make_panel(raw)[0], gate.prepare(raw)
     of_gate = prepared.calendar.filter("is_market_day")["date"].to_numpy()
     assert np.array_equal(market_calendar(panel), of_gate)
-    jumps = moves.jumps_beyond_limit(prepared.traded).select("code", "date").sort("code", "date")
+    jumps = prepared.jumps.select("code", "date").sort("code", "date")
     assert panel.filter(pl.Series(limit_breaks(panel))).select("code", "date").equals(jumps)
 
 

@@ -18,7 +18,7 @@ from lasps.data.integrity import dataset_folder as _folder
 from lasps.data.integrity import digests as _digests
 from lasps.data.integrity import industries as _industries
 from lasps.data.integrity import trading_days as _days
-from lasps.data.integrity.checks import BAR_CHECKS, CHECK_NAMES, DATASET_CHECKS
+from lasps.data.integrity.checks import BAR_CHECKS, CHECK_NAMES, DATASET_CHECKS, PANEL, run
 from lasps.data.integrity.figures import bar_figures, dataset_figures
 from lasps.data.integrity.findings import Finding
 from lasps.data.integrity.html_report import write_html
@@ -36,7 +36,8 @@ from lasps.data.integrity.text_report import as_text
 
 __all__ = [
     "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "accept", "apply_repairs", "as_text", "check",
-    "drop_row", "drop_segment", "mask_day", "read_repairs", "rescale_segment", "validate_waivers", "write_html",
+    "drop_row", "drop_segment", "mask_day", "no_panel", "read_repairs", "rescale_segment", "validate_waivers",
+    "write_html",
 ]  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def check(
     window: int = 60,
     horizon: int = 5,
     deep: bool = False,
+    forecast_rows: int | None = None,
 ) -> IntegrityReport:
     """Look at everything that is given.
 
@@ -59,6 +61,7 @@ def check(
         raw: the raw long table before `make_panel`, halted rows included; the panel where it is missing.
         window, horizon: how many traded rows a labelled sample needs.
         deep: also compare every byte of the dataset with the digests in its dataset.json.
+        forecast_rows: look only at what a forecast of the last day reads, so many traded rows of every stock.
 
     Returns:
         The report; nothing is raised for bad data, see `IntegrityReport.raise_if_fatal`.
@@ -73,7 +76,9 @@ def check(
     table = raw if raw is not None else panel
     if table is not None:
         bars = _bars.prepare(table)
-        findings += [run(bars) for run in BAR_CHECKS] + [_days.short_histories(bars, window, horizon)]
+        if forecast_rows is not None:
+            bars = bars.read_by_forecast(forecast_rows)
+        findings += [run(one, bars) for one in BAR_CHECKS] + [run(_days.short_histories, bars, window, horizon)]
         figures |= bar_figures(bars)
         if listing is not None:
             findings += _listing_checks(bars.rows["code"].unique(), listing)
@@ -81,20 +86,26 @@ def check(
         findings += _sector_checks(panel)
     if dataset is not None:
         data = _folder.open_dataset(dataset)
-        findings += [run(data) for run in DATASET_CHECKS] + ([_digests.altered_files(data)] if deep else [])
+        findings += [run(one, data) for one in DATASET_CHECKS]
+        if deep:
+            findings.append(run(_digests.altered_files, data))
         figures |= dataset_figures(data)
     return IntegrityReport(findings, figures)
 
 
+def no_panel(failure: Exception) -> Finding:
+    """The fatal finding of bars that make no panel although no other check says why."""
+    return Finding(PANEL, "fatal", 1, 1, f"no panel can be made of these bars: {failure}.",
+                   "Repair what it names; a build stops here too, whatever is waived.")  # fmt: skip
+
+
 def _listing_checks(codes: pl.Series, listing: pl.DataFrame) -> list[Finding]:
     return [
-        _industries.codes_without_industry(codes, listing),
-        _industries.industries_without_sector(codes, listing, sector_of_industry),
+        run(_industries.codes_without_industry, codes, listing),
+        run(_industries.industries_without_sector, codes, listing, sector_of_industry),
     ]
 
 
 def _sector_checks(panel: pl.DataFrame) -> list[Finding]:
-    n = len(SECTORS)
-    return [
-        _industries.sector_values(panel, n), _industries.small_sectors(panel, n), _industries.dominant_sector(panel, n)
-    ]  # fmt: skip
+    checks = (_industries.sector_values, _industries.small_sectors, _industries.dominant_sector)
+    return [run(check, panel, len(SECTORS)) for check in checks]

@@ -1,14 +1,13 @@
-"""Checks of what trades when: halts, frozen prices, volume outliers, gaps, short histories, the market's calendar."""
+"""Checks of what trades when: halts, frozen prices, bars that repeat the day before, short histories."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import polars as pl
 
 from lasps.data.integrity.bars import Bars
-from lasps.data.integrity.findings import Finding, Severity, found, percent, plural
+from lasps.data.integrity.findings import Finding, Severity, found, mask_days, percent, plural
 
 FATAL_HALTED = 0.5
 """Share of halted rows from which the volume column must be wrong. Guess: real files have 0.005 to 0.03."""
@@ -16,14 +15,10 @@ FROZEN_ROWS = 10
 """Equal closes in a row, each with volume. Guess, not tuned: a dozen cases in three million real rows."""
 WARN_FROZEN, FATAL_FROZEN = 0.001, 0.1
 """Shares of rows inside frozen stretches. Guess: real files have 4e-5."""
-VOLUME_FACTOR, VOLUME_DAYS = 200.0, 60
-"""Volume against the median of the 60 traded rows before. Guess: 5e-4 to 2e-3 of real rows."""
-WARN_VOLUME = 0.01
-"""Share of volume outliers from which the unit may have changed. Guess, not tuned."""
-WARN_GAPS, FATAL_GAPS = 0.01, 0.2
-"""Shares of missing rows. Guess: real files have 0 and 0.0012."""
-MAX_HOLE_DAYS = 11
-"""Calendar days between two market days: the longest KRX holidays (autumn 2017 and 2025) made 11."""
+REPEATED_SHARE, REPEATED_CODES = 0.5, 5
+"""Share (and number) of a day's traded stocks whose bars repeat the day before from which the day was filled up."""
+WARN_REPEATED, FATAL_REPEATED = 5e-4, 0.05
+"""Shares of single repeated bars. Guess: real files have 1e-5."""
 
 
 def halts(bars: Bars) -> Finding:
@@ -44,7 +39,7 @@ def halts(bars: Bars) -> Finding:
 
 def frozen_prices(bars: Bars) -> Finding:
     """FROZEN_ROWS or more equal closes in a row although shares were traded: a feed that repeats its last price."""
-    stretch = pl.struct("code", "close").rle_id()
+    stretch = ((pl.col("code") != pl.col("code").shift(1)) | (pl.col("close") != pl.col("close").shift(1))).cum_sum()
     runs = bars.traded.group_by(run=stretch).agg(
         pl.col("code", "close").first(), date=pl.col("date").min(), last=pl.col("date").max(), n=pl.len()
     )  # fmt: skip
@@ -59,59 +54,26 @@ def frozen_prices(bars: Bars) -> Finding:
     )  # fmt: skip
 
 
-def volume_outliers(bars: Bars) -> Finding:
-    """Volume VOLUME_FACTOR times the median of the stock's 60 traded rows before."""
-    traded = bars.traded.with_columns(position=pl.int_range(pl.len()))
-    lowest = pl.col("volume").shift(1).rolling_min(VOLUME_DAYS)  # below the median, and quick: few rows are left
-    rows = traded.filter((pl.col("rank") >= VOLUME_DAYS) & (pl.col("volume") > VOLUME_FACTOR * lowest))
-    before = rows["position"].to_numpy()[:, None] - np.arange(1, VOLUME_DAYS + 1)
-    usual = np.median(traded["volume"].to_numpy()[before], axis=1) if rows.height else np.empty(0)
-    rows = rows.with_columns(factor=pl.col("volume") / np.maximum(usual, 1.0))
-    hits = rows.filter(pl.col("factor") > VOLUME_FACTOR).sort("factor", descending=True)
-    detail = pl.format("{} shares, {} x the usual", *(pl.col(c).round(0).cast(pl.Int64) for c in ("volume", "factor")))
-    n = bars.traded.height
-    severity: Severity = "warning" if hits.height > WARN_VOLUME * n else "info"
+def repeated_bars(bars: Bars) -> Finding:
+    """Bars equal to the stock's bar before in all prices and in volume: a holiday or a hole that was filled up."""
+    equal = [pl.col(name) == pl.col(name).shift(1) for name in ("close", "volume", "open", "high", "low", "code")]
+    same = bars.traded.filter(pl.all_horizontal(equal).fill_null(False))
+    days = same.group_by("date").agg(n=pl.len()).join(bars.calendar.select("date", "traded"), on="date")
+    filled = days.filter((pl.col("n") >= REPEATED_CODES) & (pl.col("n") >= REPEATED_SHARE * pl.col("traded")))["date"]
+    # A stock that trades a few shares at one price may repeat itself; one with a range cannot.
+    hits = same.filter(pl.col("date").is_in(filled.implode()) | (pl.col("high") > pl.col("low")))
+    hits = hits.sort(~pl.col("date").is_in(filled.implode()), "date", "code")
+    share = hits.height / max(bars.traded.height, 1)
+    severity: Severity = "warning" if share > WARN_REPEATED else "info"
+    if len(filled) or share > FATAL_REPEATED:
+        severity = "fatal"
+    first = f", first {filled.sort()[0]}" if len(filled) else ""
     return found(
-        "volume_outliers", hits.with_columns(detail=detail), n, severity=severity,
-        summary=f"{percent(hits.height, n)} rows with more than {VOLUME_FACTOR:g} times the usual volume.",
-        advice="News does that to quiet stocks. Many on one date: the unit changed (shares, thousand shares, KRW).",
-    )  # fmt: skip
-
-
-def calendar_gaps(bars: Bars) -> Finding:
-    """Market days between a stock's first and last row on which it has no row at all, not even a halted one."""
-    first = {"previous": pl.col("market_day").shift(1), "since": pl.col("date").shift(1)}
-    gaps = bars.rows.with_columns(**{name: value.over("code") for name, value in first.items()})
-    gaps = gaps.with_columns(missing=pl.col("market_day") - pl.col("previous") - 1).filter(pl.col("missing") > 0)
-    hits = gaps.sort("missing", "code", descending=[True, False])
-    missing, n = int(hits["missing"].sum()), bars.rows.height
-    severity: Severity = "fatal" if missing > FATAL_GAPS * n else "warning" if missing > WARN_GAPS * n else "info"
-    hits = hits.with_columns(detail=pl.format("{} market days missing since {}", "missing", "since"))
-    finding = found(
-        "calendar_gaps", hits, n, severity=severity,
-        summary=f"{missing:,} missing rows in {plural(hits['code'].n_unique(), 'stock')} "
-        "against the market's own calendar.",
-        advice="Some sources leave out halted days; labels across them are flagged. Many: pull these stocks again.",
-    )  # fmt: skip
-    return finding if hits.height == 0 else _recount(finding, missing)
-
-
-def calendar_holes(bars: Bars) -> Finding:
-    """Dates on which most stocks did not trade, and stretches longer than any holiday without a market day."""
-    day = bars.calendar
-    quiet = day.filter(~pl.col("is_market_day")).select(
-        "date", detail=pl.format("{} of {} stocks traded", "traded", "listed"), order=pl.lit(1)
-    )
-    market = day.filter(pl.col("is_market_day")).with_columns(gap=pl.col("date").diff().dt.total_days())
-    holes = market.filter(pl.col("gap") > MAX_HOLE_DAYS).select(
-        "date", detail=pl.format("{} days without a market day before", "gap"), order=pl.lit(0)
-    )
-    hits = pl.concat([holes, quiet]).sort("order", "date").with_columns(code=pl.lit("market"))
-    return found(
-        "calendar_holes", hits, day.height, severity="warning",
-        summary=f"{plural(quiet.height, 'date')} on which most stocks did not trade, "
-        f"{plural(holes.height, 'stretch', 'stretches')} of more than {MAX_HOLE_DAYS} days without a market day.",
-        advice="A holiday that was filled up does no harm. A hole means a missing file: download that time again.",
+        "repeated_bars", hits.with_columns(detail=pl.format("the bar of {} again", "previous_date")),
+        bars.traded.height, severity=severity, repairs=mask_days(hits),
+        summary=f"{plural(hits.height, 'bar')} equal to the day before's in prices and volume; on "
+        f"{plural(len(filled), 'day')} most of the market repeats itself{first}.",
+        advice="A holiday or a missing day was filled with the day before. Mask these bars; they become halts.",
     )  # fmt: skip
 
 

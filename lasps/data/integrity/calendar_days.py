@@ -1,0 +1,145 @@
+"""Checks of the market's days: dates that cannot be, days and rows that are missing, a last day that is not whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+
+from lasps.data.exchange import known_sessions, may_be_open
+from lasps.data.integrity.bars import Bars
+from lasps.data.integrity.findings import Finding, Severity, found, plural
+
+WARN_GAPS, FATAL_GAPS = 0.01, 0.2
+"""Shares of missing rows. Guess: real files have 0 and 0.0012."""
+MAX_HOLE_DAYS = 11
+"""Calendar days between two market days: the longest KRX holidays (autumn 2017 and 2025) made 11."""
+OTHER_CALENDAR = 5
+"""Market days on which KRX was closed from which the data is not KRX's, or the table of holidays is not the data's."""
+SHIFTED_SUNDAYS, SHIFTED_FRIDAYS = 0.1, 0.01
+"""Shares of rows on Sundays (at least) and Fridays (at most) that say: every date is a day early. A fifth and none."""
+LAST_DAY_MEMORY = 20
+WHOLE_MARKET, WHOLE_VOLUME = 0.8, 0.4
+"""Of the codes, and of the median stock's volume, that a finished last day has of the days before. Guess: real days
+have 0.97 and 0.55 at least."""
+
+
+def stray_dates(bars: Bars, today: date | None = None) -> Finding:
+    """Rows on a day of the week on which KRX was closed (Saturdays were trading days until 1998), or in the future."""
+    today = today or datetime.now().date()
+    days = bars.calendar["date"]
+    closed = pl.Series(~may_be_open(days.fill_null(date(2000, 1, 1)).to_numpy())) | (days > today) | days.is_null()
+    bad = bars.rows.filter(pl.col("date").is_in(days.filter(closed.fill_null(True)).implode(), nulls_equal=True))
+    why = pl.when(pl.col("date") > today).then(pl.lit("future")).otherwise(pl.lit("weekend"))
+    hits = bad.with_columns(detail=pl.when(pl.col("date").is_null()).then(pl.lit("no date")).otherwise(why))
+    shifted = _is_shifted(bars.calendar)
+    return found(
+        "stray_dates", hits, bars.rows.height, severity="fatal" if shifted else "warning",
+        summary=f"{plural(hits.height, 'row')} on a weekend or in the future."
+        + (" A fifth of the rows are Sundays and none are Fridays: every date is a day early." if shifted else ""),
+        advice="The dates are times in UTC: midnight in Seoul is 15:00 of the day before. Add nine hours before they "
+        "are cut to days." if shifted else
+        "Time zones shifted the dates, or day and month were swapped. Read the source's dates again.",
+    )  # fmt: skip
+
+
+def _is_shifted(calendar: pl.DataFrame) -> bool:
+    rows = calendar.group_by(day=pl.col("date").dt.weekday()).agg(n=pl.col("present").sum())
+    share = {day: n / calendar["present"].sum() for day, n in rows.rows()}
+    return share.get(7, 0.0) >= SHIFTED_SUNDAYS and share.get(5, 0.0) <= SHIFTED_FRIDAYS
+
+
+def calendar_gaps(bars: Bars) -> Finding:
+    """Market days between a stock's first and last row on which it has no row at all, not even a halted one."""
+    same = pl.col("code") == pl.col("code").shift(1)
+    missing = pl.when(same).then(pl.col("market_day") - pl.col("market_day").shift(1) - 1)
+    gaps = bars.rows.with_columns(missing=missing, since=pl.col("date").shift(1)).filter(pl.col("missing") > 0)
+    hits = gaps.sort("missing", "code", descending=[True, False])
+    missing_rows, n = int(hits["missing"].sum()), bars.rows.height
+    severity: Severity = "fatal" if missing_rows > FATAL_GAPS * n else "info"
+    if severity == "info" and missing_rows > WARN_GAPS * n:
+        severity = "warning"
+    hits = hits.with_columns(detail=pl.format("{} market days missing since {}", "missing", "since"))
+    finding = found(
+        "calendar_gaps", hits, n, severity=severity,
+        summary=f"{missing_rows:,} missing rows in {plural(hits['code'].n_unique(), 'stock')} "
+        "against the market's own calendar.",
+        advice="Some sources leave out halted days; labels across them are flagged. Many: pull these stocks again.",
+    )  # fmt: skip
+    return finding if hits.height == 0 else replace(finding, count=missing_rows)
+
+
+def calendar_holes(bars: Bars) -> Finding:
+    """Dates on which most stocks did not trade, and stretches longer than any holiday without a market day."""
+    day = bars.calendar
+    quiet = day.filter(~pl.col("is_market_day")).select(
+        "date", detail=pl.format("{} of {} stocks traded", "traded", "listed"), order=pl.lit(1)
+    )
+    market = day.filter(pl.col("is_market_day")).with_columns(gap=pl.col("date").diff().dt.total_days()).rechunk()
+    holes = market.filter(pl.col("gap") > MAX_HOLE_DAYS).rechunk().select(  # unchunked: pl.format panics in polars 2.1
+        "date", detail=pl.format("{} days without a market day before", "gap"), order=pl.lit(0)
+    )
+    hits = pl.concat([holes, quiet]).sort("order", "date").with_columns(code=pl.lit("market"))
+    return found(
+        "calendar_holes", hits, day.height, severity="warning",
+        summary=f"{plural(quiet.height, 'date')} on which most stocks did not trade, "
+        f"{plural(holes.height, 'stretch', 'stretches')} of more than {MAX_HOLE_DAYS} days without a market day.",
+        advice="A holiday that was filled up does no harm. A hole means a missing file: download that time again.",
+    )  # fmt: skip
+
+
+def missing_days(bars: Bars) -> Finding:
+    """Days on which KRX was open and the data has no market day, by the exchange's calendar.
+
+    Data that trades on OTHER_CALENDAR or more of KRX's holidays (synthetic, another market) has a calendar of its own;
+    then, and outside the years of the table, only that one is used, and the finding says so.
+    """
+    own = bars.calendar.filter("is_market_day")["date"].drop_nulls()
+    sessions = known_sessions(own[0], own[-1]) if len(own) else None
+    if sessions is None:
+        return Finding("missing_days", "info", 0, len(own), "no table of holidays for these years; own calendar used")
+    days = own.to_numpy()
+    extra, absent = np.setdiff1d(days, sessions), np.setdiff1d(sessions, days)
+    if len(extra) >= OTHER_CALENDAR:
+        return found(
+            "missing_days", _market_hits(extra, "the data trades, KRX was closed"), len(own), severity="info",
+            summary=f"the data trades on {len(extra):,} days on which KRX was closed: its own calendar is used.",
+            advice="Normal for a synthetic or another market. Days that are missing as a whole cannot be known then.",
+        )  # fmt: skip
+    hits = pl.concat([_market_hits(absent, "KRX was open, the data has no market day"),
+                      _market_hits(extra, "the data trades, KRX's calendar has no session")])  # fmt: skip
+    return found(
+        "missing_days", hits, len(sessions), severity="warning" if len(absent) else "info",
+        summary=f"{plural(len(absent), 'day')} on which KRX was open missing from the data, {len(extra)} too many.",
+        advice="Download these days again: returns and labels across them are of more days than they say. Holidays "
+        "that were decreed late may be missing from the table (experiments/krx_holidays.py writes it again).",
+    )  # fmt: skip
+
+
+def _market_hits(days: np.ndarray, detail: str) -> pl.DataFrame:
+    dates = pl.Series(days.astype("datetime64[D]"), dtype=pl.Date)
+    return pl.DataFrame({"code": ["market"] * len(days), "date": dates, "detail": [detail] * len(days)},
+                        schema={"code": pl.String, "date": pl.Date, "detail": pl.String})  # fmt: skip
+
+
+def unfinished_last_day(bars: Bars) -> Finding:
+    """A last day that only a part of the market has, or whose volume is a fraction of the usual: it was not over."""
+    days = bars.calendar.filter(pl.col("traded") > 0).tail(LAST_DAY_MEMORY + 1)
+    if days.height <= LAST_DAY_MEMORY:
+        return found("unfinished_last_day", _market_hits(np.empty(0), ""), days.height, severity="info", summary="")
+    usual = float(days["traded"].head(LAST_DAY_MEMORY).median() or 0)  # type: ignore[arg-type]
+    last, traded = days.select("date", "traded").row(-1)
+    recent = bars.traded.filter(pl.col("date") >= days["date"][0])
+    before = recent.filter(pl.col("date") < last).group_by("code").agg(usual=pl.col("volume").median())
+    today = recent.filter(pl.col("date") == last).join(before, on="code")
+    volume = float(today.select((pl.col("volume") / pl.col("usual")).median()).item() or 1.0)
+    unfinished = traded < WHOLE_MARKET * usual or volume < WHOLE_VOLUME
+    detail = f"{traded:,} of usually {usual:,.0f} stocks traded, {volume:.2f} of the usual volume"
+    hits = _market_hits(np.array([last] if unfinished else [], dtype="datetime64[D]"), detail)
+    return found(
+        "unfinished_last_day", hits, days.height, severity="warning",
+        summary=f"the last day, {last}, is not whole: {detail}.",
+        advice="It was pulled while the exchange was open, or before all stocks were there. Pull it again.",
+    )  # fmt: skip
