@@ -1,4 +1,4 @@
-"""The kinds of damage that real files came with, each made on a clean market: found, named, and repaired where it can."""
+"""The kinds of damage that real files came with, each made on a clean market: found, named, repaired where it can be."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ def test_a_check_that_fails_itself_is_a_fatal_finding_of_its_name_and_all_others
     def halts(bars):
         raise error
 
-    monkeypatch.setattr(integrity, "BAR_CHECKS", tuple(halts if c.__name__ == "halts" else c for c in checks.BAR_CHECKS))
+    broken = tuple(halts if c.__name__ == "halts" else c for c in checks.BAR_CHECKS)
+    monkeypatch.setattr(integrity, "BAR_CHECKS", broken)
     report = integrity.check(raw=scaled(market(), "000040", 70, 0.3))
     assert report["halts"].severity == "fatal" and str(error) in report["halts"].summary
     assert report["scale_breaks"].count == 1
