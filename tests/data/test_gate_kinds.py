@@ -1,4 +1,4 @@
-"""The kinds of damage that real files came with, each made on a clean market: found, named, repaired where it can be."""
+"""The kinds of damage that real files came with, each made on a clean market: found, named, mostly repaired."""
 
 from __future__ import annotations
 
