@@ -55,6 +55,20 @@ def add_waive_flag(parser: argparse._ActionsContainer) -> None:
                         help="fatal findings of the integrity report to accept, by name")
 
 
+def add_reading_flags(parser: argparse._ActionsContainer) -> None:
+    """How files of bars are read, of every script that reads them; see `reading_of`."""
+    parser.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
+    parser.add_argument("--signed-prices", action="store_true",
+                        help="prices carry a broker's sign (Kiwoom: the direction against the day before): drop it")
+    parser.add_argument("--decimal", choices=("point", "comma"), default=None,
+                        help="what starts the decimals in text files, where the values do not prove it")
+
+
+def reading_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of `add_reading_flags` as lasps.data.sources.files.read_bars takes them."""
+    return {name: getattr(args, name) for name in ("pad_codes", "signed_prices", "decimal")}
+
+
 def names_in(words: list[str]) -> tuple[str, ...]:
     """Names separated by spaces or commas."""
     return tuple(" ".join(words).replace(",", " ").split())

@@ -17,10 +17,12 @@ from typing import Any
 from loguru import logger
 
 from experiments._cli import (
+    add_reading_flags,
     add_waive_flag,
     names_in,
     positive_float,
     positive_int,
+    reading_of,
     run_script,
     warn_of_ignored,
     write_json,
@@ -28,8 +30,8 @@ from experiments._cli import (
 from lasps.config.settings import settings
 
 OF_SYNTHETIC = {"data_dir", "if_missing", "force", "materialize", "json", "preset", "effect", "seed"}
-OF_EXTENSION = {"data_dir", "if_missing", "json", "source", "listing", "pad_codes", "repairs", "waive", "extend",
-                "test_end"}
+OF_EXTENSION = {"data_dir", "if_missing", "json", "source", "listing", "pad_codes", "signed_prices", "decimal",
+                "repairs", "waive", "extend", "test_end"}
 SPLIT_DAYS = ("train_start", "train_end", "val_start", "val_end", "test_start", "test_end")
 
 
@@ -46,15 +48,17 @@ def make_parser() -> argparse.ArgumentParser:
     synthetic.add_argument("--effect", choices=("sector", "none"), default="sector")
     synthetic.add_argument("--seed", type=int, default=7)
     real = parser.add_argument_group("real market")
-    real.add_argument("--source", type=Path, help="parquet or CSV long table, or a folder of one CSV per code")
+    real.add_argument("--source", type=Path, help="parquet or CSV long table, or a folder of such files")
     real.add_argument("--listing", type=Path, help="code, name, market, industry")
     real.add_argument("--universe", default="common", help="common, with_preference or all")
+    real.add_argument("--markets", nargs="+", default=None, metavar="MARKET",
+                      help="KOSPI,KOSDAQ,KONEX, or all; default: all but KONEX (15 %% limit, hardly trades)")
     real.add_argument("--features", default=None, help="comma-separated names; default: the chosen set")
     real.add_argument("--train-fraction", type=positive_float, default=1.0, help="share of train samples kept")
     real.add_argument("--chart-size", default="96x180", help="height x width")
     real.add_argument("--horizon", type=positive_int, default=5, help="traded days")
     real.add_argument("--threshold", type=positive_float, default=0.03)
-    real.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
+    add_reading_flags(real)
     real.add_argument("--extend", action="store_true",
                       help="add new days, up to --test-end, to the dataset in --data-dir; all its options stay")
     real.add_argument("--repairs", type=Path, default=None, help="a list that check_data.py --suggest-repairs wrote")
@@ -76,11 +80,21 @@ def build_real(args: argparse.Namespace, borders: Any) -> dict[str, Any]:
     """The dataset of a real market."""
     from lasps.pipeline.datasets import BuildOptions, build_from_files
 
+    same = ("universe", "horizon", "threshold", "train_fraction", "materialize", "force", "repairs", "embargo_days",
+            "extend", "test_end")  # fmt: skip
     options = BuildOptions(
-        args.data_dir, args.universe, tuple(args.features.split(",")) if args.features else None,
-        chart_size(args.chart_size), args.horizon, args.threshold, 1, args.train_fraction, args.materialize, args.force,
-        names_in(args.waive), args.repairs, args.embargo_days, args.extend, args.test_end)
-    return build_from_files(args.source, args.listing, borders, options, args.pad_codes)
+        args.data_dir, features=tuple(args.features.split(",")) if args.features else None,
+        markets=markets_in(args.markets), chart_size=chart_size(args.chart_size), waive=names_in(args.waive),
+        **{name: getattr(args, name) for name in same})
+    return build_from_files(args.source, args.listing, borders, options, **reading_of(args))
+
+
+def markets_in(words: list[str] | None) -> tuple[str, ...] | None:
+    """--markets as `select_universe` takes it: None the default, () every market."""
+    if words is None:
+        return None
+    names = tuple(name.upper() for name in names_in(words))
+    return () if names == ("ALL",) else names
 
 
 def chart_size(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from loguru import logger
 
-from experiments._cli import add_waive_flag, names_in, run_script, write_json
+from experiments._cli import add_reading_flags, add_waive_flag, names_in, reading_of, run_script, write_json
 from lasps.config.settings import settings
 
 
@@ -46,7 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=None, metavar="FILE", help="raw bars: parquet, CSV or a folder")
     parser.add_argument("--listing", type=Path, default=None, metavar="FILE", help="code, name, market, industry")
-    parser.add_argument("--pad-codes", action="store_true", help="give codes their lost leading zeros back")
+    add_reading_flags(parser)
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a finished dataset")
     add_waive_flag(parser)
     parser.add_argument("--deep", action="store_true", help="read every byte of the dataset and compare it with the "
@@ -63,7 +63,7 @@ def _check_source(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
     from lasps.data.sources import files
     from lasps.pipeline.datasets import look_at, repair
 
-    raw, _ = repair(files.read_bars(args.source, pad_codes=args.pad_codes), args.repairs)
+    raw, _ = repair(files.read_bars(args.source, **reading_of(args)), args.repairs)
     listing = files.read_listing(args.listing, pad_codes=args.pad_codes) if args.listing else None
     seen = look_at(raw, listing, waive=args.waive)
     return seen.report, seen.failure

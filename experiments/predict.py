@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments._cli import positive_int, resolve_device, run_script, write_json
+from experiments._cli import add_reading_flags, positive_int, reading_of, resolve_device, run_script, write_json
 from lasps.config.settings import settings
 
 
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=None, help="write the table here, .csv or .parquet")
     parser.add_argument("--top", type=positive_int, default=10, help="rows printed from either end")
     parser.add_argument("--device", default=None)
-    parser.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
+    add_reading_flags(parser)
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     return parser.parse_args()
 
@@ -50,7 +50,7 @@ def main() -> None:
 
     device, (source, listing) = resolve_device(args.device), files_of(args)
     checkpoint = open_checkpoint(args.checkpoint, device)
-    table = forecast(checkpoint, read_bars(source, pad_codes=args.pad_codes),
+    table = forecast(checkpoint, read_bars(source, **reading_of(args)),
                      read_listing(listing, pad_codes=args.pad_codes), args.date, device)
     with pl.Config(tbl_rows=args.top, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
                    float_precision=3):

@@ -1,11 +1,16 @@
 """Which stocks count: common shares with a known sector by default, everything else on request, always counted.
 
+KONEX is left out unless it is asked for: its daily limit is 15 %, and most of its stocks hardly trade.
+
 KRX codes say what a share is: a common share's code ends in 0, a preference share's in 5, 7, 9, K, L or M with the
 first five characters of its company's common share. SPACs are known by their name; 98 % of their labels are HOLD, which
 flatters every accuracy. A listing knows today's names and industries only: it is itself a look back from the future.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 from loguru import logger
@@ -14,33 +19,44 @@ from lasps.config.sectors import sector_of_industry
 
 UNIVERSES = ("common", "with_preference", "all")
 LISTING_COLUMNS = ("code", "name", "industry")
+MARKETS = {
+    "KOSPI": r"^(kospi|코스피|유가증권|stk|거래소)", "KOSDAQ": r"^(kosdaq|코스닥|ksq)", "KONEX": r"^(konex|코넥스|knx)",
+}  # fmt: skip
+"""The exchange's markets and how listings write them; KOSDAQ GLOBAL is a segment of KOSDAQ."""
+LEFT_OUT = ("KONEX",)
+EVERY_MARKET: tuple[str, ...] = ()
 SPAC_NAME = r"스팩|기업인수목적|(?i)\bSPAC\b"
 
 
 def select_universe(
-    panel: pl.DataFrame, listing: pl.DataFrame, universe: str = "common"
-) -> tuple[pl.DataFrame, dict[str, int | str]]:
+    panel: pl.DataFrame, listing: pl.DataFrame, universe: str = "common", markets: Sequence[str] | None = None
+) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Keep the universe's stocks and give each row its sector.
 
     Args:
         panel: bars sorted by (code, date).
-        listing: columns code, name, industry (null where unknown).
+        listing: columns code, name, industry (null where unknown); market where it is known.
         universe: "common" (common shares, no SPACs), "with_preference" (preference shares too, in their common share's
             sector) or "all" (SPACs too). A code without a sector is never kept and never given a default.
+        markets: names of `MARKETS` to keep; None: all but LEFT_OUT; EVERY_MARKET (none named): all. Where the listing
+            does not say a stock's market, it is kept unless markets are named.
 
     Returns:
         The kept rows with `sector` Int16 (0..19), and the counts: codes and rows before and after, and how many codes
-        fell out as `not_listed`, `preference`, `spac`, `without_industry` or `unknown_industry` (in this order, each
-        code once).
+        fell out as `not_listed`, `other_market`, `preference`, `spac`, `without_industry` or `unknown_industry` (in
+        this order, each code once); `markets` as asked for.
 
     Raises:
-        ValueError: an unknown universe, a listing without its columns or with a code twice, or nothing left.
+        ValueError: an unknown universe or market, a listing without its columns or with a code twice, or nothing left.
     """
     if universe not in UNIVERSES:
         raise ValueError(f"unknown universe {universe!r}; expected one of {UNIVERSES}")
+    if unknown_markets := [name for name in markets or () if name not in MARKETS]:
+        raise ValueError(f"unknown market {unknown_markets[0]!r}; expected some of {', '.join(MARKETS)}")
     stocks = panel.group_by("code").len("rows").join(classify_listing(listing), on="code", how="left")
     reason = (
         pl.when(pl.col("kind").is_null()).then(pl.lit("not_listed"))
+        .when(_of_other_market(markets)).then(pl.lit("other_market"))
         .when((pl.col("kind") == "preference") & (universe == "common")).then(pl.lit("preference"))
         .when((pl.col("kind") == "spac") & (universe != "all")).then(pl.lit("spac"))
         .when(pl.col("sector").is_null() & pl.col("industry").is_null()).then(pl.lit("without_industry"))
@@ -53,7 +69,7 @@ def select_universe(
         logger.warning("Industries without a sector (add them to lasps/config/industries.csv): {}", unknown)
     kept = stocks.filter(pl.col("reason") == "kept").select("code", "sector")
     chosen = panel.drop("sector", strict=False).join(kept, on="code", how="inner", maintain_order="left")
-    counts = _counts(universe, stocks, chosen.height)
+    counts = _counts(universe, stocks, chosen.height) | {"markets": None if markets is None else list(markets)}
     logger.info("Universe: {}", counts)
     if chosen.is_empty():
         raise ValueError(f"no stock of the panel is in the universe {universe!r}: {counts}; is it the right listing?")
@@ -61,7 +77,7 @@ def select_universe(
 
 
 def classify_listing(listing: pl.DataFrame) -> pl.DataFrame:
-    """Kind ("common", "preference" or "spac") and sector (Int16, null if unknown) of every listed code.
+    """Kind ("common", "preference" or "spac"), market and sector (Int16; null if unknown) of every listed code.
 
     A preference share has its common share's sector; only if that is not known, its own industry's.
 
@@ -84,6 +100,7 @@ def classify_listing(listing: pl.DataFrame) -> pl.DataFrame:
     stocks = listing.select(
         "code",
         "industry",
+        market=market_of(pl.col("market")) if "market" in listing.columns else pl.lit(None, pl.String),
         sector=sectors,
         kind=pl.when(pl.col("name").str.contains(SPAC_NAME).fill_null(False)).then(pl.lit("spac"))
         .when(is_preference(pl.col("code"))).then(pl.lit("preference"))
@@ -95,8 +112,29 @@ def classify_listing(listing: pl.DataFrame) -> pl.DataFrame:
     return (
         stocks.join(common, on="common_code", how="left", maintain_order="left")
         .with_columns(sector=of_common)
-        .select("code", "industry", "kind", "sector")
+        .select("code", "industry", "market", "kind", "sector")
     )
+
+
+def market_of(names: pl.Expr) -> pl.Expr:
+    """KOSPI, KOSDAQ or KONEX of a market's name as listings write it; another name as it is, null where blank."""
+    name = names.cast(pl.String).str.strip_chars()
+    found: pl.Expr = pl.when(name != "").then(name)
+    for market, pattern in MARKETS.items():
+        found = pl.when(name.str.to_lowercase().str.contains(pattern)).then(pl.lit(market)).otherwise(found)
+    return found
+
+
+def stored_markets(universe: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """`markets` of `select_universe` as a dataset's or checkpoint's description holds it; older ones took every one."""
+    markets = universe.get("markets", EVERY_MARKET)
+    return None if markets is None else tuple(markets)
+
+
+def _of_other_market(markets: Sequence[str] | None) -> pl.Expr:
+    if markets is None:
+        return pl.col("market").is_in(LEFT_OUT).fill_null(False)
+    return ~pl.col("market").is_in(list(markets)).fill_null(False) if markets else pl.lit(False)
 
 
 def is_preference(code: pl.Expr) -> pl.Expr:
@@ -104,9 +142,9 @@ def is_preference(code: pl.Expr) -> pl.Expr:
     return (code.str.len_chars() == 6) & ~code.str.ends_with("0")
 
 
-def _counts(universe: str, stocks: pl.DataFrame, rows_kept: int) -> dict[str, int | str]:
+def _counts(universe: str, stocks: pl.DataFrame, rows_kept: int) -> dict[str, Any]:
     reasons = dict(stocks.group_by("reason").len().rows())
-    counts: dict[str, int | str] = {"universe": universe, "codes": stocks.height, "codes_kept": reasons.get("kept", 0)}
+    counts: dict[str, Any] = {"universe": universe, "codes": stocks.height, "codes_kept": reasons.get("kept", 0)}
     counts |= {"rows": int(stocks["rows"].sum()), "rows_kept": rows_kept}
-    fell_out = ("not_listed", "preference", "spac", "without_industry", "unknown_industry")
+    fell_out = ("not_listed", "other_market", "preference", "spac", "without_industry", "unknown_industry")
     return counts | {reason: reasons.get(reason, 0) for reason in fell_out}

@@ -21,10 +21,11 @@ from lasps.data.datasets.loading import read_description
 from lasps.data.errors import explained
 from lasps.data.extension import extend_dataset
 from lasps.data.panel import make_panel
-from lasps.data.sources.files import read_bars, read_listing
+from lasps.data.sources.files import read_bars_counted, read_listing
 from lasps.data.sources.synthetic import OracleForecast, SyntheticMarket, make_market
+from lasps.data.sources.values import Decimal
 from lasps.data.splits import PROTOCOLS, Borders, fraction_borders, walk_forward_borders
-from lasps.data.universe import select_universe
+from lasps.data.universe import select_universe, stored_markets
 from lasps.reproducibility import sha256_of, write_atomically
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -53,6 +54,8 @@ class BuildOptions:
 
     out_dir: Path
     universe: str = "common"
+    markets: tuple[str, ...] | None = None
+    """As `select_universe` takes them."""
     features: tuple[str, ...] | None = None
     chart_size: tuple[int, int] = (96, 180)
     horizon: int = 5
@@ -147,19 +150,21 @@ def stated(market: SyntheticMarket) -> Callable[[pl.Series, pl.Series], OracleFo
 
 
 def build_from_files(source: Path, listing: Path | None, borders: Choice, options: BuildOptions,
-                     pad_codes: bool = False) -> dict[str, Any]:
+                     pad_codes: bool = False, signed_prices: bool = False,
+                     decimal: Decimal | None = None) -> dict[str, Any]:
     """Build a dataset from files of a real market; see lasps.data.sources.files for the forms they may have.
 
     Args:
         borders: of the splits, or a function of the days in the data; None: 70 / 15 / 15 % of them.
+        pad_codes, signed_prices, decimal: as `read_bars` takes them.
 
     Raises:
         ValueError, FileNotFoundError: unreadable files, fatal integrity findings, a dataset of another fingerprint.
     """
-    bars = read_bars(source, pad_codes=pad_codes)
+    bars, read = read_bars_counted(source, pad_codes, signed_prices, decimal)
     names = read_listing(listing, pad_codes=pad_codes) if listing is not None else None
     about = {"name": Path(source).name, "sha256": sha256_of(source) if Path(source).is_file() else None,
-             "listing": None if listing is None else Path(listing).name}
+             "listing": None if listing is None else Path(listing).name, "read": read}
     return build_from_bars(bars, names, borders, about, options)
 
 
@@ -174,9 +179,9 @@ def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: C
         raise ValueError("expected a listing (code, name, market, industry), got none: sectors come from its "
                          "industries. Name the file with --listing.")
     integrity.validate_waivers(options.waive)
-    universe = universe_of(options)
+    universe, markets = universe_of(options)
     bars, repaired = repair(bars, options.repairs)
-    seen = look_at(bars, listing, universe, options.waive)
+    seen = look_at(bars, listing, universe, options.waive, markets)
     with reported_if_stopped(seen.report, options):
         seen.report.raise_if_fatal(options.waive)
         panel = seen.selected()
@@ -213,7 +218,7 @@ class Look:
 
 
 def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "common",
-            waive: Sequence[str] = ()) -> Look:
+            waive: Sequence[str] = (), markets: Sequence[str] | None = None) -> Look:
     """Check raw bars, and make the panel and select the universe if that is possible."""
     panel, failure = None, None
     about: dict[str, dict[str, Any]] = {}
@@ -223,7 +228,7 @@ def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "c
             panel, panel_report = make_panel(accepted)
             about["panel"] = panel_report.to_dict()
             if listing is not None:
-                panel, about["universe"] = select_universe(panel, listing, universe)
+                panel, about["universe"] = select_universe(panel, listing, universe, markets)
     except ValueError as error:
         panel, failure = None, error
     report = integrity.check(panel, listing, raw=bars)
@@ -268,12 +273,10 @@ def publish(report: integrity.IntegrityReport, page: Path) -> None:
     logger.info(f"Saved: {integrity.write_html(report, page)}")
 
 
-def universe_of(options: BuildOptions) -> str:
-    """The universe of a build: the one asked for, of an extension that of the dataset."""
-    if not options.extend:
-        return options.universe
-    known = (read_description(options.out_dir) or {}).get("universe")
-    return known["name"] if isinstance(known, dict) else options.universe
+def universe_of(options: BuildOptions) -> tuple[str, tuple[str, ...] | None]:
+    """Universe and markets of a build: those asked for, of an extension those of the dataset."""
+    known = (read_description(options.out_dir) or {}).get("universe") if options.extend else None
+    return (known["name"], stored_markets(known)) if isinstance(known, dict) else (options.universe, options.markets)
 
 
 def last_day(panel: pl.DataFrame) -> dt.date:

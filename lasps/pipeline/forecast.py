@@ -19,7 +19,7 @@ from lasps.data.features import FEATURES, compute_features
 from lasps.data.panel import make_panel
 from lasps.data.sampling import row_positions
 from lasps.data.scaling import RobustScaler
-from lasps.data.universe import select_universe
+from lasps.data.universe import select_universe, stored_markets
 from lasps.evaluation.calibration import corrected_probabilities
 from lasps.pipeline.validation import Checkpoint
 from lasps.reproducibility import write_atomically
@@ -47,7 +47,8 @@ def forecast(checkpoint: Checkpoint, bars: pl.DataFrame, listing: pl.DataFrame, 
     data = inputs_of(checkpoint)
     panel, _ = make_panel(bars)
     day = trading_day(panel, date)
-    known, _ = select_universe(panel.filter(pl.col("date") <= day), listing, data["universe"]["name"])
+    known, _ = select_universe(panel.filter(pl.col("date") <= day), listing, data["universe"]["name"],
+                               stored_markets(data["universe"]))
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
     series, charts, sectors = model_inputs(known, ends, data)
     logits = predict_in_batches(checkpoint, series, charts, sectors, data, device)

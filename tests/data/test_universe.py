@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 
 from lasps.data.panel import make_panel
-from lasps.data.universe import classify_listing, select_universe
+from lasps.data.universe import classify_listing, market_of, select_universe, stored_markets
 
 LISTING = pl.DataFrame(
     [
@@ -39,7 +39,8 @@ def test_common_keeps_common_shares_with_a_known_sector_and_counts_the_rest(pane
     assert chosen["sector"].dtype == pl.Int16
     assert counts == {
         "universe": "common", "codes": 10, "codes_kept": 3, "rows": 30, "rows_kept": 9,
-        "not_listed": 1, "preference": 3, "spac": 1, "without_industry": 1, "unknown_industry": 1,
+        "not_listed": 1, "other_market": 0, "preference": 3, "spac": 1, "without_industry": 1, "unknown_industry": 1,
+        "markets": None,
     }  # fmt: skip
 
 
@@ -65,6 +66,37 @@ def test_a_name_that_only_resembles_a_spac_stays_common() -> None:
     names = ["하나34호스팩", "Alpha SPAC 2", "Space Pioneers", "스페코", "신한기업인수목적1호"]
     listing = pl.DataFrame({"code": [f"{i:05d}0" for i in range(5)], "name": names, "industry": ["화학"] * 5})
     assert classify_listing(listing)["kind"].to_list() == ["spac", "spac", "common", "common", "spac"]
+
+
+def test_konex_is_left_out_unless_asked_for_and_counted(panel) -> None:
+    konex = LISTING.with_columns(pl.when(pl.col("code") == "000880").then(pl.lit("코넥스")).otherwise("market")
+                                 .alias("market"))  # fmt: skip
+    chosen, counts = select_universe(panel, konex)
+    assert sectors(chosen) == {"005930": 8, "0001A0": 3} and counts["other_market"] == 1
+    assert sectors(select_universe(panel, konex, markets=())[0]) == {"005930": 8, "000880": 3, "0001A0": 3}
+    cases = {("KONEX",): {"000880"}, ("KOSPI",): {"005930"}, ("KOSDAQ", "KONEX"): {"0001A0", "000880"}}
+    for markets, codes in cases.items():
+        chosen, counts = select_universe(panel, konex, markets=markets)
+        assert set(chosen["code"]) == codes and counts["markets"] == list(markets)
+        assert stored_markets(counts) == markets
+    assert stored_markets({"name": "common"}) == () and stored_markets({"markets": None}) is None
+
+
+def test_a_stock_of_no_known_market_stays_unless_markets_are_named(panel) -> None:
+    without = LISTING.drop("market")
+    assert select_universe(panel, without)[1]["codes_kept"] == 3
+    with pytest.raises(ValueError, match="no stock of the panel.*'other_market': 9"):
+        select_universe(panel, without, markets=("KOSPI",))
+    with pytest.raises(ValueError, match="unknown market 'NASDAQ'; expected some of KOSPI, KOSDAQ, KONEX"):
+        select_universe(panel, LISTING, markets=("NASDAQ",))
+
+
+@pytest.mark.parametrize(("written", "market"), [
+    ("KOSDAQ GLOBAL", "KOSDAQ"), ("코스닥시장", "KOSDAQ"), ("유가증권시장", "KOSPI"), ("STK", "KOSPI"),
+    ("KNX", "KONEX"), (" kospi ", "KOSPI"), ("", None), ("K-OTC", "K-OTC"),
+])  # fmt: skip
+def test_markets_are_known_under_the_names_of_listings(written, market) -> None:
+    assert pl.DataFrame({"market": [written]}).select(market_of(pl.col("market"))).item() == market
 
 
 def test_mistakes_are_refused(panel) -> None:

@@ -1,75 +1,89 @@
-"""Bars and listings from files as real Korean ones come: parquet, CSV, a folder with one CSV per code.
+"""Bars and listings from files as real Korean ones come: parquet, CSV, a folder with one file per code.
 
-Understood: English and Korean column names, utf-8 with and without BOM and cp949, "1,234", dates as 20240102,
-2024-01-02, 2024/01/02 or with a time of day, codes written A005930 or 005930.KS, Yahoo's "Adj Close" and yfinance's
-three header lines. Refused with an
-example: codes that lost their zeros (unless pad_codes), values that are neither a number nor blank, unreadable dates.
+Understood: the column names of `names`; utf-8 with and without BOM, cp949, utf-16; .gz and .zip; sub-folders; "1,234"
+and decimal commas; dates as 20240102, 2024-01-02, 2024/01/02 or with a time of day; codes written A005930, 005930.KS
+or ="005930"; an adjusted close beside the prices; yfinance's header lines.
+Refused with an example, all faulty files of a folder at once: codes that lost their zeros (unless pad_codes), values
+that are neither a number nor blank, unreadable dates, bars within the day, days in UTC, signs before prices (unless
+signed_prices).
 """
 
 from __future__ import annotations
 
-import io
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from loguru import logger
 
+from lasps.data.errors import explained
 from lasps.data.panel import PRICES
+from lasps.data.signs import SIGNS, carries_signs
+from lasps.data.sources import values
+from lasps.data.sources.adjusting import adjust
+from lasps.data.sources.names import (
+    BAR_NAMES,
+    INDEX_NAMES,
+    LISTING_NAMES,
+    adjusted_close,
+    columns_of,
+    industry_column,
+    plain,
+)
+from lasps.data.sources.tables import Table, files_of, split_name, table_of
+from lasps.data.sources.values import Decimal
 
-BAR_NAMES: dict[str, tuple[str, ...]] = {
-    "code": ("code", "종목코드", "단축코드", "ticker", "symbol", "isusrtcd"),
-    "date": ("date", "날짜", "일자", "거래일", "거래일자", "datetime", "trddd"),
-    "open": ("open", "시가", "tddopnprc"),
-    "high": ("high", "고가", "tddhgprc"),
-    "low": ("low", "저가", "tddlwprc"),
-    "close": ("close", "종가", "tddclsprc"),
-    "volume": ("volume", "거래량", "acctrdvol"),
-}
-ADJUSTED_CLOSE = ("adjclose", "adjustedclose", "수정종가")
-LISTING_NAMES: dict[str, tuple[str, ...]] = {
-    "code": ("code", "종목코드", "단축코드", "symbol", "ticker"),
-    "name": ("name", "종목명", "회사명", "한글종목약명", "한글종목명"),
-    "market": ("market", "시장구분", "시장"),
-    "industry": ("industry", "업종", "업종명"),
-}
-INDEX_NAMES = ("", "unnamed:0", "indexlevel0", "index")
-"""What an unnamed pandas index is called in a file; it is the date where no column is."""
-
-ENCODINGS = ("utf-8-sig", "cp949")
-SUFFIXES = (".csv", ".txt", ".parquet")
+NUMBERS = (*PRICES, "volume")
+SUNDAYS, FRIDAYS, SEEN_DAYS = 0.1, 0.02, 15
+"""More rows than the first on Sundays and fewer than the second on Fridays, over so many days at least: the days are in
+UTC, in which midnight in Korea belongs to the day before. Guess: such files have 0.2 and 0."""
 _CODE_OF_FILE = r"\d{1,5}|[0-9A-Z]{6}"
-_COMPACT_DAY = r"^(\d{4})(\d{2})(\d{2})(?:\.0)?$"
-_DAY = r"^(\d{4})(?:[-/.]\s?|년\s?)(\d{1,2})(?:[-/.]\s?|월\s?)(\d{1,2})(?:일|[.])?(?:[ T].*)?$"
-_UTC_TIME = r"[ T]\d\d:\d\d.*(?:Z|\+00:?00)$"
 
 
-def read_bars(path: str | Path, pad_codes: bool = False) -> pl.DataFrame:
+def read_bars(path: str | Path, pad_codes: bool = False, signed_prices: bool = False,
+              decimal: Decimal | None = None) -> pl.DataFrame:
     """Read bars from a parquet or CSV long table, or from a folder of files, one per code.
 
     Args:
-        path: a file with the columns of `BAR_NAMES`, or a folder; a file without a code column is named by its code.
+        path: a file with the columns of `names.BAR_NAMES`, or a folder of such files (sub-folders included); a file
+            without a code column is named by its code.
         pad_codes: restore lost zeros ("5930" -> "005930") instead of refusing them.
+        signed_prices: prices carry a broker's sign (`lasps.data.signs`); their absolute values are taken.
+        decimal: "point" or "comma" starts the decimals; None: as the values of each file prove.
 
     Returns:
-        code String, date Date, open, high, low, close, volume numeric, in the file's order; blank values are null.
-        Feed it to `panel.make_panel`. With an adjusted close, all four prices are scaled by adjusted over close.
+        code String, date Date, open, high, low, close, volume Int64 or Float64, in the files' order; blank values are
+        null. Feed it to `panel.make_panel`. With an adjusted close, prices and volumes are brought to its scale, see
+        `adjusting.adjust`.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: what is wrong, in which file and row.
+        ValueError: what is wrong, in which files and rows.
     """
-    return read_bars_counted(path, pad_codes)[0]
+    return read_bars_counted(path, pad_codes, signed_prices, decimal)[0]
 
 
-def read_bars_counted(path: str | Path, pad_codes: bool = False) -> tuple[pl.DataFrame, dict[str, int]]:
-    """`read_bars`, and how many files were read and rows were rescaled by an adjusted close."""
-    files = _files(Path(path))
-    tables = [_bars_of(file, pad_codes) for file in files]
-    bars = pl.concat([table for table, _ in tables], how="vertical_relaxed")
-    counts = {"files": len(files), "rows": bars.height, "rescaled_rows": sum(rescaled for _, rescaled in tables)}
-    logger.info("Read {}: {}", path, counts)
-    return bars, counts
+def read_bars_counted(path: str | Path, pad_codes: bool = False, signed_prices: bool = False,
+                      decimal: Decimal | None = None) -> tuple[pl.DataFrame, dict[str, int]]:
+    """`read_bars`, and counts: files, rows, rescaled_rows, and of what else was done where it was."""
+    path = Path(path)
+    files = files_of(path)
+    tables = _each(path, files, lambda file: _bars_of(file, pad_codes, signed_prices, decimal))
+    done: dict[str, int] = {}
+    for _, counts in tables:
+        done = {name: done.get(name, 0) + counts.get(name, 0) for name in done | counts}
+    _warn_of_keys_in_two_files(files, [table for table, _ in tables])
+    bars = _stacked([table for table, _ in tables])
+    with explained(path, "bars with an adjusted close"):
+        bars, rescaled = _adjusted(bars, path)
+    _refuse_utc_days(bars, path)
+    if signed_prices and not done.get("signed_rows"):
+        logger.warning("--signed-prices has no effect: no price in {} carries a sign", path)
+    found = {"files": len(files), "rows": bars.height} | rescaled | {name: n for name, n in done.items() if n}
+    logger.info("Read {}: {}", path, found)
+    return bars, found
 
 
 def read_listing(path: str | Path, pad_codes: bool = False) -> pl.DataFrame:
@@ -79,196 +93,191 @@ def read_listing(path: str | Path, pad_codes: bool = False) -> pl.DataFrame:
         FileNotFoundError: nothing there.
         ValueError: what is wrong, in which file and row; a code that occurs twice.
     """
-    file = _files(Path(path), folder=False)[0]
-    table = _table(file)
-    found = _columns(table, LISTING_NAMES, file, optional=("market",))
-    text = {name: pl.col(column).cast(pl.String).str.strip_chars() for name, column in found.items()}
-    listing = table.select(
-        text.get(name, pl.lit(None, dtype=pl.String)).replace({"": None, "-": None, "nan": None}).alias(name)
-        for name in LISTING_NAMES
-    )
-    listing = listing.with_columns(_codes(listing["code"], file, pad_codes))
-    twice = listing.filter(pl.col("code").is_duplicated())
-    if twice.height:
-        raise ValueError(f"{file}: {twice['code'].n_unique()} codes occur more than once, e.g. {twice.head(4).rows()}")
-    return listing
+    files = files_of(Path(path), folder=False)
+    return _each(Path(path), files, lambda file: _listing_of(file, pad_codes))[0]
 
 
-def _bars_of(file: Path, pad_codes: bool) -> tuple[pl.DataFrame, int]:
-    """One file's bars, and how many of its rows an adjusted close rescaled."""
-    table = _table(file)
-    known = {_plain(column): column for column in table.columns}
-    if not any(name in known for name in BAR_NAMES["date"]):
-        table = table.rename({known[name]: "date" for name in INDEX_NAMES if name in known}, strict=False)
-    found = _columns(table, BAR_NAMES, file, optional=("code",))
-    code = table[found["code"]] if "code" in found else pl.Series([_code_of_name(file)]).new_from_index(0, table.height)
-    bars = pl.DataFrame(
-        [
-            _codes(code.rename("code"), file, pad_codes),
-            _dates(table[found["date"]], file),
-            *(_numbers(table[found[name]], name, file) for name in (*PRICES, "volume")),
-        ]
-    )
-    adjusted = next((known[name] for name in ADJUSTED_CLOSE if name in known), None)
-    if adjusted is None:
-        return bars, 0
-    return _rescaled(bars, _numbers(table[adjusted], "adjusted", file))
+def _each(path: Path, files: list[Path], read: Callable[[Path], Any]) -> list[Any]:
+    """`read` of every file. Raises one ValueError that names all the files that cannot be read."""
+    results, problems = [], {}
+    for file in files:
+        try:
+            with explained("the values", "columns of text, days and numbers"):
+                results.append(read(file))
+        except (ValueError, OSError) as error:
+            problems[file] = str(error)
+    if len(problems) == 1:
+        file, problem = next(iter(problems.items()))
+        raise ValueError(f"{file}: {problem}")
+    if problems:
+        by_problem: dict[str, list[str]] = {}
+        for file, problem in problems.items():
+            by_problem.setdefault(problem, []).append(str(file.relative_to(path)))
+        lines = [f"  {problem}: {', '.join(names)}" for problem, names in by_problem.items()]
+        raise ValueError(f"{path}: {len(problems)} of {len(files)} files cannot be read\n" + "\n".join(lines))
+    return results
 
 
-def _rescaled(bars: pl.DataFrame, adjusted: pl.Series) -> tuple[pl.DataFrame, int]:
-    """Scale all four prices by adjusted close over close; the number of rows that this changed."""
-    close = pl.col("close").cast(pl.Float64)
-    usable = adjusted.is_not_null() & (adjusted > 0) & (bars["close"].fill_null(0) > 0)
-    factor = bars.select(pl.when(usable).then(adjusted.cast(pl.Float64) / close).otherwise(1.0)).to_series()
-    changed = int(((factor - 1).abs() > 1e-9).sum())
-    return bars.with_columns(pl.col(*PRICES).cast(pl.Float64) * factor), changed
+def _bars_of(file: Path, pad_codes: bool, signed: bool, decimal: Decimal | None) -> tuple[pl.DataFrame, dict[str, int]]:
+    """One file's bars, with `adjusted` where it has one, and what was done to them in rows (or files)."""
+    table = table_of(file)
+    frame, rows = table.frame, table.rows()
+    found = columns_of(frame, BAR_NAMES, optional=("code", "date"))
+    columns = {name: found[name] for name in NUMBERS}
+    if (adjusted := adjusted_close(frame)) is not None:
+        columns["adjusted"] = adjusted
+    numbers, decimal = _numbers(frame, columns, rows, table.separator, decimal)
+    date = frame[found["date"] if "date" in found else _index_of_days(frame, rows)]
+    code = frame[found["code"]] if "code" in found else None
+    blank = numbers.select(pl.all_horizontal(pl.all().is_null())).to_series() & _is_blank(date)
+    if blank.any():
+        numbers, date, rows = numbers.filter(~blank), date.filter(~blank), rows.filter(~blank)
+        code = None if code is None else code.filter(~blank)
+    day, time = values.days(date, rows)
+    name = _code_of(table, file) if code is None else None
+    written = code if code is not None else pl.Series([name]).new_from_index(0, numbers.height)
+    bars = numbers.with_columns(values.codes(written, rows, pad_codes).alias("code"), day.alias("date"))
+    _refuse_bars_within_the_day(bars, time)
+    bars, negative = _unsigned(bars, signed)
+    counts = {"blank_rows": int(blank.sum()), "signed_rows": negative, "decimal_comma_files": int(decimal == "comma")}
+    return bars.select("code", "date", *columns), counts
 
 
-def _files(path: Path, folder: bool = True) -> list[Path]:
-    """The file itself, or the data files of a folder, sorted.
+def _numbers(frame: pl.DataFrame, columns: dict[str, str], rows: pl.Series, separator: str,
+             decimal: Decimal | None) -> tuple[pl.DataFrame, Decimal]:
+    """The columns of numbers, and the decimal sign they were read with."""
+    texts = [values.text_of(frame[c], name) for name, c in columns.items() if not frame[c].dtype.is_numeric()]
+    sign = values.decimal_of(texts, separator, decimal)
+    return pl.DataFrame([values.numbers(frame[c], rows, name, sign) for name, c in columns.items()]), sign
+
+
+def _index_of_days(frame: pl.DataFrame, rows: pl.Series) -> str:
+    """The unnamed index column that holds days; a frame saved twice has two such columns."""
+    candidates = [c for name in INDEX_NAMES for c in frame.columns if plain(c) == name]
+    for column in candidates:
+        try:
+            values.days(frame[column].head(100), rows.head(100))
+            return column
+        except ValueError:
+            continue
+    wanted = ", ".join(BAR_NAMES["date"])
+    raise ValueError(f"missing columns, by any of these names: date ({wanted}); the file has {frame.columns}")
+
+
+def _is_blank(column: pl.Series) -> pl.Series:
+    if column.dtype != pl.String:
+        return column.is_null()
+    return column.is_null() | (column.str.strip_chars() == "")
+
+
+def _code_of(table: Table, file: Path) -> str:
+    """The code of a file without a code column: 005930.csv, A005930.csv, 005930.KS.csv, or its header's ticker.
 
     Raises:
-        FileNotFoundError: no such path.
-        ValueError: a folder where a file is wanted, or one without data files; an unknown kind of file.
+        ValueError: neither names a code, or they name two.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.is_dir() and not folder:
-        raise ValueError(f"{path}: expected a file, got a folder")
-    inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [f for f in inside if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
-    if not files:
-        raise ValueError(f"{path}: expected a file or a folder with files ending in {', '.join(SUFFIXES)}")
-    return files
+    named = re.sub(r"^A(?=.{6}$)", "", re.sub(r"\.K[SQ]$", "", split_name(file)[0]))
+    is_code = re.fullmatch(_CODE_OF_FILE, named) is not None
+    if table.ticker is not None:
+        ticker = re.sub(r"\.K[SQ]$", "", table.ticker)
+        if is_code and ticker.zfill(6) != named.zfill(6):
+            raise ValueError(f"its header names the ticker {table.ticker}, its name the code {named}: expected one of "
+                             "them; rename the file")  # fmt: skip
+        return ticker
+    if not is_code:
+        raise ValueError(
+            f"no column for the code ({', '.join(BAR_NAMES['code'][:6])}, ...), and the file's name is no code such as "
+            f"005930.csv; the file has {table.frame.columns}"
+        )
+    return named
 
 
-def _table(file: Path) -> pl.DataFrame:
-    """The file's table; every CSV column as text."""
-    if file.stat().st_size == 0:
-        raise ValueError(f"{file}: the file is empty")
-    if file.suffix.lower() == ".parquet":
-        try:
-            table = pl.read_parquet(file)
-        except pl.exceptions.PolarsError as error:
-            raise ValueError(f"{file}: not a readable parquet file ({error})") from error
-    else:
-        table = _csv(file)
-    if table.is_empty():
-        raise ValueError(f"{file}: the file has a header but no rows; complete it or take it away")
-    return table
+def _refuse_bars_within_the_day(bars: pl.DataFrame, time: pl.Series | None) -> None:
+    if time is None:
+        return
+    keys = bars.select("code", "date", time=time).unique().group_by("code", "date").agg("time").sort("code", "date")
+    several = keys.filter(pl.col("time").list.len() > 1)
+    if several.height:
+        code, day, times = several.row(0)
+        raise ValueError(
+            f"bars within the day: {len(times)} times for {code} on {day} ({min(times)} .. {max(times)}), and "
+            f"{several.height - 1} more such days; expected one bar per stock and day: take the first open, the "
+            "highest high, the lowest low, the last close and the sum of the volumes"
+        )
 
 
-def _csv(file: Path) -> pl.DataFrame:
-    content = file.read_bytes()
-    for encoding in ENCODINGS:
-        try:
-            text = content.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
-    else:
-        raise ValueError(f"{file}: neither utf-8 nor cp949; save it as utf-8")
-    text = _one_header(text)
-    header = text.split("\n", 1)[0]
-    separator = max(",\t;", key=header.count)
+def _unsigned(bars: pl.DataFrame, signed: bool) -> tuple[pl.DataFrame, int]:
+    """Prices without a broker's signs, and how many rows had one. Raises ValueError where they are not expected."""
+    negative = bars.select(pl.any_horizontal(pl.col(c) < 0 for c in PRICES).fill_null(False)).to_series()
+    if not signed or not negative.any():
+        if carries_signs(bars):
+            raise ValueError(SIGNS)
+        return bars, 0
+    prices = [c for c in (*PRICES, "adjusted") if c in bars.columns]
+    return bars.with_columns(pl.col(prices).abs()), int(negative.sum())
+
+
+def _stacked(tables: list[pl.DataFrame]) -> pl.DataFrame:
+    """All files' rows; where only some have an adjusted close, the close stands for it in the others."""
+    if any("adjusted" in table.columns for table in tables):
+        tables = [t if "adjusted" in t.columns else t.with_columns(adjusted="close") for t in tables]
+    return pl.concat(tables, how="vertical_relaxed")
+
+
+def _adjusted(bars: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Bars on the scale of their adjusted close, and the counts; one warning for rows that have none."""
+    if "adjusted" not in bars.columns:
+        return bars, {"rescaled_rows": 0}
     try:
-        return pl.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{file}: not a readable CSV table ({error})") from error
+        done = adjust(bars)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if done.without_adjusted_close:
+        logger.warning("{}: {} traded rows have no usable adjusted close and are left out", path,
+                       done.without_adjusted_close)  # fmt: skip
+    more = {"rescaled_volumes": done.rescaled_volumes, "without_adjusted_close": done.without_adjusted_close}
+    return done.bars, {"rescaled_rows": done.rescaled_rows} | {name: n for name, n in more.items() if n}
 
 
-def _one_header(text: str) -> str:
-    """A file of recent yfinance has three header lines, Price / Ticker / Date: the date's name goes into the first."""
-    lines = text.split("\n", 3)
-    three = all(line.startswith(name) for line, name in zip(lines, ("Price,", "Ticker,", "Date,"), strict=False))
-    if len(lines) == 4 and three:
-        return "Date" + lines[0].removeprefix("Price") + "\n" + lines[3]
-    return text
-
-
-def _plain(column: str) -> str:
-    """A column name in small letters without spaces and underscores."""
-    return re.sub(r"[\s_]+", "", column).lower()
-
-
-def _columns(
-    table: pl.DataFrame, names: dict[str, tuple[str, ...]], file: Path, optional: tuple[str, ...]
-) -> dict[str, str]:
-    """Our names -> the table's; the first alias that is there counts."""
-    known = {_plain(column): column for column in table.columns}
-    found = {ours: next((known[a] for a in aliases if a in known), None) for ours, aliases in names.items()}
-    missing = {ours: names[ours] for ours, theirs in found.items() if theirs is None and ours not in optional}
-    if missing:
-        raise ValueError(f"{file}: missing columns (any of these names): {missing}; the file has {table.columns}")
-    return {ours: theirs for ours, theirs in found.items() if theirs is not None}
-
-
-def _code_of_name(file: Path) -> str:
-    """The code that names a file: 005930.csv, A005930.csv, 005930.KS.csv."""
-    code = re.sub(r"\.K[SQ]$", "", file.stem)
-    code = re.sub(r"^A(?=.{6}$)", "", code)
-    if not re.fullmatch(_CODE_OF_FILE, code):
-        raise ValueError(f"{file}: no column for the code, and the file's name is no code such as 005930.csv")
-    return code
-
-
-def _codes(codes: pl.Series, file: Path, pad_codes: bool) -> pl.Series:
-    """Codes as six characters: "A005930" and "005930.KS" -> "005930"."""
-    text = codes.cast(pl.String).str.strip_chars().str.replace(r"\.0$", "")
-    text = text.str.replace(r"\.K[SQ]$", "").str.replace(r"^A([0-9A-Z]{6})$", "$1")
-    _refuse(text.is_null() | (text == ""), text, "code", "a code", file)
-    short = text.str.contains(r"^\d{1,5}$")
-    if pad_codes:
-        return text.str.zfill(6).rename("code")
-    if short.any():
-        example = text.filter(short)[0]
+def _refuse_utc_days(bars: pl.DataFrame, path: Path) -> None:
+    days = bars.group_by("date").len().with_columns(weekday=pl.col("date").dt.weekday())
+    sundays, fridays = (float(days.filter(pl.col("weekday") == day)["len"].sum()) / bars.height for day in (7, 5))
+    if days.height >= SEEN_DAYS and sundays > SUNDAYS and fridays < FRIDAYS:
         raise ValueError(
-            f"{file}: {text.filter(short).n_unique()} codes have lost their zeros, e.g. {example!r} in row "
-            f"{_row(short)} (should be {example.zfill(6)!r}); read codes as text, or allow padding with --pad-codes"
-        )
-    return text.rename("code")
-
-
-def _dates(dates: pl.Series, file: Path) -> pl.Series:
-    """Days in Korea."""
-    if isinstance(dates.dtype, pl.Datetime):
-        local = dates.dt.convert_time_zone("Asia/Seoul") if dates.dtype.time_zone else dates
-        return local.dt.date().rename("date")
-    if dates.dtype == pl.Date:
-        return dates.rename("date")
-    text = dates.cast(pl.String).str.strip_chars()
-    utc = text.str.contains(_UTC_TIME) & ~text.str.contains(r"[ T]00:00(:00)?(Z|\+00:?00)$")
-    _refuse(utc, dates, "date", "a day in Korean time (a time of day in UTC may belong to the next day)", file)
-    parts = text.str.replace(_COMPACT_DAY, "${1}-${2}-${3}").str.extract_groups(_DAY).struct.unnest()
-    iso = parts.select(
-        pl.concat_str(
-            pl.col("1"), pl.col("2").str.zfill(2), pl.col("3").str.zfill(2), separator="-", ignore_nulls=False
-        )
-    ).to_series()
-    days = iso.str.to_date("%Y-%m-%d", strict=False)
-    _refuse(days.is_null(), dates, "date", "a day such as 20240102, 2024-01-02 or 2024/01/02", file)
-    return days.rename("date")
-
-
-def _numbers(values: pl.Series, name: str, file: Path) -> pl.Series:
-    """Numbers; "1,234" is one, blank is null."""
-    if values.dtype.is_numeric():
-        return values.rename(name)
-    text = values.cast(pl.String).str.strip_chars().str.replace_all(",", "")
-    text = text.replace({"": None, "nan": None, "NaN": None, "null": None})
-    numbers = text.cast(pl.Float64, strict=False)
-    _refuse(numbers.is_null() & text.is_not_null(), values, name, 'a number such as 1234 or "1,234"', file)
-    return numbers.rename(name)
-
-
-def _refuse(bad: pl.Series, values: pl.Series, name: str, expected: str, file: Path) -> None:
-    if bad.any():
-        example = values.filter(bad)[0]
-        raise ValueError(
-            f"{file}: row {_row(bad)}, column {name}: expected {expected}, got {example!r} ({bad.sum()} such rows)"
+            f"{path}: {100 * sundays:.0f} % of the rows lie on Sundays and {100 * fridays:.0f} % on Fridays: the days "
+            "are in UTC, where midnight in Korea is the day before. Convert the times to Asia/Seoul, then take the date"
         )
 
 
-def _row(bad: pl.Series) -> int:
-    """The file's line of the first bad row: the header is line 1."""
-    return int(bad.fill_null(False).arg_true()[0]) + 2
+def _warn_of_keys_in_two_files(files: list[Path], tables: list[pl.DataFrame]) -> None:
+    """Name the files in which the same stock and day stand; the gate says whether they differ, and stops."""
+    if len(files) < 2:
+        return
+    owners = pl.concat([pl.DataFrame({"code": t["code"].unique()}).with_columns(file=pl.lit(i))
+                        for i, t in enumerate(tables)])  # fmt: skip
+    shared = owners.filter(pl.col("code").is_duplicated())
+    if shared.is_empty():
+        return
+    parts = [tables[i].select("code", "date", file=pl.lit(i)) for i in shared["file"].unique().sort()]
+    rows = pl.concat(parts).filter(pl.col("code").is_in(shared["code"].unique().implode()))
+    twice = rows.group_by("code", "date").agg(pl.col("file").unique().sort()).filter(pl.col("file").list.len() > 1)
+    for pair, n in twice.group_by("file").agg(n=pl.len()).sort("n", descending=True).head(5).rows():
+        names = " and ".join(str(files[i]) for i in pair)
+        logger.warning("{} days of a stock stand in more than one file: {}", n, names)
+
+
+def _listing_of(file: Path, pad_codes: bool) -> pl.DataFrame:
+    table = table_of(file)
+    frame, rows = table.frame, table.rows()
+    found = columns_of(frame, LISTING_NAMES, optional=("market",))
+    found["industry"] = industry_column(frame, found["industry"])
+    columns = [values.text_of(frame[c], name).replace({"-": None}).alias(name) for name, c in found.items()]
+    filled = pl.DataFrame(columns).with_columns(rows).filter(~pl.all_horizontal(pl.col(*found).is_null()))
+    code = values.codes(filled["code"], filled["row"], pad_codes)
+    listing = filled.select(
+        (pl.col(name) if name in found else pl.lit(None, dtype=pl.String)).alias(name) for name in LISTING_NAMES
+    ).with_columns(code.alias("code"))
+    twice = listing.filter(pl.col("code").is_duplicated())
+    if twice.height:
+        raise ValueError(f"{twice['code'].n_unique()} codes occur more than once, e.g. {twice.head(4).rows()}")
+    return listing
