@@ -22,8 +22,8 @@ from experiments._cli import resolve_device, run_script, write_json
 from lasps.config.model_config import THREE_PHASE_CONFIG
 from lasps.config.settings import settings
 
-MODELS = ("phase1_best", "phase3_final", "phase3_longer", "phase2_best")
-PAIRS = (("phase1_best", "phase2_best"), ("phase3_final", "phase2_best"), ("phase3_longer", "phase2_best"))
+MODELS = ("phase1_best", "phase3_final", "phase3_longer", "common_change", "phase2_best")
+PAIRS = tuple((before, "phase2_best") for before in ("common_change", "phase1_best", "phase3_final", "phase3_longer"))
 
 
 def main() -> None:

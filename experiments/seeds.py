@@ -4,7 +4,7 @@
     python experiments/seeds.py --data-dir data/krx --output-dir checkpoints/krx --lr 3e-4 --batch-size 512
     python experiments/compare.py phase3_final=checkpoints/krx/seed7/phase3_final.pt,checkpoints/krx/seed8/... ...
 
-The controls: one common head refitted as Phase 2 trains sector heads, and a longer Phase 3. A seed's files are in
+The controls: Phase 2's change without sectors, and a longer Phase 3. A seed's files are in
 OUTPUT_DIR/seedN/, those of the longer Phase 3 in OUTPUT_DIR/seedN/longer/. What is finished is kept, so that the script
 can be stopped and said again.
 """
@@ -29,7 +29,7 @@ from experiments.replicate import path_of, train_longer
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 
-MODELS = ("phase1_best", "phase3_final", "phase3_longer", "common_head", "phase2_best")
+MODELS = ("phase1_best", "phase3_final", "phase3_longer", "common_change", "phase2_best")
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,15 +67,13 @@ def main() -> None:
 
 
 def train_seed(options: Any, phase1: dict[str, Any], phase2: dict[str, Any], longer: bool, track: bool) -> Any:
-    """Phases 1, 3 and 2 of one seed; one refitted head; Phase 3 again, as many epochs."""
-    from lasps.pipeline.common_head import refit_common_head
+    """Phases 1, 3 and 2 of one seed; Phase 3 again, as many epochs."""
     from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
 
     run_phases((1,), replace(options, overrides=phase1), open_tracker(enabled=track))
     run_phases((3,), options, open_tracker(enabled=track))
     run_phases((2,), replace(options, overrides=phase2), open_tracker(enabled=track))
-    refit_common_head(replace(options, overrides=phase2))
     if longer:
         train_longer(options, 1.0)
     return options

@@ -23,8 +23,10 @@ from experiments._cli import (
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 
-OPTIONS = {"l2_sp": "pull to the start", "weight_decay": "AdamW's", "dropout": "of the heads' hidden units",
-           "focal_gamma": "exponent of the focal loss, 0 is the cross-entropy"}
+OPTIONS = {"penalty": "prior precision of shared directions",
+           "l2_sp": "with --rank 0: pull to the initial heads", "weight_decay": "with --rank 0: AdamW's",
+           "dropout": "with --rank 0: of the heads' hidden units",
+           "focal_gamma": "with --rank 0: exponent of the focal loss, 0 is the cross-entropy"}
 DEFAULTS = THREE_PHASE_CONFIG["phase2_sector_heads"]
 
 
@@ -37,6 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive_int, default=None, help=f"default {DEFAULTS['epochs_per_sector']}")
     parser.add_argument("--lr", type=positive_float, default=None, help=f"default {DEFAULTS['lr']:g}")
     parser.add_argument("--min-samples", type=positive_int, default=None, help=f"default {DEFAULTS['min_samples']}")
+    parser.add_argument("--rank", type=int, default=None, help="number of directions that all sectors share, 0: each "
+                        f"sector's head on its own; default {DEFAULTS['rank']}")
     for name, what in OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=None,
                             help=f"{what}, default {DEFAULTS[name]:g}")
@@ -52,15 +56,14 @@ def parse_args() -> argparse.Namespace:
 def overrides_of(args: argparse.Namespace) -> dict[str, float | int | None]:
     """Phase 2's hyperparameters: a flag wins over the study, the study over the config."""
     given = {"epochs_per_sector": args.epochs, "lr": args.lr, "min_samples": args.min_samples,
-             "batch_size": args.batch_size} | {name: getattr(args, name) for name in OPTIONS}
+             "batch_size": args.batch_size, "rank": args.rank} | {name: getattr(args, name) for name in OPTIONS}
     if args.study is None:
         return given
     from lasps.tuning import best_settings
 
     best = best_settings(args.study, args.storage)
     logger.info(f"Study {args.study}: {best}")
-    from_study = {"epochs_per_sector": best["epochs"], "lr": best["lr"], "min_samples": best["min_samples"],
-                  "l2_sp": best["l2_sp"]}
+    from_study = {"epochs_per_sector" if name == "epochs" else name: value for name, value in best.items()}
     return given | {name: value for name, value in from_study.items() if given[name] is None}
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""An Optuna study of Phase 2's lr, epochs, min_samples and pull to the start, on shared features computed once.
+"""An Optuna study of Phase 2's lr, epochs, min_samples, rank and penalty, on shared features computed once.
 
     python experiments/tune_phase2.py --checkpoint checkpoints/phase3_final.pt --trials 100
 
@@ -46,8 +46,9 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     from lasps.pipeline.holdout import holdout_of, part_of_train
     from lasps.pipeline.phases import check_fits, gamma_of
     from lasps.pipeline.validation import open_checkpoint
+    from lasps.training.heads.nested import common_change
     from lasps.training.phase2 import head_data
-    from lasps.tuning import split_val
+    from lasps.tuning import fitting_default, split_val
 
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"--checkpoint {args.checkpoint} does not exist. Make it with 'make train', or name "
@@ -60,7 +61,8 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
                      start_gamma=gamma_of(args.checkpoint))
     assert data.val is not None
     studied, judged = split_val(data.val)
-    return replace(data, val=studied), judged
+    base, _, _ = common_change(replace(data, val=studied), fitting_default(data), device=device)
+    return base, judged
 
 
 def digest_of(data: Any) -> str:

@@ -17,9 +17,10 @@ from lasps.evaluation.predictions import Forecast
 from lasps.evaluation.significance import Difference
 from lasps.evaluation.simulation import SimulatedMarket, simulate_market
 from lasps.evaluation.verification import EDGE, N_SIGNALS, Finding, difference
-from lasps.training.head_acceptance import accept_heads, logits_of
-from lasps.training.head_data import HeadData, HeadSamples, HeadSettings, as_samples
-from lasps.training.head_training import train_heads
+from lasps.training.heads.acceptance import accept_heads, logits_of
+from lasps.training.heads.data import HeadData, HeadSamples, as_samples
+from lasps.training.heads.independent import train_heads
+from lasps.training.heads.settings import HeadSettings
 
 Array = NDArray[np.float64]
 SECTORS, STOCKS, WIDTH, HIDDEN = 20, 200, 16, 64

@@ -16,9 +16,10 @@ import torch
 from experiments.benchmarks.heads_reference import plain_loops
 from experiments.benchmarks.measure import peak_anonymous_memory, row, timed
 from lasps.models.sector_aware_model import ClassificationHead
-from lasps.training.head_data import HeadData, HeadSettings, as_samples, stacked_heads_of
-from lasps.training.head_gradients import vmap_gradients
-from lasps.training.head_training import train_heads
+from lasps.training.heads.data import HeadData, as_samples, stacked_heads_of
+from lasps.training.heads.gradients import vmap_gradients
+from lasps.training.heads.independent import train_heads
+from lasps.training.heads.settings import HeadSettings
 
 SHARES = (100, 80, 70, 60, 50, 45, 40, 35, 30, 25, 20, 15, 12, 10, 7, 5, 3, 2, 0.8, 0.15)
 """Twenty sectors as uneven as the market's; the smallest has 150 of 610,000 samples."""

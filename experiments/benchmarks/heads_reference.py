@@ -1,6 +1,6 @@
 """Phase 2's heads as anyone would write them: one sector after the other, one module, one optimiser, autograd.
 
-The references that `lasps.training.stacked_heads` is tested and timed against. They draw the same batches.
+The references that `lasps.training.heads.stack` is tested and timed against. They draw the same batches.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lasps.config.model_config import TRAINING_CONFIG
 from lasps.models.sector_aware_model import ClassificationHead
-from lasps.training.head_data import HeadData, HeadSettings
+from lasps.training.heads.acceptance import logits_of
+from lasps.training.heads.data import HeadData
+from lasps.training.heads.directions import Weights, calibrated_losses, views_of
+from lasps.training.heads.joint import JOINT, first_weights, joint_order, trained_sectors
+from lasps.training.heads.settings import HeadSettings
+from lasps.training.heads.stack import epoch_order
 from lasps.training.loss_functions import focal_terms
-from lasps.training.stacked_heads import epoch_order
+from lasps.training.schedule import learning_rate_factor, warmup_steps_of
 
 Pair = tuple[Tensor, Tensor]
 """features (B, D), labels (B,)"""
@@ -78,3 +84,50 @@ def _pull(head: nn.Module, start: Mapping[str, Tensor], strength: float) -> Tens
         return 0.0
     distance = sum((value - start[name].to(value.dtype)).square().sum() for name, value in head.named_parameters())
     return strength / 2 * distance
+
+
+def plain_joint_loop(
+    data: HeadData, setting: HeadSettings, common: bool = False
+) -> dict[int, tuple[list[float], Tensor, Tensor]]:
+    """Shared directions as anyone would write them: sector -> (losses per epoch, linear weight, linear bias).
+
+    One module's parameters, autograd and torch's Adam, on the batches that `lasps.training.heads.joint` draws.
+    """
+    own = trained_sectors(data.train, setting.min_samples)
+    rows = torch.from_numpy(np.concatenate(list(own.values())))
+    x, y, ids = data.train.features[rows], data.train.labels[rows], data.train.sector_ids[rows]
+    mean = x.mean(dim=0)
+    where = torch.zeros(data.num_sectors, dtype=torch.int64)
+    if not common:
+        where[list(own)] = torch.arange(len(own))
+    base = torch.stack([logits_of(data.start_head(int(s))[0], one[None])[0] for s, one in zip(ids, x, strict=True)])
+    gamma = torch.tensor([[data.start_head(int(s))[1]] for s in ids])
+    alpha = torch.tensor(data.class_weights, dtype=torch.float64).log()
+    shape = (1 if common else len(own), setting.rank, x.shape[1], len(data.class_weights))
+    first = views_of(first_weights(setting.seed, *shape), *shape)
+    weights = Weights(*(value.to(x.dtype).clone().requires_grad_() for value in first))
+    batch_size, steps = setting.batch_size * JOINT, -(-len(x) // (setting.batch_size * JOINT)) * setting.epochs
+    optimizer = torch.optim.Adam(weights, lr=setting.lr * JOINT)
+    warmup = warmup_steps_of(steps, TRAINING_CONFIG["warmup_fraction"])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, warmup))
+    losses: dict[int, list[float]] = {sector: [] for sector in own}
+    for epoch in range(1, setting.epochs + 1):
+        found = torch.empty(len(x), dtype=torch.float64)
+        for part in torch.from_numpy(joint_order(setting.seed, epoch, len(x))).split(batch_size):
+            sector = where[ids[part]]
+            used = (x[part] - mean) @ weights.features.T * weights.loadings[sector]
+            logits = base[part] + used @ weights.classes.T + weights.biases[sector]
+            found[part] = terms = calibrated_losses(logits, y[part], gamma[part], alpha)
+            size = torch.stack([value.square().sum() for value in weights]).sum()
+            optimizer.zero_grad()
+            (terms.mean() + setting.penalty / (2 * len(x)) * size).backward()
+            optimizer.step()
+            schedule.step()
+        for number, history in losses.items():
+            history.append(float(found[ids == number].detach().mean()))
+    result = {}
+    for number in own:
+        s = where[number]
+        weight = ((weights.classes * weights.loadings[s]) @ weights.features).detach()
+        result[number] = (losses[number], weight, weights.biases[s].detach() - weight @ mean)
+    return result

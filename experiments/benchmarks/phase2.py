@@ -21,11 +21,11 @@ from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.stock_dataset import StockDataset, stock_collate_fn
 from lasps.models.sector_aware_model import SectorAwareFusionModel
-from lasps.training.head_data import HeadSettings
-from lasps.training.head_training import train_heads
+from lasps.training.heads.independent import train_heads
+from lasps.training.heads.settings import HeadSettings
+from lasps.training.heads.stack import epoch_order
 from lasps.training.loss_functions import FocalLoss
 from lasps.training.phase2 import head_data, train_phase2
-from lasps.training.stacked_heads import epoch_order
 
 
 def random_dataset(folder: Path, sizes: list[int], seed: int, window: int = 60) -> StockDataset:

@@ -9,8 +9,8 @@ import numpy as np
 from experiments.benchmarks.heads import assert_equal_to_plain_loops, random_head_data, sector_sizes
 from experiments.benchmarks.heads_reference import plain_loops
 from experiments.benchmarks.measure import peak_anonymous_memory, row, timed
-from lasps.training.head_data import HeadSettings
-from lasps.training.head_training import train_heads
+from lasps.training.heads.independent import train_heads
+from lasps.training.heads.settings import HeadSettings
 
 
 def drawn_settings(count: int, epochs: int, seed: int = 7) -> list[HeadSettings]:

@@ -30,7 +30,14 @@ BACKBONE = ("ts_encoder", "cnn", "shared_fusion", "common_head")
 
 
 class ClassificationHead(nn.Module):
-    """Shared features (B, 128) -> logits (B, C): Linear, ReLU, Dropout, Linear."""
+    """Shared features (B, 128) -> logits (B, C): Linear, ReLU, Dropout, Linear, and a linear path beside them.
+
+    The path's output is added to theirs; Phase 2 gives one to the heads of sectors that val accepts.
+
+    `linear` is None, which stands for zeros, until `add_linear`. It is in the state_dict only then, and loading a state
+    without it removes it: a state of a head without a path loads as it always did, to the same bits. It is not trained
+    by Phases 1 and 3 (no gradient).
+    """
 
     def __init__(self, input_dim: int = 128, hidden_dim: int = 64, num_classes: int = NUM_CLASSES,
                  dropout: float = 0.1) -> None:
@@ -38,10 +45,33 @@ class ClassificationHead(nn.Module):
         self.fc1 = nn.Linear(input_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(hidden_dim, num_classes)
+        self.linear: nn.Linear | None = None
+        self.register_load_state_dict_pre_hook(_linear_as_saved)
 
     def forward(self, shared: Tensor) -> Tensor:
         """(B, 128) -> (B, C)."""
-        return self.fc2(self.dropout(functional.relu(self.fc1(shared))))
+        logits = self.fc2(self.dropout(functional.relu(self.fc1(shared))))
+        return logits if self.linear is None else logits + self.linear(shared)
+
+    def add_linear(self) -> nn.Linear:
+        """The linear path; where there is none, a new one of zeros."""
+        if self.linear is None:
+            weight = self.fc1.weight
+            self.linear = nn.Linear(weight.shape[1], self.fc2.out_features, device=weight.device, dtype=weight.dtype)
+            for parameter in self.linear.parameters():
+                nn.init.zeros_(parameter.requires_grad_(False))
+        return self.linear
+
+
+def _linear_as_saved(head: ClassificationHead, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """Give the head a linear path where the state to be loaded has one that is not zero, else take it away."""
+    names = [name for name in state_dict if name.startswith(f"{prefix}linear.")]
+    if any(bool(state_dict[name].any()) for name in names):
+        head.add_linear()
+        return
+    head.linear = None
+    for name in names:
+        del state_dict[name]  # type: ignore[attr-defined]
 
 
 class SharedFusion(nn.Module):

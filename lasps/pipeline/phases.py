@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from loguru import logger
-from torch.utils.data import DataLoader
 
 from lasps.config.model_config import MODEL_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
-from lasps.data.datasets.samples import SampleDataset, SectorSubset, stock_collate_fn
+from lasps.data.datasets.samples import SampleDataset
 from lasps.data.features import window_columns
 from lasps.evaluation.metrics import class_frequencies
 from lasps.files import held
 from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.pipeline.common_change import nested_history, save_common_change
 from lasps.pipeline.holdout import holdout_of, part_of_train
 from lasps.pipeline.phase_options import PhaseOptions, phase_config
 from lasps.pipeline.phase_tracking import (
@@ -41,7 +41,8 @@ from lasps.reproducibility import git_commit, json_text, seed_everything, sha256
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
 from lasps.training.checkpoints import load_checkpoint, read_meta, save_checkpoint
-from lasps.training.phase2 import assert_untouched
+from lasps.training.heads.settings import HeadSettings, warn_of_ignored
+from lasps.training.phase2 import train_sector_heads
 from lasps.training.trainer import ThreePhaseTrainer
 
 OUTPUT_OF = {1: "phase1_best", 3: "phase3_final", 2: "phase2_best"}
@@ -126,13 +127,13 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
         log_datasets(tracker, options, part, val)
         trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
                                     resume_dir=options.output_dir / RESUME_FOLDER, resume=options.resume)
-        before = trainer.state_dict()
+        before = trainer.state_dict() if phase == 2 else {}
         history = TRAIN[phase](trainer, part, val, config, options)
+        nested = history.pop("nested", None)
         meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
-        after = trainer.state_dict()
-        if phase == 2:
-            assert_untouched(before, after, accepted_sectors(history))
-        save_checkpoint(output, after, meta)
+        if nested is not None:
+            meta |= save_common_change(output, before, nested, meta)
+        save_checkpoint(output, trainer.state_dict(), meta)
         tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")
     forget_run(options, name, phase)
     logger.info(f"Saved: {output}")
@@ -160,29 +161,23 @@ def finetune(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDatase
                                 patience=config["patience"], keep_start=config["keep_start"])
 
 
-def train_sector_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
-                       options: PhaseOptions) -> dict[str, Any]:
+def train_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
+                options: PhaseOptions) -> dict[str, Any]:
     """Phase 2: sector heads on the frozen backbone."""
     logger.info("Phase 2: Building sector-specific DataLoaders")
-    train_loaders = sector_loaders(train, trainer.model.num_sectors, config["min_samples"], config["batch_size"])
-    val_loaders = sector_loaders(val, trainer.model.num_sectors, 1, config["batch_size"], log=False)
-    heads = trainer.train_phase2(train_loaders, epochs_per_sector=config["epochs_per_sector"], lr=config["lr"],
-                                 val_loaders={s: loader for s, loader in val_loaders.items() if s in train_loaders},
-                                 l2_sp=config["l2_sp"], weight_decay=config["weight_decay"], dropout=config["dropout"],
-                                 gamma=config["focal_gamma"], start_gamma=gamma_of(input_checkpoint(2, options)),
-                                 cache=options.cache)
+    heads_settings = HeadSettings.of(config, options.seed)
+    warn_of_ignored(options.overrides, heads_settings.rank)
+    log_sectors(train.sector_ids, trainer.model.num_sectors, heads_settings.min_samples)
+    heads = train_sector_heads(trainer, train, val, heads_settings, start_gamma=gamma_of(input_checkpoint(2, options)),
+                               cache=options.cache)
     start, best = (heads.val_log_loss[epoch] if heads.val_log_loss else None for epoch in (0, heads.best_epoch))
     return {"best_epoch": heads.best_epoch, "val_log_loss": heads.val_log_loss, "accepted": heads.accepted,
             "focal_gamma": heads.focal_gamma, "val_log_loss_of_start": start, "val_log_loss_before_acceptance": best,
-            "sectors": {str(sector): entry for sector, entry in heads.items()}}
+            "sectors": {str(sector): entry for sector, entry in heads.items()},
+            **nested_history(heads.nested), "nested": heads.nested}
 
 
-def accepted_sectors(history: dict[str, Any]) -> list[int]:
-    """The sectors whose head Phase 2 replaced."""
-    return [int(sector) for sector, entry in history["sectors"].items() if not entry["kept_start"]]
-
-
-TRAIN = {1: train_backbone, 3: finetune, 2: train_sector_heads}
+TRAIN = {1: train_backbone, 3: finetune, 2: train_heads}
 
 
 def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOptions) -> tuple[BatchLoader, BatchLoader]:
@@ -194,26 +189,21 @@ def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOption
             BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False))
 
 
-def sector_loaders(dataset: SampleDataset, num_sectors: int, min_samples: int, batch_size: int,
-                   log: bool = True) -> dict[int, DataLoader]:
-    """One DataLoader per sector with at least `min_samples` samples, the others named in a warning.
+def log_sectors(sector_ids: np.ndarray, num_sectors: int, min_samples: int) -> None:
+    """A line per sector; those under `min_samples` are named in a warning.
 
-    They do not shuffle: Phase 2 reads each sample once, in order, and its heads draw their own order.
+    Raises:
+        ValueError: all of them are.
     """
-    loaders = {}
-    for sector_id in range(num_sectors):
-        subset: SectorSubset = dataset.get_sector_subset(sector_id)
-        if len(subset) < min_samples:
-            if log:
-                logger.warning(f"Sector {sector_id}: {len(subset)} samples (skipping)")
-            continue
-        loaders[sector_id] = DataLoader(subset, batch_size=batch_size, num_workers=0, collate_fn=stock_collate_fn)
-        if log:
-            logger.info(f"Sector {sector_id}: {len(subset)} samples")
-    if not loaders:
+    counts = np.bincount(sector_ids, minlength=num_sectors)[:num_sectors]
+    for sector, count in enumerate(counts):
+        if count < min_samples:
+            logger.warning(f"Sector {sector}: {count} samples (skipping)")
+        else:
+            logger.info(f"Sector {sector}: {count} samples")
+    if counts.max(initial=0) < max(min_samples, 1):
         raise ValueError(f"Phase 2: expected at least one sector with min_samples={min_samples} samples, got none: the "
-                         f"largest has {int(np.bincount(dataset.sector_ids).max())}. Lower --min-samples.")
-    return loaders
+                         f"largest has {counts.max(initial=0)}. Lower --min-samples.")
 
 
 # ------------------------------------------------------------------------------------------------ inputs

@@ -20,13 +20,15 @@ from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_basel
 from lasps.evaluation.metrics import summary
 from lasps.evaluation.predictions import write_predictions
 from lasps.evaluation.significance import day_difference
+from lasps.pipeline.common_change import COMMON_CHANGE, common_change_of
 from lasps.pipeline.validation import Validation, open_checkpoint, predictions_path, validate_checkpoint
 from lasps.pipeline.validation_tracking import log_validation
 from lasps.tracking import Tracker
 
-CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")
+CHECKPOINTS = ("phase1_best", "phase3_final", COMMON_CHANGE, "phase2_best")
 SPLITS = ("val", "test")
-PAIRS = (("phase3_final", "phase2_best"), ("phase1_best", "phase2_best"))
+PAIRS = ((COMMON_CHANGE, "phase2_best"), ("phase3_final", "phase2_best"), ("phase1_best", "phase2_best"))
+"""b minus a; the first is the sector effect, where Phase 2 left a common change."""
 PREDECESSOR = {"phase2_best": "phase3_final"}
 """A checkpoint -> the one that its run shows it against, sector by sector on test; val is a selection split."""
 PAIR_METRICS = ("accuracy", "log_loss")
@@ -39,7 +41,7 @@ def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker
                  batch_size: int = 512) -> dict[str, dict[str, Validation]]:
     """Every checkpoint on val and test: logged to its run, its prediction tables under OUTPUT_DIR/predictions/."""
     results: dict[str, dict[str, Validation]] = {}
-    for name in CHECKPOINTS:
+    for name in checkpoints_of(output_dir):
         checkpoint = open_checkpoint(output_dir / f"{name}.pt", device)
         results[name] = {}
         for split in SPLITS:
@@ -49,6 +51,12 @@ def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker
             log_validation(validation, tracker, before)
             results[name][split] = validation
     return results
+
+
+def checkpoints_of(output_dir: Path) -> list[str]:
+    """The checkpoints of a pipeline, before phase2_best the common change that was made with it, if any."""
+    has_common = common_change_of(output_dir / "phase2_best.pt") is not None
+    return [name for name in CHECKPOINTS if name != COMMON_CHANGE or has_common]
 
 
 def baseline_tables(data_dir: Path, names: Iterable[str] = SUMMARY_BASELINES) -> Tables:
@@ -84,9 +92,9 @@ def summarize(validations: dict[str, dict[str, Validation]], baselines: Tables) 
 
 
 def differences(validations: dict[str, dict[str, Validation]]) -> list[dict[str, Any]]:
-    """phase2_best minus phase3_final and minus phase1_best, per split and metric, with intervals over days."""
+    """phase2_best minus the others of PAIRS, per split and metric, with intervals over days."""
     rows = []
-    for a, b in PAIRS:
+    for a, b in ((a, b) for a, b in PAIRS if a in validations):
         for split in SPLITS:
             for metric in PAIR_METRICS:
                 d = day_difference(validations[a][split].table, validations[b][split].table, metric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lasps.tuning.conclusion import Conclusion, conclude, plateau_of
+from lasps.tuning.conclusion import Conclusion, conclude, fitting_default, plateau_of
 from lasps.tuning.halves import split_val
 from lasps.tuning.study import (
     DEFAULT,
@@ -24,6 +24,7 @@ __all__ = [
     "best_settings",
     "conclude",
     "conclusion_path",
+    "fitting_default",
     "journal_path",
     "load_study",
     "open_study",

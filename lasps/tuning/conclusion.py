@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 from lasps.evaluation.calibration import corrected_probabilities
 from lasps.evaluation.predictions import Forecast
 from lasps.evaluation.significance import Difference, day_difference
-from lasps.training.head_acceptance import logits_of
-from lasps.training.head_data import HeadData, HeadResult, HeadSamples, HeadSettings
-from lasps.training.head_training import train_heads
+from lasps.training.heads.acceptance import logits_of
+from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
+from lasps.training.heads.nested import train_head
+from lasps.training.heads.settings import HeadSettings
 from lasps.tuning.study import DEFAULT, TUNED, settings_of
 from lasps.tuning.trials import accepted_sectors
 
@@ -113,7 +114,8 @@ def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
     if not complete:
         raise ValueError(f"study {study.study_name!r} has no completed trial to conclude from")
     best = study.best_trial
-    results = train_heads(data, [_fitting(data), settings_of(best.params)], device=device)
+    compared = fitting_default(data), settings_of(best.params)
+    results = [train_head(data, setting, device=device) for setting in compared]
     forecasts = {"start": forecast(data, judged, None)}
     forecasts |= {name: forecast(data, judged, r) for name, r in zip(("default", "best"), results, strict=True)}
     difference = day_difference(forecasts["default"], forecasts["best"], "log_loss")
@@ -124,7 +126,7 @@ def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
         {key: (min(t.params[key] for t in within), max(t.params[key] for t in within)) for key in TUNED}, len(within))
 
 
-def _fitting(data: HeadData) -> HeadSettings:
+def fitting_default(data: HeadData) -> HeadSettings:
     """The default, its min_samples lowered to the largest sector where the data is tiny."""
     largest = max(len(rows) for rows in data.train.rows_by_sector().values())
     return replace(DEFAULT, min_samples=min(DEFAULT.min_samples, largest))
@@ -137,7 +139,7 @@ def forecast(data: HeadData, judged: HeadSamples, result: HeadResult | None) -> 
     for sector, rows in judged.rows_by_sector().items():
         head, gamma = data.start_head(sector)
         if result is not None and sector in kept:
-            head, gamma = result.best_heads[sector], result.settings.gamma
+            head, gamma = result.best_heads[sector], result.gammas[sector]
         p[rows] = corrected_probabilities(logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(),
                                           gamma, data.class_weights)
     dates, day = (np.empty(0), None) if judged.days is None else np.unique(judged.days, return_inverse=True)

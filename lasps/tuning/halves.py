@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from loguru import logger
 
-from lasps.training.head_acceptance import BLOCK_DAYS, equal_blocks
-from lasps.training.head_data import HeadSamples
+from lasps.training.heads.acceptance import BLOCK_DAYS, equal_blocks
+from lasps.training.heads.data import HeadSamples
 
 FEWEST_BLOCKS = 6  # guess, not tuned: three on each side
 

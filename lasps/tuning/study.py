@@ -19,15 +19,17 @@ from optuna.trial import TrialState
 
 from lasps.config.settings import settings as project_settings
 from lasps.tracking.environment import is_dead, process_tags
-from lasps.training.head_data import HeadData, HeadSettings
+from lasps.training.heads.data import HeadData
+from lasps.training.heads.settings import HeadSettings
 
 DEFAULT = HeadSettings()
-TUNED = ("lr", "epochs", "min_samples", "l2_sp")
+TUNED = ("lr", "epochs", "min_samples", "rank", "penalty")
 
 LR = (1e-5, 1e-2)
 EPOCHS = (1, 30)
 FEWEST_SAMPLES = 20  # the lower end of min_samples; guess, not tuned
-L2_SP = (1e-2, 1e3)  # a prior worth 0.01 to 1,000 samples' curvature; the lower end is no pull at all
+RANK = (2, 32)  # of at most 3 x 20 directions; one more costs little, the penalty empties those that are not needed
+PENALTY = (1.0, 1e3)  # a prior worth 1 to 1,000 samples' curvature; the lower end is hardly any
 
 SILENT_SECONDS = 900.0
 """A trial on another machine is taken for dead after this long without a word; an epoch takes seconds."""
@@ -117,7 +119,7 @@ def load_study(name: str, storage: str | None = None) -> optuna.Study:
 
 
 def best_settings(name: str, storage: str | None = None) -> dict[str, Any]:
-    """The best trial's lr, epochs, min_samples and l2_sp.
+    """The best trial's lr, epochs, min_samples, rank and penalty.
 
     Raises:
         ValueError: no such study, or no trial of it has been completed.
@@ -143,28 +145,29 @@ class SeededSampler(optuna.samplers.TPESampler):
 
 
 def space_of(data: HeadData) -> dict[str, list[float]]:
-    """Bounds of the four hyperparameters; min_samples ends at the largest sector, where nothing else is trained."""
+    """Bounds of the hyperparameters; min_samples ends at the largest sector, where nothing else is trained."""
     largest = max(len(rows) for rows in data.train.rows_by_sector().values())
     return {"lr": list(LR), "epochs": list(EPOCHS), "min_samples": [min(FEWEST_SAMPLES, largest), largest],
-            "l2_sp": list(L2_SP)}
+            "rank": list(RANK), "penalty": list(PENALTY)}
 
 
 def known_defaults(space: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """What is tried first: the configured values, and the plan's, which do not pull heads to their start."""
+    """What is tried first: the configured values, and the same with hardly any penalty."""
     configured = {key: getattr(DEFAULT, key) for key in TUNED}
-    known = {"default": configured, "no pull": configured | {"l2_sp": space["l2_sp"][0]}}
+    known = {"default": configured, "no penalty": configured | {"penalty": space["penalty"][0]}}
     return {label: {key: min(max(value, space[key][0]), space[key][1]) for key, value in params.items()}
             for label, params in known.items()}
 
 
 def suggest(trial: optuna.Trial, space: dict[str, list[float]]) -> HeadSettings:
     """A trial's values as head settings; all else is the configured default."""
-    lr, epochs, samples, pull = (space[key] for key in TUNED)
+    lr, epochs, samples, rank, penalty = (space[key] for key in TUNED)
     return HeadSettings(
         lr=trial.suggest_float("lr", lr[0], lr[1], log=True),
         epochs=trial.suggest_int("epochs", int(epochs[0]), int(epochs[1])),
         min_samples=trial.suggest_int("min_samples", int(samples[0]), int(samples[1]), log=True),
-        l2_sp=trial.suggest_float("l2_sp", pull[0], pull[1], log=True))
+        rank=trial.suggest_int("rank", int(rank[0]), int(rank[1]), log=True),
+        penalty=trial.suggest_float("penalty", penalty[0], penalty[1], log=True))
 
 
 def settings_of(params: dict[str, Any]) -> HeadSettings:

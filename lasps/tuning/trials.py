@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from lasps.tracking import Tracker
-from lasps.training.head_acceptance import Acceptance, accept_heads
-from lasps.training.head_data import HeadData, HeadResult, HeadSettings
-from lasps.training.head_training import train_heads
+from lasps.training.heads.acceptance import Acceptance
+from lasps.training.heads.data import HeadData, HeadResult
+from lasps.training.heads.nested import accepted_gains, train_head
+from lasps.training.heads.settings import HeadSettings
 from lasps.tuning.study import mark_alive, mark_own, queue_again, requeue_dead, suggest
 
 REPLACED = "queued again"
@@ -82,7 +83,7 @@ class TrialRun:
 
     def _train(self, run: Tracker) -> None:
         try:
-            (result,) = train_heads(self.data, [self.settings], self._on_epoch, device=self.device)
+            result = train_head(self.data, self.settings, self._on_epoch, device=self.device)
         except ValueError as error:  # a loss that is not finite: lr too high, say
             self._end(run, TrialState.FAIL, "FAILED")
             run.set_tags({"error": error})
@@ -123,8 +124,8 @@ class TrialRun:
 
 
 def accepted_sectors(data: HeadData, result: HeadResult) -> dict[int, Acceptance]:
-    """The sectors whose head Phase 2 would keep, judged on `data.val`; the others keep their start."""
-    return {sector: verdict for sector, verdict in accept_heads(data, result).items() if verdict.accepted}
+    """The sectors whose own part Phase 2 would keep, by their gain on `data.val`; the others keep their start."""
+    return accepted_gains(data, result)
 
 
 def kept_log_loss(data: HeadData, result: HeadResult, kept: dict[int, Acceptance]) -> float:

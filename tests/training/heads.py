@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lasps.models.sector_aware_model import ClassificationHead
-from lasps.training.head_data import HeadData, as_samples, stacked_heads_of
+from lasps.training.heads.data import HeadData, as_samples, stacked_heads_of
 
 CLASS_WEIGHTS = (1.0, 0.8, 1.2)
 

@@ -69,4 +69,4 @@ def heads_of(model):
 
 
 def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from lasps.training import feature_cache
-from lasps.training.feature_cache import shared_samples
+from lasps.training.heads import shared_features as feature_cache
+from lasps.training.heads.sample_sources import sources_of
+from lasps.training.heads.shared_features import shared_samples
 from lasps.training.phase2 import train_phase2
-from lasps.training.sample_sources import sources_of
 from tests.training.market import SIZES, Market, loaders, make_trainer
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
 from lasps.reproducibility import tensor_fingerprint
-from lasps.training import feature_cache
+from lasps.training.heads import shared_features as feature_cache
 from lasps.training.phase2 import assert_untouched, train_phase2
 from tests.training.market import Market, heads_of, loaders, make_trainer, same
 
@@ -33,25 +33,29 @@ def rest_of(model):
 # ------------------------------------------------------------------------------- what changes and what does not
 
 
-def test_only_trained_sectors_heads_change_even_from_train_mode_and_with_a_last_batch_of_one():
+@pytest.mark.parametrize("rank", [0, 3])
+def test_only_trained_sectors_heads_change_even_from_train_mode_and_with_a_last_batch_of_one(rank):
     trainer = make_trainer()
     model = trainer.model
     model.train()
     before, heads = rest_of(model), heads_of(model)
-    train_phase2(trainer, loaders(Market()), 2, 1e-3, cache=False)
+    train_phase2(trainer, loaders(Market()), 2, 1e-3, cache=False, rank=rank)
     assert rest_of(model) == before
     assert model.training and model.cnn.training
     after = heads_of(model)
-    changed = {int(name.split(".")[1]) for name in heads if not torch.equal(heads[name], after[name])}
+    moved = [name for name, value in after.items() if name not in heads or not torch.equal(heads[name], value)]
+    changed = {int(name.split(".")[1]) for name in moved}
     assert changed == {0, 1, 3}
 
 
 def test_frozen_flags_and_gradients_stay_as_they_were():
     trainer = make_trainer()
     trainer.model.freeze_backbone()
-    flags = [parameter.requires_grad for parameter in trainer.model.parameters()]
+    flags = {name: parameter.requires_grad for name, parameter in trainer.model.named_parameters()}
     train_phase2(trainer, loaders(Market()), 1, cache=False)
-    assert flags == [parameter.requires_grad for parameter in trainer.model.parameters()]
+    after = {name: parameter.requires_grad for name, parameter in trainer.model.named_parameters()}
+    assert flags == {name: flag for name, flag in after.items() if ".linear." not in name}
+    assert not any(flag for name, flag in after.items() if ".linear." in name)
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
 
@@ -103,14 +107,15 @@ def test_the_logged_loss_is_the_criterions_sample_mean():
         logits = trainer.model.eval()(series[own], charts[own], sectors[own])["logits"]
     p = logits.softmax(1).gather(1, labels[own][:, None])[:, 0]
     expected = float(((1 - p) ** 2 * -p.log()).mean())
-    history = train_phase2(trainer, loaders(Market()), 1, lr=1e-12, dropout=0.0, cache=False)
+    history = train_phase2(trainer, loaders(Market()), 1, lr=1e-12, dropout=0.0, rank=0, cache=False)
     assert history[0]["losses"][0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_metrics_go_to_the_tracker_in_one_call_per_epoch():
-    tracker = Tracker()
+    tracker, trainer = Tracker(), make_trainer()
+    trainer.tracker = tracker
     val = Market(seed=2)
-    history = train_phase2(make_trainer(), loaders(Market()), 2, val_loaders=val, cache=False, tracker=tracker)
+    history = train_phase2(trainer, loaders(Market()), 2, val_loaders=val, cache=False)
     assert [step for step, _ in tracker.calls] == [0, 1, 2]
     assert tracker.calls[1][1]["phase2/sector_03/train_loss"] == history[3]["losses"][0]
     assert tracker.calls[0][1]["phase2/sector_00/val_loss"] == history[0]["val_losses"][0]
@@ -142,7 +147,8 @@ def test_a_sample_of_another_sector_in_a_loader_is_an_error():
 # ------------------------------------------------------------------------------- any loader
 
 
-def test_every_kind_of_loader_gives_the_same_heads():
+@pytest.mark.parametrize("rank", [0, 3])
+def test_every_kind_of_loader_gives_the_same_heads(rank):
     market = Market()
     plain = TensorDataset(*market.tensors)
     keys = ("time_series", "chart_image", "sector_id", "label")
@@ -161,7 +167,7 @@ def test_every_kind_of_loader_gives_the_same_heads():
     found = []
     for kind in kinds:
         trainer = make_trainer()
-        train_phase2(trainer, kind, 2, 1e-3, cache=False, batch_size=8, dropout=0.0)
+        train_phase2(trainer, kind, 2, 1e-3, cache=False, batch_size=8, dropout=0.0, rank=rank)
         found.append(heads_of(trainer.model))
     for other in found[1:]:
         assert all(torch.allclose(found[0][name], other[name], atol=1e-5) for name in other)
@@ -173,35 +179,40 @@ def test_every_kind_of_loader_gives_the_same_heads():
 KILLED = """
 import os, signal, sys
 import torch
-from lasps.training import head_training
-from lasps.training.phase2 import assert_untouched, train_phase2
-from tests.training.market import Market, heads_of, loaders, make_trainer, same
+from lasps.training.heads import independent, joint
+from lasps.training.phase2 import train_phase2
 from tests.training.market import Market, loaders, make_trainer
 torch.set_num_threads(1)
-original = head_training.HeadTraining.train_epoch
-def train_epoch(self, pool):
-    if self.epoch == 3:
+rank = int(sys.argv[2])
+training = joint.JointTraining if rank else independent.HeadTraining
+original = training.train_epoch
+def train_epoch(self, *pool):
+    if self.epoch == 3 and not getattr(self, "common", False):
         os.kill(os.getpid(), signal.SIGKILL)
-    original(self, pool)
-head_training.HeadTraining.train_epoch = train_epoch
-train_phase2(make_trainer(), loaders(Market()), 6, 1e-3, val_loaders=loaders(Market(seed=2)), resume_dir=sys.argv[1])
+    original(self, *pool)
+training.train_epoch = train_epoch
+trainer = make_trainer()
+trainer.resume_dir = sys.argv[1]
+train_phase2(trainer, loaders(Market()), 6, 1e-3, val_loaders=loaders(Market(seed=2)), rank=rank)
 """
 
 
-def test_after_kill_9_a_repeated_call_gives_the_same_bits(tmp_path, lines):
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, timeout=120,
+@pytest.mark.parametrize("rank", [0, 3])
+def test_after_kill_9_a_repeated_call_gives_the_same_bits(tmp_path, lines, rank):
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(rank)], capture_output=True, timeout=120,
                            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     assert ended.returncode == -9, ended.stderr.decode()
     whole, repeated = make_trainer(), make_trainer()
+    repeated.resume_dir = tmp_path
     val = loaders(Market(seed=2))
-    train_phase2(whole, loaders(Market()), 6, 1e-3, val_loaders=val, cache=False)
-    assert "Phase 2: continuing after epoch 3" not in lines
+    train_phase2(whole, loaders(Market()), 6, 1e-3, val_loaders=val, cache=False, rank=rank)
+    assert "Phase 2: resuming after epoch 3" not in lines
     market = Market()
-    train_phase2(repeated, loaders(market), 6, 1e-3, val_loaders=val, resume_dir=tmp_path)
-    assert "Phase 2: continuing after epoch 3" in lines
+    train_phase2(repeated, loaders(market), 6, 1e-3, val_loaders=val, rank=rank)
+    assert "Phase 2: resuming after epoch 3" in lines
     assert market.reads <= feature_cache.CHECKED_SAMPLES
     assert same(heads_of(whole.model), heads_of(repeated.model))
-    assert not (tmp_path / "phase2.state.pt").exists()
+    assert not list(tmp_path.glob("*.state.pt"))
 
 
 def test_shuffled_loaders_and_torchs_global_seed_change_nothing():

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lasps.training.head_acceptance import accept_heads, blocks_of, equal_blocks, judge, log_losses
-from lasps.training.head_data import HeadData, HeadResult, HeadSettings, as_samples
+from lasps.training.heads.acceptance import accept_heads, blocks_of, equal_blocks, judge, log_losses
+from lasps.training.heads.data import HeadData, HeadResult, as_samples
+from lasps.training.heads.settings import HeadSettings
 from lasps.training.phase2 import train_phase2
 from tests.training.market import Market, heads_of, loaders, make_trainer
 
@@ -91,7 +92,7 @@ def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(li
     trainer = make_trainer()
     before = heads_of(trainer.model)
     history = train_phase2(trainer, loaders(Market((300, 200, 0, 9))), 4, 1e-2,
-                           val_loaders=loaders(Market((120, 0, 0, 9), seed=2)), cache=False)
+                           val_loaders=loaders(Market((120, 0, 0, 9), seed=2)), cache=False, rank=0)
     after = heads_of(trainer.model)
     assert len({entry["best_epoch"] for entry in history.values()}) == 1
     assert not history[0]["kept_start"] and history[0]["val_gain"] > history[0]["val_standard_error"]
@@ -113,9 +114,9 @@ def test_without_dates_the_log_says_how_blocks_were_made(lines):
 def test_the_loss_of_every_head_is_known_when_new_heads_are_trained_with_another_one():
     sizes, val = (300, 200, 0, 9), loaders(Market((120, 0, 0, 9), seed=2))
     mixed = train_phase2(make_trainer(focal_gamma=2.0), loaders(Market(sizes)), 4, 1e-2, val_loaders=val, gamma=0.0,
-                         cache=False)
+                         cache=False, rank=0)
     assert not mixed[0]["kept_start"] and mixed[1]["kept_start"]
     assert mixed.focal_gamma == [0.0 if s in mixed and not mixed[s]["kept_start"] else 2.0 for s in range(4)]
-    same = train_phase2(make_trainer(), loaders(Market(sizes)), 1, val_loaders=val, cache=False)
+    same = train_phase2(make_trainer(), loaders(Market(sizes)), 1, val_loaders=val, cache=False, rank=0)
     assert same.focal_gamma == 2.0
-    assert mixed[0]["val_losses"][0] == same[0]["val_losses"][0]  # the start is judged by its own loss
+    assert mixed[0]["val_losses"][0] == pytest.approx(same[0]["val_losses"][0])  # the start is judged by its own loss

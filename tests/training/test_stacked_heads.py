@@ -10,10 +10,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from experiments.benchmarks.heads_reference import plain_loops
-from lasps.training.head_data import HeadData, HeadSettings, as_samples
-from lasps.training.head_gradients import HeadBatch, vmap_gradients, written_out_gradients
-from lasps.training.head_training import train_heads
-from lasps.training.stacked_heads import HeadLayout, HeadStack, SectorBatches, epoch_order
+from lasps.training.heads.data import HeadData, as_samples
+from lasps.training.heads.gradients import HeadBatch, vmap_gradients, written_out_gradients
+from lasps.training.heads.independent import train_heads
+from lasps.training.heads.settings import HeadSettings
+from lasps.training.heads.stack import HeadLayout, HeadStack, SectorBatches, epoch_order
 from tests.training.heads import head_market
 
 BASE = HeadSettings(lr=2e-3, epochs=10, min_samples=1, l2_sp=0.0, weight_decay=0.0, batch_size=32, gamma=2.0,
@@ -297,7 +298,7 @@ def test_a_state_of_another_job_or_a_damaged_one_is_not_used(tmp_path, damage):
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from lasps.training.head_training import train_heads
+from lasps.training.heads.independent import train_heads
 from tests.training.heads import head_market
 from tests.training.test_stacked_heads import BASE
 def kill(epoch, values):

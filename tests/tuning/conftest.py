@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lasps.training.head_data import HeadData, HeadSamples, as_samples
+from lasps.training.heads.data import HeadData, HeadSamples, as_samples
 
 SECTORS, WIDTH, HIDDEN, DAYS = 4, 12, 8, 120
 

@@ -21,9 +21,10 @@ from lasps.evaluation.calibration import corrected_probabilities
 from lasps.tracking import NullTracker
 from lasps.tracking.environment import process_tags
 from lasps.tracking.store import connect, local_location
-from lasps.training.head_acceptance import logits_of
-from lasps.training.head_data import HeadData, HeadSettings, as_samples
-from lasps.training.head_training import train_heads
+from lasps.training.heads.acceptance import logits_of
+from lasps.training.heads.data import HeadData, as_samples
+from lasps.training.heads.nested import train_head
+from lasps.training.heads.settings import HeadSettings
 from lasps.tuning import best_settings, conclude, open_study, requeue_dead, run_trials, space_of, split_val, study
 from lasps.tuning.conclusion import Conclusion, forecast, log_loss_of
 from lasps.tuning.study import DEFAULT, TUNED
@@ -79,7 +80,7 @@ def test_samples_without_dates_are_cut_in_file_order():
 
 def test_the_objective_is_the_log_loss_over_all_sectors_small_and_refused_ones_with_their_start(halves):
     data, _ = halves
-    (result,) = train_heads(data, [HeadSettings(lr=1e-2, epochs=3, min_samples=100)])
+    result = train_head(data, HeadSettings(lr=1e-2, epochs=3, min_samples=100))
     accepted = accepted_sectors(data, result)
     assert 3 not in result.best_heads and len(accepted) > 1
     kept = dict(list(accepted.items())[:1])  # as if the others had been refused
@@ -93,7 +94,7 @@ def test_the_objective_is_the_log_loss_over_all_sectors_small_and_refused_ones_w
 
 def test_training_no_sector_well_cannot_beat_training_all(halves):
     data, _ = halves
-    few, all_of_them = train_heads(data, [HeadSettings(1e-2, 3, min_samples=n) for n in (400, 20)])
+    few, all_of_them = (train_head(data, HeadSettings(1e-2, 3, min_samples=n)) for n in (400, 20))
     assert kept_log_loss(data, few, accepted_sectors(data, few)) > \
         kept_log_loss(data, all_of_them, accepted_sectors(data, all_of_them))
 
@@ -105,8 +106,9 @@ def test_known_defaults_come_first_and_the_values_found_are_those_of_the_best_tr
     data, _ = halves
     found = opened(tmp_path, data)
     assert run_trials(found, data, 6, NullTracker()) == 6
-    assert [t.user_attrs.get("known") for t in found.trials[:3]] == ["default", "no pull", None]
-    assert found.trials[0].params == {"lr": 5e-4, "epochs": 3, "min_samples": 100, "l2_sp": 1.0}
+    assert [t.user_attrs.get("known") for t in found.trials[:3]] == ["default", "no penalty", None]
+    assert found.trials[0].params == {"lr": 5e-4, "epochs": 3, "min_samples": 100, "rank": DEFAULT.rank,
+                                      "penalty": DEFAULT.penalty}
     assert all(t.state == TrialState.COMPLETE for t in found.trials[:2]), "defaults are never pruned"
     best = min((t for t in found.trials if t.state == TrialState.COMPLETE), key=lambda t: t.value)
     assert best_settings("s", str(tmp_path / "s.journal")) == best.params
@@ -142,7 +144,7 @@ def test_any_optuna_storage_url_will_do(halves, tmp_path):
     data, _ = halves
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     run_trials(opened(tmp_path, data, storage=url), data, 2, NullTracker())
-    assert set(best_settings("s", url)) == {"lr", "epochs", "min_samples", "l2_sp"}
+    assert set(best_settings("s", url)) == set(TUNED)
 
 
 def test_a_dead_workers_trial_is_failed_and_its_values_are_tried_again(halves, tmp_path):
@@ -182,7 +184,7 @@ def test_a_trial_whose_loss_is_not_finite_fails_and_the_study_goes_on(halves, tm
     def explode(*_, **__):
         raise ValueError("expected a finite loss")
 
-    monkeypatch.setattr("lasps.tuning.trials.train_heads", explode)
+    monkeypatch.setattr("lasps.tuning.trials.train_head", explode)
     run_trials(found, data, 2, NullTracker())
     assert [t.state for t in found.trials] == [TrialState.FAIL] * 2
 
@@ -263,7 +265,7 @@ def test_the_conclusion_compares_best_and_default_on_days_the_study_did_not_see(
     found, of_study = concluded(halves, tmp_path)
     assert found.difference.n == len(judged) and found.difference.n_days == len(set(judged.days.tolist()))
     assert found.difference.difference == pytest.approx(found.log_loss["best"] - found.log_loss["default"])
-    assert found.best == {k: of_study.best_trial.params[k] for k in ("lr", "epochs", "min_samples", "l2_sp")}
+    assert found.best == {k: of_study.best_trial.params[k] for k in TUNED}
     assert found.command == "make train-phase2 STUDY=s"
     json.dumps(found.to_dict())
 

@@ -1,6 +1,6 @@
-"""Which trained heads are kept: the stopping epoch is pooled over sectors, but each sector's head must earn its place.
+"""Which trained heads are accepted: the stopping epoch is pooled over sectors, but each head must earn its place.
 
-Losses are of corrected probabilities (`lasps.evaluation.calibration`): a focal model's own softmax is not a forecast.
+Losses are of calibrated probabilities (`lasps.evaluation.calibration`): a focal model's own softmax is not a forecast.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from lasps.evaluation.calibration import corrected_log_probabilities
-from lasps.training.head_data import HeadData, HeadResult, HeadSamples
+from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
 
 BLOCK_DAYS = 10  # twice the label's horizon of 5 days: neighbouring blocks share at most their seam
+LEVEL = 0.05  # one-sided, of the whole sector part and of the common change
 BLOCKS_WITHOUT_DATES = 10  # guess, not tuned; samples are assumed to lie in order of time
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A sector's val gain: mean over its n samples of (start's log loss - head's), its standard error over blocks."""
+    """A gain on val: mean over n samples of (log loss before - after), its standard error over blocks of days."""
 
     n: int
     blocks: int
@@ -33,23 +35,49 @@ class Acceptance:
         """The gain exceeds one standard error; with fewer than two blocks there is none and the start is kept."""
         return self.blocks >= 2 and self.gain > self.standard_error
 
+    @property
+    def significant(self) -> bool:
+        """The gain is above zero at one-sided LEVEL, by Student's t over blocks."""
+        if self.blocks < 2:
+            return False
+        return bool(self.gain > stats.t.ppf(1 - LEVEL, self.blocks - 1) * self.standard_error)
+
 
 def accept_heads(data: HeadData, result: HeadResult) -> dict[int, Acceptance]:
-    """Judge each trained sector's best head against its start on the sector's val samples, each corrected for the loss
-    it was trained with. A sector without val samples gets 0 blocks and is not accepted.
+    """Compare each trained sector's best head with its initial one on the sector's val samples, each calibrated for the
+    loss it was trained with. A sector without val samples gets 0 blocks and is not accepted.
     """
     assert data.val is not None
     rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
     judged = {}
-    for sector, head in result.best_heads.items():
+    for sector in result.best_heads:
         own = rows.get(sector, np.empty(0, dtype=np.int64))
-        features, labels = data.val.features[own], data.val.labels[own].numpy()
-        start, start_gamma = data.start_head(sector)
-        before = log_losses(logits_of(start, features), labels, start_gamma, data.class_weights)
-        after = log_losses(logits_of(head, features), labels, result.settings.gamma, data.class_weights)
         own_blocks = equal_blocks(len(own)) if blocks is None else blocks[own]
-        judged[sector] = judge(before - after, own_blocks)
+        judged[sector] = judge(_gains(data, result, sector, own), own_blocks)
     return judged
+
+
+def accept_together(data: HeadData, result: HeadResult) -> Acceptance:
+    """The gain of all trained sectors' best heads over their initial ones, on all of their val samples."""
+    assert data.val is not None
+    rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
+    trained = [sector for sector in result.best_heads if sector in rows]
+    if not trained:
+        return judge(np.empty(0), np.empty(0))
+    own = np.concatenate([rows[sector] for sector in trained])
+    gains = np.concatenate([_gains(data, result, sector, rows[sector]) for sector in trained])
+    order = np.argsort(own)  # without dates, blocks are made of neighbours in the file
+    return judge(gains[order], equal_blocks(len(own)) if blocks is None else blocks[own[order]])
+
+
+def _gains(data: HeadData, result: HeadResult, sector: int, rows: np.ndarray) -> np.ndarray:
+    """What the sector's best head takes off the log loss of each of its val samples at `rows`."""
+    assert data.val is not None
+    features, labels = data.val.features[rows], data.val.labels[rows].numpy()
+    start, start_gamma = data.start_head(sector)
+    before = log_losses(logits_of(start, features), labels, start_gamma, data.class_weights)
+    gamma = result.gammas.get(sector, result.settings.gamma)
+    return before - log_losses(logits_of(result.best_heads[sector], features), labels, gamma, data.class_weights)
 
 
 def judge(gains: np.ndarray, blocks: np.ndarray) -> Acceptance:
@@ -90,7 +118,10 @@ def equal_blocks(n: int) -> np.ndarray:
 def logits_of(head: Mapping[str, Tensor], features: Tensor) -> Tensor:
     """Logits (N, C) of one head without dropout, or (K, N, C) of K stacked ones, on features (N, D)."""
     hidden = (features @ head["fc1.weight"].mT).add_(head["fc1.bias"].unsqueeze(-2)).relu_()
-    return (hidden @ head["fc2.weight"].mT).add_(head["fc2.bias"].unsqueeze(-2))
+    logits = (hidden @ head["fc2.weight"].mT).add_(head["fc2.bias"].unsqueeze(-2))
+    if "linear.weight" in head:
+        logits += (features @ head["linear.weight"].mT).add_(head["linear.bias"].unsqueeze(-2))
+    return logits
 
 
 def log_losses(logits: Tensor, labels: np.ndarray, gamma: float, class_weights: tuple[float, ...]) -> np.ndarray:

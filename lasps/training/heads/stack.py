@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lasps.training.head_data import HeadSamples, HeadSettings
-from lasps.training.head_gradients import Gradients, HeadBatch, written_out_gradients
+from lasps.training.heads.data import HeadSamples
+from lasps.training.heads.gradients import Gradients, HeadBatch, written_out_gradients
+from lasps.training.heads.settings import HeadSettings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults (Loshchilov & Hutter 2019; Kingma & Ba 2015)
 SEGMENT_FLOATS = 2**21  # 8 MB of gathered features at a time: stays in the cache. Measured, flat around it

@@ -26,9 +26,9 @@ from tqdm import tqdm
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.reproducibility import sha256_of, sync, tensor_fingerprint, write_synced
 from lasps.training.batches import Batch
-from lasps.training.head_data import HeadSamples
+from lasps.training.heads.data import HeadSamples
+from lasps.training.heads.sample_sources import SampleSource, sources_of
 from lasps.training.inference import evaluating
-from lasps.training.sample_sources import SampleSource, sources_of
 
 HEAD_PREFIXES = ("common_head.", "sector_heads.")
 CACHE_VERSION = 1  # raise it when the same weights and data give other features

@@ -23,11 +23,13 @@ from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
 
-from lasps.training.head_acceptance import log_losses, logits_of
-from lasps.training.head_data import HeadData, HeadResult, HeadSamples, HeadSettings
-from lasps.training.head_gradients import Gradients, written_out_gradients
-from lasps.training.resume import DamagedStateError, read_state, write_state
-from lasps.training.stacked_heads import HeadLayout, HeadStack, SectorBatches
+from lasps.training.heads.acceptance import log_losses, logits_of
+from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
+from lasps.training.heads.gradients import Gradients, written_out_gradients
+from lasps.training.heads.settings import HeadSettings
+from lasps.training.heads.stack import HeadLayout, HeadStack, SectorBatches
+from lasps.training.heads.state import read_head_state
+from lasps.training.resume import write_state
 
 MAX_ROWS = 64  # heads trained in one stack: fewer waste calls (16 rows take 1.4 times as long). Measured, flat 32..64
 STATE_VERSION = 2
@@ -96,6 +98,9 @@ class HeadTraining:
     def __init__(
         self, data: HeadData, settings: Sequence[HeadSettings], device: str | torch.device, gradients: Gradients
     ) -> None:
+        if "linear.weight" in data.start:
+            raise ValueError("expected initial heads without a linear path for independent heads (rank 0), got those "
+                             "of an earlier Phase 2: start from phase3_final, or set rank to 1 or more")
         self.data, self.settings, self.device, self.gradients = data, list(settings), torch.device(device), gradients
         self.layout, self.epoch = HeadLayout(data.start), 0
         self.start = self.layout.pack(data.start, data.train.features.dtype)
@@ -109,6 +114,7 @@ class HeadTraining:
         self.stacks = [stack for group in self._groups() for stack in self._stacks(group)]
         for result, sectors in zip(self.results, self.trained, strict=True):
             result.losses = {sector: [] for sector in sectors}
+            result.gammas = dict.fromkeys(sectors, result.settings.gamma)
             if self.val is not None:
                 result.val_losses = {s: [self.start_losses[s]] for s in sectors if s in self.start_losses}
                 result.val_log_loss = [self._pooled(result)]
@@ -288,21 +294,14 @@ class HeadTraining:
                  np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist()]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for samples in (self.data.train, self.data.val):
-            digest.update((_fingerprint(samples) if samples is not None else "none").encode())
+            digest.update(b"none" if samples is None else samples.digest().encode())
         digest.update(self.start.numpy().tobytes())
         return digest.hexdigest()
 
     def resume(self, state_file: Path | None) -> None:
         """Go on from `state_file` if it is this very job's."""
-        if state_file is None or not state_file.is_file():
-            return
-        try:
-            key, state = read_state(state_file, self.device)
-        except DamagedStateError as error:
-            logger.warning(f"{error}. Phase 2 starts from its beginning")
-            return
-        if key != self.key:
-            logger.info(f"{state_file.name}: of other data or settings, Phase 2 starts from its beginning")
+        state = None if state_file is None else read_head_state(state_file, self.key, self.device)
+        if state is None:
             return
         self.epoch = state["epoch"]
         for result, kept in zip(self.results, state["results"], strict=True):
@@ -312,7 +311,7 @@ class HeadTraining:
         self.stacks = [stack for stack in self.stacks if alive & set(stack.indices)]
         for stack, kept in zip(self.stacks, state["stacks"], strict=True):
             stack.load_state(kept)
-        logger.info(f"Phase 2: continuing after epoch {self.epoch}")
+        logger.info(f"Phase 2: resuming after epoch {self.epoch}")
 
     def save(self, state_file: Path | None) -> None:
         """Replace `state_file` by the state after this epoch, in one step."""
@@ -329,13 +328,3 @@ def _on_device(samples: HeadSamples, device: torch.device) -> HeadSamples:
     return HeadSamples(
         samples.features.to(device), samples.labels.to(device), samples.sector_ids, samples.days, samples.fingerprint
     )
-
-
-def _fingerprint(samples: HeadSamples) -> str:
-    """The samples' own fingerprint, or a digest of their content."""
-    if samples.fingerprint:
-        return samples.fingerprint
-    digest = hashlib.sha256()
-    for tensor in (samples.features, samples.labels, samples.sector_ids):
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

@@ -1,7 +1,11 @@
-"""What head training takes and gives: shared features, settings, results. Shapes: N samples, S sectors, D width."""
+"""What head training takes and gives: shared features, initial heads, results.
+
+Shapes: N samples, S sectors, D width, C classes, R rank.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
+from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings as project_settings
+from lasps.training.heads.settings import HeadSettings
 
-PHASE2 = THREE_PHASE_CONFIG["phase2_sector_heads"]
+LINEAR = ("linear.weight", "linear.bias")
+"""The linear path beside a head; heads without one have none of these names."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,15 @@ class HeadSamples:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def digest(self) -> str:
+        """The samples' own fingerprint, or a digest of their content."""
+        if self.fingerprint:
+            return self.fingerprint
+        digest = hashlib.sha256()
+        for tensor in (self.features, self.labels, self.sector_ids):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     def rows_by_sector(self) -> dict[int, np.ndarray]:
         """sector -> its row numbers in ascending order; sectors without samples are absent."""
@@ -96,36 +111,25 @@ class HeadData:
 
 
 @dataclass(frozen=True)
-class HeadSettings:
-    """One setting of Phase 2's hyperparameters. Defaults: THREE_PHASE_CONFIG["phase2_sector_heads"].
+class Directions:
+    """What shared directions came to: a sector's logits change by classes @ (loadings[s] * (features @ (x - mean))) +
+    biases[s].
 
-    l2_sp: strength of the pull towards the start head w0 (Xuhong, Grandvalet & Davoine 2018). A sector of n samples
-    minimises its mean loss + l2_sp / (2 n) * ||w - w0||^2, that is n times its mean loss + l2_sp / 2 * ||w - w0||^2: a
-    Gaussian prior of precision l2_sp around the start, the same for every sector, which 150 samples hardly move and
-    100,000 samples overrule (partial pooling). It enters the gradient, not AdamW's decoupled decay.
+    sectors: S sector ids, ascending; loadings (S, R), one number per sector and direction; features (R, D); classes (C,
+    R); biases (S, C).
     """
 
-    lr: float = PHASE2["lr"]
-    epochs: int = PHASE2["epochs_per_sector"]
-    min_samples: int = PHASE2["min_samples"]
-    l2_sp: float = PHASE2["l2_sp"]
-    weight_decay: float = PHASE2["weight_decay"]
-    batch_size: int = PHASE2["batch_size"]
-    gamma: float = PHASE2["focal_gamma"]
-    dropout: float = PHASE2["dropout"]
-    seed: int = TRAINING_CONFIG["seed"]
+    sectors: tuple[int, ...]
+    loadings: Tensor
+    features: Tensor
+    classes: Tensor
+    biases: Tensor
+    mean: Tensor
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if int(getattr(self, name)) != getattr(self, name) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a whole number above 0, got {getattr(self, name)}")
-        for name in ("l2_sp", "weight_decay", "gamma", "min_samples"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of 0 or more, got {getattr(self, name)}")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr: expected a finite number above 0, got {self.lr}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected a probability of 0 or more and below 1, got {self.dropout}")
+    def linear(self, position: int) -> tuple[Tensor, Tensor]:
+        """(weight (C, D), bias (C,)), float64, of the sector at `position`."""
+        weight = (self.classes * self.loadings[position]) @ self.features
+        return weight, self.biases[position] - weight @ self.mean
 
 
 @dataclass
@@ -133,10 +137,11 @@ class HeadResult:
     """What one setting came to. Epochs count from 1; epoch 0 is the start.
 
     losses: sector -> training criterion's sample mean per epoch (E,), trained sectors only; val_losses: sector -> mean
-    corrected log loss per epoch (E + 1,), from the start on; val_log_loss: the same pooled over all val samples, (E +
+    calibrated log loss per epoch (E + 1,), from the start on; val_log_loss: the same pooled over all val samples, (E +
     1,) (a sector that was not trained counts with its start); best_epoch: argmin of val_log_loss, the last epoch where
-    there is no val; heads / best_heads: sector -> parameters after the last epoch / after best_epoch; stopped: on_epoch
-    ended it before its last epoch.
+    there is no val; heads / best_heads: sector -> parameters after the last epoch / after best_epoch; gammas: sector ->
+    the focal exponent by which both are calibrated; stopped: on_epoch ended it before its last epoch; directions: what
+    the sectors share, at best_epoch (None for independent heads).
     """
 
     settings: HeadSettings
@@ -146,7 +151,9 @@ class HeadResult:
     best_epoch: int = 0
     heads: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     best_heads: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    gammas: dict[int, float] = field(default_factory=dict)
     stopped: bool = False
+    directions: Directions | None = None
 
     @property
     def best_val_log_loss(self) -> float:
@@ -155,9 +162,21 @@ class HeadResult:
 
 
 def stacked_heads_of(heads: Iterable[nn.Module]) -> dict[str, Tensor]:
-    """Parameter name -> (S, ...) copies on the cpu of S equal heads' parameters."""
-    parameters, _ = torch.func.stack_module_state(list(heads))  # type: ignore[arg-type]
-    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
+    """Parameter name -> (S, ...) copies on the cpu of S equal heads' parameters.
+
+    Where any head has a linear path, those without one have zeros in its place.
+    """
+    states = [{name: value.detach().cpu().clone() for name, value in head.named_parameters()} for head in heads]
+    names = {name: value for state in states for name, value in state.items()}
+    return {name: torch.stack([state.get(name, torch.zeros_like(value)) for state in states])
+            for name, value in names.items()}
+
+
+def with_linear(head: Mapping[str, Tensor], weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """A head with (weight (C, D), bias (C,)) added to its linear path."""
+    dtype = head["fc1.weight"].dtype
+    added = dict(zip(LINEAR, (weight, bias), strict=True))
+    return {**head, **{name: (value + head.get(name, 0)).to(dtype) for name, value in added.items()}}
 
 
 def as_samples(
