@@ -18,7 +18,7 @@ from loguru import logger
 from lasps.config.model_config import MODEL_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
-from lasps.data.datasets.samples import SampleDataset
+from lasps.data.datasets.samples import SampleDataset, SampleSubset
 from lasps.data.features import window_columns
 from lasps.evaluation.metrics import class_frequencies
 from lasps.files import held
@@ -167,9 +167,9 @@ def train_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDat
     logger.info("Phase 2: Building sector-specific DataLoaders")
     heads_settings = HeadSettings.of(config, options.seed)
     warn_of_ignored(options.overrides, heads_settings.rank)
-    log_sectors(train.sector_ids, trainer.model.num_sectors, heads_settings.min_samples)
-    heads = train_sector_heads(trainer, train, val, heads_settings, start_gamma=gamma_of(input_checkpoint(2, options)),
-                               cache=options.cache)
+    large = large_sectors(train.sector_ids, trainer.model.num_sectors, heads_settings.min_samples)
+    heads = train_sector_heads(trainer, of_sectors(train, large), of_sectors(val, large), heads_settings,
+                               start_gamma=gamma_of(input_checkpoint(2, options)), cache=options.cache)
     start, best = (heads.val_log_loss[epoch] if heads.val_log_loss else None for epoch in (0, heads.best_epoch))
     return {"best_epoch": heads.best_epoch, "val_log_loss": heads.val_log_loss, "accepted": heads.accepted,
             "focal_gamma": heads.focal_gamma, "val_log_loss_of_start": start, "val_log_loss_before_acceptance": best,
@@ -189,8 +189,8 @@ def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOption
             BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False))
 
 
-def log_sectors(sector_ids: np.ndarray, num_sectors: int, min_samples: int) -> None:
-    """A line per sector; those under `min_samples` are named in a warning.
+def large_sectors(sector_ids: np.ndarray, num_sectors: int, min_samples: int) -> np.ndarray:
+    """The sectors with at least `min_samples` samples; a line for each sector, a warning for the others.
 
     Raises:
         ValueError: all of them are.
@@ -204,6 +204,13 @@ def log_sectors(sector_ids: np.ndarray, num_sectors: int, min_samples: int) -> N
     if counts.max(initial=0) < max(min_samples, 1):
         raise ValueError(f"Phase 2: expected at least one sector with min_samples={min_samples} samples, got none: the "
                          f"largest has {counts.max(initial=0)}. Lower --min-samples.")
+    return np.flatnonzero(counts >= min_samples)
+
+
+def of_sectors(dataset: SampleDataset, sectors: np.ndarray) -> SampleDataset:
+    """The samples of some sectors; the dataset itself where it has no others."""
+    own = np.isin(dataset.sector_ids, sectors)
+    return dataset if own.all() else SampleSubset(dataset, np.flatnonzero(own))
 
 
 # ------------------------------------------------------------------------------------------------ inputs
