@@ -11,14 +11,16 @@ MAY_IMPORT = {
     "config": set(),
     "files": set(),
     "reproducibility": {"files"},
-    "data": {"config", "reproducibility", "files"},
+    "plots": {"config"},
+    "pages": {"config", "plots"},
+    "data": {"config", "plots", "pages", "reproducibility", "files"},
     "models": {"config"},
     "evaluation": {"config"},
     "tracking": {"config", "reproducibility", "files"},
-    "training": {"config", "data", "models", "evaluation", "tracking", "reproducibility", "files"},
-    "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "reproducibility", "files"},
-    "pipeline": {"config", "data", "models", "training", "evaluation", "tracking", "tuning", "reproducibility",
-                 "files"},
+    "training": {"config", "data", "models", "evaluation", "tracking", "plots", "reproducibility", "files"},
+    "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "plots", "reproducibility", "files"},
+    "pipeline": {"config", "data", "models", "training", "evaluation", "tracking", "tuning", "plots", "pages",
+                 "reproducibility", "files"},
 }
 
 

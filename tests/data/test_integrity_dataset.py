@@ -68,7 +68,7 @@ def test_a_sound_dataset_passes_and_its_pictures_are_drawn(folder: Path, tmp_pat
     report = integrity.check(dataset=folder)
     assert [f.name for f in report.findings if f.count] == []
     page = integrity.write_html(report, tmp_path / "page.html").read_text("utf-8")
-    assert page.count("data:image/png;base64,") == 2 and "SELL" in page  # label shares and the contact sheet
+    assert page.count("data:image/png;base64,") == 24 and page.count('class="chart" data-spec=') == 1 and "SELL" in page
 
 
 def test_label_shares_stand_by_split_year_and_sector(folder: Path) -> None:
@@ -233,7 +233,7 @@ def test_sector_sizes_are_in_the_report_even_when_nothing_is_wrong(monkeypatch: 
     monkeypatch.setattr("lasps.data.integrity.industries.MIN_SECTOR_STOCKS", 1)
     report = integrity.check(with_sectors(list(range(20))))
     assert report["small_sectors"].count == 0 and len(report["small_sectors"].table) == 20
-    assert [p["title"] for p in html_report.pictures(report)] == ["Coverage", "Daily moves", "Sectors"]
+    assert [f.title for f in html_report.figures(report)] == ["Coverage", "Daily moves", "Sectors"]
 
 
 @pytest.mark.parametrize("bad", [None, 20, -1])

@@ -29,12 +29,6 @@ INDUSTRIES = ("의약품 제조업", "보험", "종합 소매업", "도로 화�
 SMALL = {"features": ("return_1", "return_5"), "chart_size": (20, 180)}
 
 
-@pytest.fixture(autouse=True)
-def pages_without_pictures(monkeypatch) -> None:
-    """Drawing is nine tenths of a build this small, and tested in tests/data/test_integrity_dataset.py."""
-    monkeypatch.setattr("lasps.data.integrity.html_report.pictures", lambda report: [])
-
-
 @pytest.fixture(scope="module")
 def bars() -> pl.DataFrame:
     return market(n_stocks=12, n_days=160)

@@ -1,0 +1,1 @@
+"""Plots: frames in, figures out. Imports config only."""
