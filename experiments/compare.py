@@ -104,12 +104,11 @@ def save_picture(path: Path, result: dict[str, Any], models: dict[str, Any], spl
     """One picture of a comparison for a page of text; of several seeds it shows the first."""
     from loguru import logger
 
-    from lasps.evaluation.class_accuracy import class_accuracy, prediction_forecasts
+    from lasps.evaluation.class_accuracy import class_accuracy
     from lasps.evaluation.report_figures import comparison_picture
     from lasps.reproducibility import write_atomically
 
-    forecasts = prediction_forecasts({name: tables[split][0] for name, tables in models.items()})
-    shares = {name: class_accuracy(forecast) for name, forecast in forecasts.items()}
+    shares = {name: class_accuracy(forecasts[split][0]) for name, forecasts in models.items()}
     picture = comparison_picture(result, shares, split)
     write_atomically(path, lambda file: picture.savefig(file, format="png", dpi=100))
     logger.info(f"Saved: {path}")

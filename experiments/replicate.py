@@ -49,6 +49,7 @@ def main() -> None:
 
 def market_result(folder: Path, preset: str, seed: int, effect: str, device: str) -> dict[str, Any]:
     """One market from bars to differences on test."""
+    from lasps.evaluation.metrics import summary
     from lasps.evaluation.significance import day_difference
     from lasps.pipeline.datasets import build_synthetic
     from lasps.pipeline.phase_options import PhaseOptions
@@ -66,8 +67,8 @@ def market_result(folder: Path, preset: str, seed: int, effect: str, device: str
             for name in MODELS}
     oracle = baseline_tables(folder / "data", ("volatility_bins", "oracle"))
     metrics = {name: run.metrics for name, run in runs.items()} | {
-        name: summary_of(tables["test"], runs["phase1_best"].prior) for name, tables in oracle.items()}
-    differences = {f"{b} minus {a}": {metric: as_row(day_difference(runs[a].table, runs[b].table, metric))
+        name: summary(forecasts["test"], runs["phase1_best"].prior) for name, forecasts in oracle.items()}
+    differences = {f"{b} minus {a}": {metric: as_row(day_difference(runs[a].forecast, runs[b].forecast, metric))
                                       for metric in ("accuracy", "log_loss")} for a, b in PAIRS}
     return {"models": metrics, "differences": differences, "seconds": {"phase3": seconds_3, "phase2": seconds_2}}
 
@@ -88,13 +89,6 @@ def path_of(options: Any, name: str) -> Path:
     if name == "phase3_longer":
         return options.output_dir / "longer" / "phase3_final.pt"
     return options.output_dir / f"{name}.pt"
-
-
-def summary_of(table: Any, prior: Any) -> dict[str, Any]:
-    """M of a baseline's table."""
-    from lasps.evaluation.metrics import summary
-
-    return summary(table, prior)
 
 
 def as_row(difference: Any) -> dict[str, Any]:

@@ -28,10 +28,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Validate, print, write the prediction table, log to the checkpoint's run."""
     args = parse_args()
-    from loguru import logger
-
-    from lasps.evaluation.predictions import write_predictions
-    from lasps.pipeline.validation import open_checkpoint, predictions_path, print_block, validate_checkpoint
+    from lasps.pipeline.validation import (
+        keep_predictions,
+        open_checkpoint,
+        predictions_path,
+        print_block,
+        validate_checkpoint,
+    )
     from lasps.pipeline.validation_tracking import log_validation
     from lasps.tracking import open_tracker
 
@@ -41,8 +44,7 @@ def main() -> None:
     print_block(validation)
     split = f"{args.split}.without_flagged" if args.without_flagged else args.split
     path = args.predictions or predictions_path(args.checkpoint, validation.checkpoint.name, split)
-    write_predictions(validation.table, path)
-    logger.info(f"Saved: {path}")
+    keep_predictions(validation.forecast, path)
     write_json(args.json, validation.metrics)
     log_validation(validation, open_tracker(enabled=not args.no_track))
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lasps.evaluation import verdict
 from lasps.evaluation.calibration import corrected_probabilities
-from lasps.evaluation.predictions import Forecast
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference
 from lasps.evaluation.simulation import SimulatedMarket, simulate_market
 from lasps.evaluation.verification import EDGE, N_SIGNALS, Finding, difference

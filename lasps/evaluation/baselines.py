@@ -14,8 +14,8 @@ import polars as pl
 from loguru import logger
 from numpy.typing import NDArray
 
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import N_CLASSES, class_frequencies
-from lasps.evaluation.predictions import prediction_table
 
 Array = NDArray[np.float64]
 VOLATILITY_BINS = 20
@@ -59,15 +59,8 @@ class Unavailable(ValueError):
     """This baseline needs something that the data does not have."""
 
 
-@dataclass(frozen=True)
-class BaselineForecast:
-    """probabilities (N, 3), and a score (N,) where the ranking is not P(BUY) - P(SELL)."""
-
-    probabilities: Array
-    score: Array | None = None
-
-
-Fitted = Callable[[BaselineSplit], BaselineForecast]
+Fitted = Callable[[BaselineSplit], Array | tuple[Array, Array]]
+"""A split -> probabilities (N, 3), and a score (N,) where the ranking is not P(BUY) - P(SELL)."""
 Fit = Callable[[BaselineSplit, BaselineSplit | None], Fitted]
 
 
@@ -78,8 +71,8 @@ def _smoothed(groups: NDArray[np.int64], labels: NDArray[np.int64], n_groups: in
     return (counts + SMOOTHING * prior) / (counts.sum(axis=1, keepdims=True) + SMOOTHING)
 
 
-def _constant(p: Array) -> Fitted:
-    return lambda split: BaselineForecast(np.tile(p, (len(split.labels), 1)))
+def _constant(p: Array) -> Callable[[BaselineSplit], Array]:
+    return lambda split: np.tile(p, (len(split.labels), 1))
 
 
 def fit_majority(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
@@ -87,7 +80,7 @@ def fit_majority(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     return _constant(np.eye(N_CLASSES)[int(np.argmax(class_frequencies(train.labels)))])
 
 
-def fit_prior(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_prior(train: BaselineSplit, val: BaselineSplit | None) -> Callable[[BaselineSplit], Array]:
     """Always the training class frequencies."""
     return _constant(np.array(class_frequencies(train.labels)))
 
@@ -96,7 +89,7 @@ def fit_sector_prior(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """The training class frequencies of the sample's sector; the prior for a sector that train has not."""
     n_sectors = int(train.sector_ids.max()) + 1
     table = np.vstack([_smoothed(train.sector_ids, train.labels, n_sectors), class_frequencies(train.labels)])
-    return lambda split: BaselineForecast(table[np.minimum(split.sector_ids, n_sectors)])
+    return lambda split: table[np.minimum(split.sector_ids, n_sectors)]
 
 
 def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
@@ -111,7 +104,7 @@ def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None) -> Fitt
         return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), VOLATILITY_BINS)
 
     table = _smoothed(bins(volatility), train.labels, VOLATILITY_BINS + 1)
-    return lambda split: BaselineForecast(table[bins(split.column("volatility_20"))])
+    return lambda split: table[bins(split.column("volatility_20"))]
 
 
 def _known(values: NDArray | None) -> NDArray:
@@ -123,21 +116,21 @@ def _known(values: NDArray | None) -> NDArray:
 def fit_persistence(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """Class frequencies given the last label known at t (that of t-5)."""
     table = _smoothed(_known(train.known_labels), train.labels, N_CLASSES)
-    return lambda split: BaselineForecast(table[_known(split.known_labels)])
+    return lambda split: table[_known(split.known_labels)]
 
 
 def fit_minus_volatility(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """A ranking: calm stocks first. Its probabilities are the prior's."""
     train.column("volatility_20")
     prior = fit_prior(train, val)
-    return lambda split: BaselineForecast(prior(split).probabilities, -split.column("volatility_20"))
+    return lambda split: (prior(split), -split.column("volatility_20"))
 
 
 def fit_minus_return(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     """A ranking: the last 5 days' losers first. Its probabilities are the prior's."""
     _known(train.past_return)
     prior = fit_prior(train, val)
-    return lambda split: BaselineForecast(prior(split).probabilities, -_known(split.past_return))
+    return lambda split: (prior(split), -_known(split.past_return))
 
 
 def _features(split: BaselineSplit) -> NDArray[np.float32]:
@@ -158,7 +151,7 @@ def fit_logistic(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     mean, spread = x[rows].mean(axis=0), x[rows].std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     model = LogisticRegression(C=1.0, max_iter=1000, tol=1e-3).fit((x[rows] - mean) / spread, train.labels[rows])
-    return lambda split: BaselineForecast(model.predict_proba((_features(split) - mean) / spread).astype(np.float64))
+    return lambda split: model.predict_proba((_features(split) - mean) / spread).astype(np.float64)
 
 
 def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
@@ -178,7 +171,7 @@ def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
         valid_sets=[lightgbm.Dataset(_features(val), val.labels, reference=x)], callbacks=[stop],
     )  # fmt: skip
     logger.debug(f"LightGBM stopped at {booster.best_iteration} trees per class")
-    return lambda split: BaselineForecast(_normalised(np.asarray(booster.predict(_features(split)))))
+    return lambda split: _normalised(np.asarray(booster.predict(_features(split))))
 
 
 def fit_oracle(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
@@ -186,7 +179,7 @@ def fit_oracle(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     train_columns = set(train.samples.columns) if train.samples is not None else set()
     if not set(ORACLE_COLUMNS) <= train_columns:
         raise Unavailable("only a synthetic market states its probabilities")
-    return lambda split: BaselineForecast(_normalised(np.stack([split.column(c) for c in ORACLE_COLUMNS], axis=1)))
+    return lambda split: _normalised(np.stack([split.column(c) for c in ORACLE_COLUMNS], axis=1))
 
 
 def _normalised(p: Array) -> Array:
@@ -214,8 +207,8 @@ def fit_baselines(
     val: BaselineSplit | None,
     splits: Mapping[str, BaselineSplit],
     names: Iterable[str] = tuple(BASELINES),
-) -> dict[str, dict[str, pl.DataFrame]]:
-    """Fit the named baselines on train and forecast every split: {name: {split: prediction table}}.
+) -> dict[str, dict[str, Forecast]]:
+    """Fit the named baselines on train and forecast every split: {name: {split: forecast}}.
 
     A baseline that the data cannot feed is left out with a warning (the oracle silently).
 
@@ -227,17 +220,17 @@ def fit_baselines(
         raise ValueError(f"unknown baselines {unknown}; expected some of {list(BASELINES)}")
     if not len(train.labels):
         raise ValueError("baselines need at least one training sample, got none")
-    out: dict[str, dict[str, pl.DataFrame]] = {}
+    out: dict[str, dict[str, Forecast]] = {}
     for name in names:
         try:
             fitted = BASELINES[name](train, val)
-            out[name] = {key: _table(name, key, split, fitted(split)) for key, split in splits.items()}
+            out[name] = {key: _forecast(fitted(split), split).named(name, key) for key, split in splits.items()}
         except Unavailable as reason:
             if name != "oracle":
                 logger.warning(f"baseline {name} left out: {reason}")
     return out
 
 
-def _table(name: str, key: str, split: BaselineSplit, forecast: BaselineForecast) -> pl.DataFrame:
-    return prediction_table(labels=split.labels, sector_ids=split.sector_ids, probabilities=forecast.probabilities,
-                            score=forecast.score, samples=split.samples, model=name, split=key)  # fmt: skip
+def _forecast(found: Array | tuple[Array, Array], split: BaselineSplit) -> Forecast:
+    p, score = found if isinstance(found, tuple) else (found, None)
+    return Forecast.from_probabilities(p, split.labels, split.sector_ids, samples=split.samples, score=score)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.evaluation.metrics import DaySums, ratio
-from lasps.evaluation.predictions import Forecast, align, as_forecast
+from lasps.evaluation.forecast import Forecast, align
+from lasps.evaluation.metrics import row_mean
 from lasps.evaluation.significance import value_with_interval
 
 
@@ -30,17 +29,10 @@ def class_accuracy(f: Forecast) -> dict[str, Share]:
     found = {}
     for c, name in enumerate(CLASS_NAMES):
         of_class = f.labels == c
-        sums = _day_sums(f, of_class & (f.predicted == c), of_class)
-        d = value_with_interval("class_accuracy", [sums], int(of_class.sum()), f.n_days)
+        hits = (of_class & (f.predicted == c)).astype(np.float64)
+        d = value_with_interval("class_accuracy", [row_mean(f, hits, of_class.astype(np.float64))])
         found[name] = Share(d.difference, d.low, d.high, d.n)
     return found
-
-
-def _day_sums(f: Forecast, hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> DaySums:
-    day = np.zeros(f.n, dtype=np.int64) if f.day is None else f.day
-    n_days = int(day.max(initial=0)) + 1
-    columns = [np.bincount(day, weights=mask, minlength=n_days) for mask in (hits, rows)]
-    return DaySums(np.stack(columns, axis=1), ratio)
 
 
 def confusion(f: Forecast) -> NDArray[np.int64]:
@@ -49,26 +41,22 @@ def confusion(f: Forecast) -> NDArray[np.int64]:
     return np.bincount(f.labels * c + f.predicted, minlength=c * c).reshape(c, c)
 
 
-def class_changes(a: pl.DataFrame, b: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Which samples `b` calls otherwise than `a`.
+def class_changes(a: Forecast, b: Forecast) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Which samples `b` predicts otherwise than `a`.
 
     Returns:
         One row per (from, to) pair of classes with n and right (share of them that `b` gets right) and before (share
         that `a` got right); and the changed samples themselves: key, sector, label, from, to, p of both for `to`.
     """
-    a, b, _ = align(a, b)
-    before, after = as_forecast(a), as_forecast(b)
+    before, after, _ = align(a, b)
     changed = before.predicted != after.predicted
     names = pl.Series(CLASS_NAMES)
     rows = np.arange(after.n)
-    samples = a.select([c for c in ("code", "date", "row", "sector", "forward_return") if c in a.columns]).with_columns(
+    known = before.table
+    shown = [c for c in ("code", "date", "row", "sector", "forward_return") if c in known.columns]
+    samples = known.select(shown).with_columns(
         label=names[before.labels], **{"from": names[before.predicted], "to": names[after.predicted]},
         p_before=before.p[rows, after.predicted], p_after=after.p[rows, after.predicted]).filter(changed)
     table = samples.group_by("from", "to").agg(
         n=pl.len(), right=(pl.col("label") == pl.col("to")).mean(), before=(pl.col("label") == pl.col("from")).mean())
     return table.sort("n", descending=True), samples
-
-
-def prediction_forecasts(tables: Mapping[str, pl.DataFrame]) -> dict[str, Forecast]:
-    """name -> Forecast of each prediction table."""
-    return {name: as_forecast(table) for name, table in tables.items()}

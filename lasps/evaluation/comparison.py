@@ -11,28 +11,27 @@ import numpy as np
 import polars as pl
 
 from lasps.evaluation import metrics, verdict
+from lasps.evaluation.forecast import Forecast, align
 from lasps.evaluation.leaks import FIRST_DAY_LIMIT, FIRST_DAY_SHARE, first_day_excess
 from lasps.evaluation.metrics import METRICS, DaySums
 from lasps.evaluation.portfolio import Costs, portfolio_summary
-from lasps.evaluation.predictions import Forecast, align, as_forecast, keys_of, seed_of
 from lasps.evaluation.significance import (
     Difference,
     SectorDifference,
     as_json,
-    difference_of,
     holm,
     method_difference,
     value_with_interval,
 )
 
-Tables = Mapping[str, Sequence[pl.DataFrame]]
+Tables = Mapping[str, Sequence[Forecast]]
 SECTOR_METRIC = verdict.PRIMARY
 NO_VALUE = "in-sample class frequencies of the compared rows (no training frequencies were given)"
 
 
 @dataclass
 class Entry:
-    """One model on one split: a forecast per seed, on the rows that all models share."""
+    """One model on one split: a forecast per seed, all on the same rows."""
 
     name: str
     seeds: list[int | None]
@@ -55,7 +54,10 @@ def compare(
     sector_names: Sequence[str] | None = None,
     costs: Costs | None = None,
 ) -> dict[str, Any]:
-    """Compare models: {name: {split: one table per seed}}; baselines likewise.
+    """Compare models: {name: {split: one forecast per seed}}; baselines likewise.
+
+    A model's metrics are over its own rows and days, whatever it is compared with; a difference is over the rows (and,
+    for day-wise metrics, the days) that both sides have.
 
     Args:
         prior: training class frequencies; None takes those of the compared rows and says so.
@@ -67,7 +69,7 @@ def compare(
         split.
 
     Raises:
-        ValueError: no models, no rows in common, other labels for the same row.
+        ValueError: no models, two without a row in common, other labels for the same row.
     """
     if not models:
         raise ValueError("nothing to compare: expected at least one model")
@@ -79,6 +81,7 @@ def compare(
     for split in splits:
         entries = _entries(models, baselines or {}, split, result)
         base = _prior(prior, prior_source, entries, split, result)
+        _count_rows(entries, split, result)
         for entry in entries:
             result["models"].setdefault(entry.name, {})[split] = _figures(entry, base, costs)
             _note_leak(entry.name, split, result)
@@ -107,39 +110,37 @@ def _prior(
     return values
 
 
-def _entries(
-    models: Mapping[str, Tables],
-    baselines: Mapping[str, Tables],
-    split: str,
-    result: dict[str, Any],
-) -> list[Entry]:
-    """All models and baselines of the split on their common rows; what was left out is counted in notes and rows."""
-    tables = {name: list(t[split]) for name, t in models.items() if split in t}
-    of_baselines = {n: list(t[split]) for n, t in baselines.items() if split in t and n not in tables}
-    common = _common_keys(tables | of_baselines)
-    out = []
-    for name, tables_of in (tables | of_baselines).items():
-        seeds = [seed_of(t) for t in tables_of]
-        cut = [align(t, common, (name, "the rows of all models")) for t in tables_of]
-        result["rows"].setdefault(split, {})[name] = {"own": len(tables_of[0]), "compared": len(common)}
-        for seed, table, (_, _, left_out) in zip(seeds, tables_of, cut, strict=True):
-            if left_out.only_a:
-                who = name if len(seeds) == 1 else f"{name} (seed {seed})"
-                result["notes"].append(
-                    f"{split}: {left_out.only_a:,} of {len(table):,} rows of {who} are not in every other table and "
-                    f"are left out, e.g. {', '.join(left_out.examples)}")  # fmt: skip
-        out.append(Entry(name, seeds, [as_forecast(c[0]) for c in cut], name in of_baselines))
-    return out
+def _entries(models: Mapping[str, Tables], baselines: Mapping[str, Tables], split: str,
+             result: dict[str, Any]) -> list[Entry]:
+    """All models and baselines of the split; the rows that one seed of a model has and another lacks are left out."""
+    given = {name: t[split] for name, t in models.items() if split in t}
+    of_baselines = {name: t[split] for name, t in baselines.items() if split in t and name not in given}
+    entries = []
+    for name, seeds in (given | of_baselines).items():
+        common = seeds[0]
+        for other in seeds[1:]:
+            common = align(common, other, (f"{name} (seed {common.seed})", f"{name} (seed {other.seed})"))[0]
+        cut = [align(f, common, (name, name))[0] for f in seeds]
+        for before, after in zip(seeds, cut, strict=True):
+            if before.n > after.n:
+                result["notes"].append(f"{split}: {before.n - after.n:,} of {before.n:,} rows of {name} (seed "
+                                       f"{before.seed}) are not in every other seed and are left out")  # fmt: skip
+        entries.append(Entry(name, [f.seed for f in seeds], cut, name in of_baselines))
+    return entries
 
 
-def _common_keys(tables: Mapping[str, Sequence[pl.DataFrame]]) -> pl.DataFrame:
-    """Keys and labels of the rows that every table has."""
-    flat = [(name, t) for name, seeds in tables.items() for t in seeds]
-    first_name, first = flat[0]
-    common = first.select(*keys_of(first), "label")
-    for name, table in flat[1:]:
-        common = align(common, table.select(*keys_of(table), "label"), (first_name, name))[0]
-    return common
+def _count_rows(entries: list[Entry], split: str, result: dict[str, Any]) -> None:
+    """How many rows each model has, and how many all models have; a note where these differ."""
+    common = entries[0].forecasts[0]
+    for entry in entries[1:]:
+        common = align(common, entry.forecasts[0], (entries[0].name, entry.name))[0]
+    result["rows"][split] = {e.name: {"own": e.forecasts[0].n, "compared": common.n} for e in entries}
+    for entry in entries:
+        own = entry.forecasts[0].n
+        if own > common.n:
+            result["notes"].append(f"{split}: {own - common.n:,} of {own:,} rows of {entry.name} are not in every "
+                                   "other model: its metrics are over all of its rows, each difference over the rows "
+                                   "that both sides have")  # fmt: skip
 
 
 def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
     forecasts = entry.forecasts
     per_seed = [metrics.summary(f, prior) for f in forecasts]
     sectors = [metrics.by_sector(f, prior) for f in forecasts]
+    quintiles = _mean_of([metrics.rank_ic_in_volatility_quintiles(f) for f in forecasts])
     leak = max((first_day_excess(f) for f in forecasts), key=lambda x: x.excess or 0.0)
     return {
         **_mean_of(per_seed),
@@ -155,7 +157,8 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
         "seeds": [{"seed": s, **_scalars(m)} for s, m in zip(entry.seeds, per_seed, strict=True)],
         "seed_spread": _spread_of(per_seed) if len(per_seed) > 1 else None,
         "sectors": {s: _mean_of([x[s] for x in sectors]) for s in sectors[0]},
-        "rank_ic_in_volatility_quintiles": _mean_of([metrics.rank_ic_in_volatility_quintiles(f) for f in forecasts]),
+        "rank_ic_in_volatility_quintiles": [ic for ic, _ in quintiles],
+        "rank_ic_in_volatility_quintiles_days": [days for _, days in quintiles],
         "coverage": _mean_of([metrics.coverage_curve(f) for f in forecasts]),
         "calibration": calibration_curve(*forecasts),
         "portfolio": portfolio_summary(forecasts, costs),
@@ -193,8 +196,7 @@ def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[di
 
 def _own_interval(metric: str, entry: Entry) -> list[float] | None:
     """95 % interval of the metric itself, over days (and seeds)."""
-    f = entry.forecasts[0]
-    return value_with_interval(metric, entry.of(metric), f.n, f.n_days).interval
+    return value_with_interval(metric, entry.of(metric)).interval
 
 
 def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _mean_of(per_seed: Sequence[Any]) -> Any:
     first = per_seed[0]
     if isinstance(first, Mapping):
         return {key: _mean_of([m[key] for m in per_seed]) for key in first}
-    if isinstance(first, list):
+    if isinstance(first, list | tuple):
         return [_mean_of(values) for values in zip(*per_seed, strict=True)]
     if any(v is None for v in per_seed):
         return None
@@ -219,10 +221,18 @@ def _spread_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def pair_of(metric: str, a: Entry, b: Entry) -> Difference:
-    """b minus a in one metric, paired by seed where both sides have the same seeds."""
-    a, b, paired = _paired(a, b)
-    f = a.forecasts[0]
-    return method_difference(metric, a.of(metric), b.of(metric), f.n, f.n_days, paired)
+    """b minus a in one metric over the rows of both, paired by seed where both sides have the same seeds."""
+    a, b, paired = _paired(*on_common_rows(a, b))
+    return method_difference(metric, a.of(metric), b.of(metric), paired)
+
+
+def on_common_rows(a: Entry, b: Entry) -> tuple[Entry, Entry]:
+    """Both on the rows that they share; the very same entries where these are all they have."""
+    one, two, found = align(a.forecasts[0], b.forecasts[0], (a.name, b.name))
+    if not (found.only_a or found.only_b):
+        return a, b
+    return (Entry(a.name, a.seeds, [align(f, one)[0] for f in a.forecasts], a.baseline),
+            Entry(b.name, b.seeds, [align(f, two)[0] for f in b.forecasts], b.baseline))
 
 
 def seed_pairs(metric: str, a: Entry, b: Entry) -> list[dict[str, Any]] | None:
@@ -230,11 +240,11 @@ def seed_pairs(metric: str, a: Entry, b: Entry) -> list[dict[str, Any]] | None:
 
     None where there is one seed, or where it is unknown which seeds belong together.
     """
-    a, b, paired = _paired(a, b)
+    a, b, paired = _paired(*on_common_rows(a, b))
     if len(b.seeds) == 1 or not (paired or len(a.seeds) == 1):
         return None
-    f, sums_a = a.forecasts[0], a.of(metric) if paired else a.of(metric) * len(b.seeds)
-    found = [as_json(difference_of(metric, x, y, f.n, f.n_days)) for x, y in zip(sums_a, b.of(metric), strict=True)]
+    sums_a = a.of(metric) if paired else a.of(metric) * len(b.seeds)
+    found = [as_json(method_difference(metric, [x], [y])) for x, y in zip(sums_a, b.of(metric), strict=True)]
     return [{"seed": s, "difference": d["difference"], "interval": d["interval"]}
             for s, d in zip(b.seeds, found, strict=True)]  # fmt: skip
 
@@ -252,29 +262,27 @@ def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry, bool]:
 
 def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[SectorDifference]:
     """b minus a per sector with Holm's correction over the sectors."""
-    a, b, paired = _paired(a, b)
+    a, b, paired = _paired(*on_common_rows(a, b))
     per_sector: dict[int, Difference] = {}
     for s in np.unique(a.forecasts[0].sectors):
         cut = [[f.where(f.sectors == s) for f in e.forecasts] for e in (a, b)]
         sums_a, sums_b = ([METRICS[metric](f) for f in side] for side in cut)
-        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, cut[0][0].n, cut[0][0].n_days, paired)
+        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, paired)
     adjusted = holm([d.p_value for d in per_sector.values()])
     return [SectorDifference(s, d, p) for (s, d), p in zip(per_sector.items(), adjusted, strict=True)]
 
 
-def sector_differences(table_a: pl.DataFrame, table_b: pl.DataFrame) -> pl.DataFrame:
-    """Log loss of b minus a per sector, on the rows that both prediction tables have.
+def sector_differences(a: Forecast, b: Forecast) -> pl.DataFrame:
+    """Log loss of b minus a per sector, on the rows that both forecasts have.
 
     Returns:
         One row per sector: sector, n, difference (nats), low and high (95 % over days), adjusted_p (Holm's) and
         significant; null where no interval exists.
     """
-    cut_a, cut_b, _ = align(table_a, table_b)
-    a, b = (Entry(name, [None], [as_forecast(cut)], False) for name, cut in (("a", cut_a), ("b", cut_b)))
     return pl.DataFrame([
         {"sector": s.sector, "n": s.difference.n, "difference": s.difference.difference, "low": s.difference.low,
          "high": s.difference.high, "adjusted_p": s.adjusted_p, "significant": s.significant}
-        for s in sector_pairs(a, b)
+        for s in sector_pairs(Entry("a", [None], [a], False), Entry("b", [None], [b], False))
     ], schema_overrides={"low": pl.Float64, "high": pl.Float64, "adjusted_p": pl.Float64})  # fmt: skip
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.evaluation.predictions import Forecast, as_forecast
-from lasps.evaluation.rank_ic import daily_rank_ic, within_quantiles
+from lasps.evaluation.forecast import Forecast
+from lasps.evaluation.rank_ic import MIN_DAYS, daily_rank_ic, within_quantiles
 
 Array = NDArray[np.float64]
 N_CLASSES = len(CLASS_NAMES)
@@ -59,23 +58,50 @@ def class_frequencies(labels: ArrayLike) -> tuple[float, ...]:
 
 
 def checked_prior(prior: Sequence[float]) -> Array:
-    """Training class frequencies as an array; ValueError unless three positive numbers that sum to 1."""
+    """Training class frequencies as an array; ValueError unless three numbers >= 0 that sum to 1.
+
+    A class that train does not have has frequency 0: the prior's log loss is then undefined where it occurs.
+    """
     p = np.asarray(prior, dtype=np.float64)
-    if p.shape != (N_CLASSES,) or not (p > 0).all() or abs(p.sum() - 1) > 1e-3:
-        raise ValueError(f"prior must be 3 positive numbers with sum 1 (SELL, HOLD, BUY), got {p.tolist()}")
+    if p.shape != (N_CLASSES,) or not (p >= 0).all() or abs(p.sum() - 1) > 1e-3:
+        raise ValueError(f"prior must be 3 numbers >= 0 with sum 1 (SELL, HOLD, BUY), got {p.tolist()}")
     return p / p.sum()
 
 
 @dataclass(frozen=True)
 class DaySums:
-    """A metric as `value(sum over days of rows)`: sums (T, K), value maps (..., K) -> (...)."""
+    """A metric as `value(sum over days of rows)`: sums (T, K), value maps (..., K) -> (...).
+
+    rows: (T,) how many samples count on each day. defined: (T,) on which days a day-wise metric exists; None for a
+    sample mean, which every day is a part of. dated: False where nobody knows which row is of which day (T is 1).
+    """
 
     sums: Array
     value: Callable[[Array], Array]
+    rows: Array
+    defined: NDArray[np.bool_] | None = None
+    dated: bool = True
+
+    @property
+    def n(self) -> int:
+        """Samples that count."""
+        return int(self.rows.sum())
+
+    @property
+    def n_days(self) -> int:
+        """Days that count; 0 where days are unknown."""
+        return int((self.rows > 0).sum()) if self.dated else 0
 
     @property
     def estimate(self) -> float:
+        """The metric; NaN for a day-wise metric of under MIN_DAYS days."""
+        if self.defined is not None and self.n_days < MIN_DAYS:
+            return float("nan")
         return float(self.value(self.sums.sum(axis=0)))
+
+    def on(self, days: NDArray[np.bool_]) -> DaySums:
+        """The metric over the days of the mask (T,)."""
+        return DaySums(self.sums[days], self.value, self.rows[days], np.ones(int(days.sum()), dtype=bool), self.dated)
 
 
 def ratio(s: Array) -> Array:
@@ -143,9 +169,16 @@ def _days(f: Forecast) -> tuple[NDArray[np.int64], int]:
     return (np.zeros(f.n, dtype=np.int64), 1) if f.day is None else (f.day, len(f.dates))
 
 
-def _row_mean(f: Forecast, rows: Array) -> DaySums:
+def _of_rows(f: Forecast, sums: Array, value: Callable[[Array], Array]) -> DaySums:
+    """A sample mean, or a function of some: every row counts."""
+    return DaySums(sums, value, _day_sum(*_days(f)), dated=f.day is not None)
+
+
+def row_mean(f: Forecast, values: Array, weights: Array | None = None) -> DaySums:
+    """Mean of (N,) values over samples, or their sum over that of (N,) weights (0 or 1: which rows count)."""
     day, n_days = _days(f)
-    return DaySums(np.stack([_day_sum(day, n_days, rows), _day_sum(day, n_days)], axis=1), ratio)
+    rows = _day_sum(day, n_days, weights)
+    return DaySums(np.stack([_day_sum(day, n_days, values), rows], axis=1), ratio, rows, dated=f.day is not None)
 
 
 def _confusion_sums(f: Forecast) -> Array:
@@ -166,31 +199,42 @@ def _daily_ic(f: Forecast, which: str) -> Array:
     """(T,) daily rank IC with the returns in field `which`, computed once per forecast; NaN without returns."""
     returns = getattr(f, which)
     day, n_days = _days(f)
-    if which not in f.kept:
+    if which not in f.cache:
         usable = returns is not None and f.day is not None
-        f.kept[which] = daily_rank_ic(f.score, returns, day, n_days) if usable else np.full(n_days, np.nan)
-    return f.kept[which]
+        f.cache[which] = daily_rank_ic(f.score, returns, day, n_days) if usable else np.full(n_days, np.nan)
+    return f.cache[which]
 
 
-def _ic_sums(f: Forecast, which: str, moments: int) -> Array:
-    ic = _daily_ic(f, which)
+def daily_ic(f: Forecast) -> Array:
+    """(T,) rank IC of each day; NaN where undefined."""
+    return _daily_ic(f, "forward_return")
+
+
+def _ic_sums(f: Forecast, which: str, ratio_to_spread: bool = False) -> DaySums:
+    ic, returns = _daily_ic(f, which), getattr(f, which)
     defined = np.isfinite(ic)
     ic = np.where(defined, ic, 0.0)
-    return np.stack([ic, defined] if moments == 2 else [defined, ic, ic**2], axis=1).astype(np.float64)
+    moments = [defined, ic, ic**2] if ratio_to_spread else [ic, defined]
+    used = np.zeros(f.n) if returns is None else (np.isfinite(f.score) & np.isfinite(returns)).astype(np.float64)
+    rows = np.where(defined, _day_sum(*_days(f), used), 0.0)
+    return DaySums(np.stack(moments, axis=1).astype(np.float64), _ic_ratio if ratio_to_spread else ratio, rows, defined,
+                   dated=f.day is not None)
 
 
 METRICS: dict[str, Callable[[Forecast], DaySums]] = {
-    "log_loss": lambda f: _row_mean(f, log_losses(f.p, f.labels)),
-    "accuracy": lambda f: _row_mean(f, (f.predicted == f.labels).astype(np.float64)),
-    "macro_f1": lambda f: DaySums(_confusion_sums(f), _macro_f1),
-    "balanced_accuracy": lambda f: DaySums(_confusion_sums(f), _balanced_accuracy),
-    "rank_ic": lambda f: DaySums(_ic_sums(f, "forward_return", 2), ratio),
-    "icir": lambda f: DaySums(_ic_sums(f, "forward_return", 3), _ic_ratio),
-    "rank_ic_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 2), ratio),
-    "icir_skip1": lambda f: DaySums(_ic_sums(f, "forward_return_skip1", 3), _ic_ratio),
-    "expected_calibration_error": lambda f: DaySums(_calibration_sums(f), _calibration_error),
+    "log_loss": lambda f: row_mean(f, log_losses(f.p, f.labels)),
+    "accuracy": lambda f: row_mean(f, (f.predicted == f.labels).astype(np.float64)),
+    "macro_f1": lambda f: _of_rows(f, _confusion_sums(f), _macro_f1),
+    "balanced_accuracy": lambda f: _of_rows(f, _confusion_sums(f), _balanced_accuracy),
+    "rank_ic": lambda f: _ic_sums(f, "forward_return"),
+    "icir": lambda f: _ic_sums(f, "forward_return", ratio_to_spread=True),
+    "rank_ic_skip1": lambda f: _ic_sums(f, "forward_return_skip1"),
+    "icir_skip1": lambda f: _ic_sums(f, "forward_return_skip1", ratio_to_spread=True),
+    "expected_calibration_error": lambda f: _of_rows(f, _calibration_sums(f), _calibration_error),
 }
 """Metric name -> its day sums. All of them can carry an interval over days."""
+DAY_WISE = ("rank_ic", "rank_ic_skip1")
+"""Means over days, of days that need not be all: M has their own days and samples beside them (and beside ICIR)."""
 
 LOWER_IS_BETTER = frozenset({"log_loss", "expected_calibration_error", "focal_loss", "raw_log_loss"})
 
@@ -203,12 +247,26 @@ def _by_class(values: Array) -> dict[str, float | None]:
     return {name: _number(v) for name, v in zip(CLASS_NAMES, values, strict=True)}
 
 
-def forecast_summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
-    """M of one Forecast; see `summary`."""
+def summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
+    """All metrics of one forecast.
+
+    Args:
+        prior: training class frequencies (SELL, HOLD, BUY); the majority class is their largest.
+
+    Returns:
+        n, n_days, accuracy, majority_accuracy, log_loss, prior_log_loss, raw_log_loss, focal_loss (gamma 2, equal
+        weights, of raw_p), macro_f1, balanced_accuracy, rank_ic, icir, rank_ic_skip1, icir_skip1 (None under MIN_DAYS
+        days), rank_ic_days, rank_ic_skip1_days and rank_ic_n, rank_ic_skip1_n (the days and samples that have one),
+        expected_calibration_error, class_accuracy, class_precision, class_counts, predicted_counts. Fractions and
+        nats; None where undefined.
+    """
     base = checked_prior(prior)
     counts = np.bincount(f.labels, minlength=N_CLASSES)
     flat = _confusion_sums(f).sum(axis=0)
-    numbers = {name: _number(METRICS[name](f).estimate) for name in METRICS}
+    sums = {name: METRICS[name](f) for name in METRICS}
+    numbers = {name: _number(of_metric.estimate) for name, of_metric in sums.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        prior_losses = np.where(counts > 0, -counts * np.log(base), 0.0)
     raw: dict[str, float | None] = {"raw_log_loss": None, "focal_loss": None}
     if f.raw_p is not None:
         raw = {"raw_log_loss": _number(log_loss(f.raw_p, f.labels)),
@@ -219,9 +277,11 @@ def forecast_summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
         "accuracy": numbers.pop("accuracy"),
         "majority_accuracy": float(counts[int(base.argmax())] / f.n),
         "log_loss": numbers.pop("log_loss"),
-        "prior_log_loss": float(-(counts * np.log(base)).sum() / f.n),
+        "prior_log_loss": _number(float(prior_losses.sum() / f.n)),
         **raw,
         **numbers,
+        **{f"{name}_days": sums[name].n_days for name in DAY_WISE},
+        **{f"{name}_n": sums[name].n for name in DAY_WISE},
         "class_accuracy": _by_class(_recall(flat)),
         "class_precision": _by_class(_precision(flat)),
         "class_counts": {name: int(c) for name, c in zip(CLASS_NAMES, counts, strict=True)},
@@ -230,37 +290,20 @@ def forecast_summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(table: pl.DataFrame | Forecast, prior: Sequence[float]) -> dict[str, Any]:
-    """M: all metrics of one prediction table.
-
-    Args:
-        table: a checked prediction table (predictions.py).
-        prior: training class frequencies (SELL, HOLD, BUY); the majority class is their largest.
-
-    Returns:
-        n, n_days, accuracy, majority_accuracy, log_loss, prior_log_loss, raw_log_loss, focal_loss (gamma 2, equal
-        weights, of raw_p), macro_f1, balanced_accuracy, rank_ic, icir, rank_ic_skip1, icir_skip1,
-        expected_calibration_error, class_accuracy, class_precision, class_counts, predicted_counts. Fractions and
-        nats; None where undefined.
-    """
-    return forecast_summary(table if isinstance(table, Forecast) else as_forecast(table), prior)
+def by_sector(f: Forecast, prior: Sequence[float]) -> dict[int, dict[str, Any]]:
+    """`summary` of every sector that has rows, each with its own n."""
+    return {int(s): summary(f.where(f.sectors == s), prior) for s in np.unique(f.sectors)}
 
 
-def by_sector(table: pl.DataFrame | Forecast, prior: Sequence[float]) -> dict[int, dict[str, Any]]:
-    """M for every sector that has rows, each with its own n."""
-    f = table if isinstance(table, Forecast) else as_forecast(table)
-    return {int(s): forecast_summary(f.where(f.sectors == s), prior) for s in np.unique(f.sectors)}
-
-
-def rank_ic_in_volatility_quintiles(f: Forecast) -> list[float | None]:
-    """Rank IC within each daily quintile of 20-day volatility (calmest first): skill beyond knowing volatility."""
+def rank_ic_in_volatility_quintiles(f: Forecast) -> list[tuple[float | None, int]]:
+    """(rank IC, its days) within each daily quintile of 20-day volatility, calmest first: skill beyond volatility."""
     if f.day is None or f.volatility is None or f.forward_return is None:
-        return [None] * 5
+        return [(None, 0)] * 5
     return within_quantiles(f.score, f.forward_return, f.volatility, f.day, len(f.dates))
 
 
 def coverage_curve(f: Forecast, coverages: Sequence[float] = tuple(np.arange(1, 11) / 10)) -> list[dict[str, float]]:
-    """Accuracy on the share of samples the model is surest of (largest top probability), for each coverage."""
+    """Accuracy on the share of samples the model is most confident of (largest top probability), for each coverage."""
     order = np.argsort(-f.p.max(axis=1), kind="stable")
     correct = np.cumsum((f.predicted == f.labels)[order])
     rows = [max(1, round(c * f.n)) for c in coverages]
@@ -268,7 +311,7 @@ def coverage_curve(f: Forecast, coverages: Sequence[float] = tuple(np.arange(1, 
 
 
 def flat_metrics(m: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """M as "test/class_accuracy/SELL" -> number, without the undefined ones: what a tracker can log."""
+    """Metrics as "test/class_accuracy/SELL" -> number, without the undefined ones: what a tracker can log."""
     out: dict[str, float] = {}
     for key, value in m.items():
         if isinstance(value, Mapping):

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lasps.evaluation.predictions import Forecast
-from lasps.evaluation.rank_ic import MIN_STOCKS, grouped_ranks
+from lasps.evaluation.forecast import Forecast
+from lasps.evaluation.rank_ic import MIN_DAYS, MIN_STOCKS, grouped_ranks
 from lasps.evaluation.significance import Difference, as_json, series_mean
 
 Array = NDArray[np.float64]
@@ -145,8 +145,8 @@ def book_of(f: Forecast, costs: Costs) -> Book | None:
     if not np.isfinite(by_decile[:, -1]).any():
         return None
     renewed = turnover(f, decile == N_DECILES - 1)
-    mean = _mean(renewed)
-    paid = np.where(np.isfinite(renewed), renewed, 1.0 if mean is None else mean)
+    known = np.isfinite(renewed)
+    paid = np.where(known, renewed, renewed[known].mean() if known.any() else 1.0)
     return Book(by_decile, universe, renewed, paid * costs.of_round_trip(f.dates))  # type: ignore[arg-type]
 
 
@@ -155,7 +155,8 @@ def portfolio_summary(forecasts: Forecast | Sequence[Forecast], costs: Costs | N
 
     Long-only is the top decile minus the equal-weight universe of the same day, before and after costs: the share
     turned over x (tax + two sides). Long-short is top minus bottom decile before costs and borrowing fees, over all
-    days and over the days on which short selling was not banned.
+    days and over the days on which short selling was not banned. `deciles` are each decile minus the universe. Every
+    mean is over its own days, which it carries with an interval, and None under MIN_DAYS of them.
     """
     seeds = [forecasts] if isinstance(forecasts, Forecast) else list(forecasts)
     books = [book for f in seeds if (book := book_of(f, costs or Costs())) is not None]
@@ -165,16 +166,17 @@ def portfolio_summary(forecasts: Forecast | Sequence[Forecast], costs: Costs | N
                                           for name in ("by_decile", "universe", "turnover", "cost"))  # fmt: skip
     top, bottom = by_decile[:, :, -1], by_decile[:, :, 0]
     banned = np.array([short_selling_banned(d) for d in seeds[0].dates])  # type: ignore[arg-type]
-    means = [_mean(by_decile[:, :, k]) for k in range(N_DECILES)]
+    there = np.isfinite(top)  # universe, top decile and cost stand in one row: means over the same days
     return {
         "horizon": HORIZON,
-        "n_days": int(np.isfinite(top).any(axis=0).sum()),
-        "decile_returns": means,
-        "universe_return": _mean(universe),
-        "top_decile_return": means[-1],
+        "n_days": int(there.all(axis=0).sum()),
+        "deciles": [_json(series_mean("decile", by_decile[:, :, k] - universe)) for k in range(N_DECILES)],
+        "decile_returns": [_mean(by_decile[:, :, k]) for k in range(N_DECILES)],
+        "universe_return": _mean(np.where(there, universe, np.nan)),
+        "top_decile_return": _mean(top),
         "top_minus_universe": _json(series_mean("top_minus_universe", top - universe)),
         "turnover": _mean(renewed),
-        "cost_per_holding": _mean(cost),
+        "cost_per_holding": _mean(np.where(there, cost, np.nan)),
         "net_top_minus_universe": _json(series_mean("net_top_minus_universe", top - universe - cost)),
         "long_short": _json(series_mean("long_short", top - bottom)),
         "long_short_banned_days": int(banned.sum()),
@@ -183,7 +185,9 @@ def portfolio_summary(forecasts: Forecast | Sequence[Forecast], costs: Costs | N
 
 
 def _mean(x: Array) -> float | None:
-    return float(np.nanmean(x)) if np.isfinite(x).any() else None
+    """Mean of (S, T) daily numbers over the days that every seed has; None under MIN_DAYS of them."""
+    days = np.isfinite(x).all(axis=0)
+    return float(x[:, days].mean()) if days.sum() >= MIN_DAYS else None
 
 
 def _json(d: Difference) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 MIN_STOCKS = 20
 """A day with fewer stocks has no rank IC (design: days with >= 20 stocks)."""
+MIN_DAYS = 20
+"""Fewer days carry no interval, and no mean of daily numbers: 20 days are four independent weeks (guess, not tuned)."""
 
 Array = NDArray[np.float64]
 
@@ -54,23 +56,27 @@ def daily_rank_ic(
 
 
 def mean_and_ratio(daily: Array) -> tuple[float | None, float | None]:
-    """(rank IC, ICIR): mean over days and mean / std (ddof 1, not annualised); None where undefined."""
+    """(rank IC, ICIR): mean over days and mean / std (ddof 1, not annualised); None under MIN_DAYS days."""
     values = daily[np.isfinite(daily)]
-    if not len(values):
+    if len(values) < MIN_DAYS:
         return None, None
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    spread = values.std(ddof=1)
     return float(values.mean()), (float(values.mean() / spread) if spread > 0 else None)
 
 
 def within_quantiles(
     score: ArrayLike, forward_return: ArrayLike, by: ArrayLike, day: ArrayLike, n_days: int, bins: int = 5
-) -> list[float | None]:
-    """Rank IC within each of `bins` daily quantile groups of `by` (lowest first): what the score knows beyond it."""
+) -> list[tuple[float | None, int]]:
+    """(rank IC, its days) within each of `bins` daily quantile groups of `by` (lowest first).
+
+    That is what the score knows beyond `by`. None under MIN_DAYS days.
+    """
     b, d = np.asarray(by, dtype=np.float64), np.asarray(day, dtype=np.int64)
     keep = np.isfinite(b)
     if not keep.any():
-        return [None] * bins
+        return [(None, 0)] * bins
     s, r, b, d = np.asarray(score)[keep], np.asarray(forward_return)[keep], b[keep], d[keep]
     n = np.bincount(d, minlength=n_days)
     group = np.minimum(((grouped_ranks(b, d) - 0.5) / n[d] * bins).astype(np.int64), bins - 1)
-    return [mean_and_ratio(daily_rank_ic(s[group == k], r[group == k], d[group == k], n_days))[0] for k in range(bins)]
+    daily = [daily_rank_ic(s[group == k], r[group == k], d[group == k], n_days) for k in range(bins)]
+    return [(mean_and_ratio(ic)[0], int(np.isfinite(ic).sum())) for ic in daily]

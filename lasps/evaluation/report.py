@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import report_figures as figures
+from lasps.evaluation.rank_ic import MIN_DAYS
 from lasps.evaluation.verdict import POINTS
 
 Result = Mapping[str, Any]
@@ -36,6 +37,12 @@ def decimal(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def own_days(m: Mapping[str, Any], metric: str) -> str:
+    """' (5 days)' for a metric that does not exist on all days, '' where it does or nobody knows days."""
+    days = m[f"{metric}_days"]
+    return "" if not days or days == m["n_days"] else f" ({days:.0f} days)"
+
+
 Column = tuple[str, Any]
 COLUMNS: tuple[Column, ...] = (
     ("accuracy %", lambda m: percent(m["accuracy"])),
@@ -44,9 +51,9 @@ COLUMNS: tuple[Column, ...] = (
     ("prior", lambda m: decimal(m["prior_log_loss"])),
     ("macro-F1", lambda m: decimal(m["macro_f1"], 3)),
     ("balanced %", lambda m: percent(m["balanced_accuracy"])),
-    ("rank IC", lambda m: decimal(m["rank_ic"], 3)),
+    ("rank IC", lambda m: decimal(m["rank_ic"], 3) + own_days(m, "rank_ic")),
     ("ICIR", lambda m: decimal(m["icir"], 2)),
-    ("IC skip", lambda m: decimal(m["rank_ic_skip1"], 3)),
+    ("IC skip", lambda m: decimal(m["rank_ic_skip1"], 3) + own_days(m, "rank_ic_skip1")),
     ("ICIR skip", lambda m: decimal(m["icir_skip1"], 2)),
     ("calib. error", lambda m: decimal(m["expected_calibration_error"])),
 )
@@ -89,8 +96,9 @@ def model_rows(result: Result, split: str, columns: Sequence[Column] = COLUMNS) 
 
 def difference_text(pair: Mapping[str, Any]) -> str:
     """'+0.10 [-0.20, +0.40]', in points for shares."""
+    few = f" ({pair['n_days']} common days)" if pair.get("n_days") and pair["n_days"] < MIN_DAYS else ""
     if pair["difference"] is None:
-        return "-"
+        return f"-{few}"
     scale, digits = (100.0, 2) if pair["metric"] in POINTS else (1.0, 4)
     text = f"{scale * pair['difference']:+.{digits}f}"
     if pair["interval"] is None:

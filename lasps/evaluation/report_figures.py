@@ -134,7 +134,7 @@ def decile_figure(result: Result, split: str) -> Figure | None:
     figure, (ax,) = _axes(5.4, 3.4)
     for model, m, color in models:
         book = m["portfolio"]
-        excess = [np.nan if r is None else 100 * (r - book["universe_return"]) for r in book["decile_returns"]]
+        excess = [np.nan if decile["mean"] is None else 100 * decile["mean"] for decile in book["deciles"]]
         ax.plot(range(1, 11), excess, color=color, label=model, **_style(model))
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(xlabel="decile of the score (10: most bullish)", ylabel="5-day return above the universe, %")

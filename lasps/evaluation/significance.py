@@ -11,20 +11,18 @@ covers only 83-90 % here; `make verify` simulates what this one covers (docs/ver
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from lasps.evaluation.forecast import Forecast, align
 from lasps.evaluation.metrics import METRICS, DaySums, ratio
-from lasps.evaluation.predictions import Forecast, align, as_forecast
+from lasps.evaluation.rank_ic import MIN_DAYS
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
-MIN_DAYS = 20
-"""Fewer days carry no interval: 20 days are four independent weeks (guess, not tuned)."""
 MIN_COSINES = 4  # B at 20..31 days by the rule below is 3-4; a t with 3 degrees of freedom says almost nothing
 
 
@@ -89,20 +87,29 @@ def student_interval(estimate: float, variance: float, dof: float) -> tuple[floa
     return estimate - half, estimate + half, float(2 * stats.t.sf(abs(estimate) / error, dof))
 
 
-def difference_of(metric: str, a: DaySums, b: DaySums, n: int, n_days: int) -> Difference:
-    """b minus a from day sums over the same rows; no interval under MIN_DAYS days."""
-    return method_difference(metric, [a], [b], n, n_days)
+def on_common_days(a: Sequence[DaySums], b: Sequence[DaySums]) -> tuple[list[DaySums], list[DaySums]]:
+    """Both sides of a day-wise metric cut to the days on which every one of them has it; sample means as they are."""
+    masks = [m.defined for m in (*a, *b) if m.defined is not None]
+    if not masks:
+        return list(a), list(b)
+    common = np.logical_and.reduce(masks)
+    return [m.on(common) for m in a], [m.on(common) for m in b]
 
 
 def method_difference(
-    metric: str, a: Sequence[DaySums], b: Sequence[DaySums], n: int, n_days: int, paired: bool = False
+    metric: str, a: Sequence[DaySums], b: Sequence[DaySums], paired: bool = False
 ) -> Difference:
     """Mean over seeds of b minus a. `a` and `b` hold one DaySums per seed, all over the same rows.
+
+    A day-wise metric (rank IC) is compared on the days that all of them have; its difference is NaN under MIN_DAYS of
+    these. No interval under MIN_DAYS days.
 
     The variance is that of the days (long-run variance of the seed-averaged influence) plus that of the seeds
     (spread of the per-seed differences, or of each side's values when not paired), with Welch-Satterthwaite
     degrees of freedom. A day-by-seed interaction is counted twice, which errs on the careful side.
     """
+    a, b = on_common_days(a, b)
+    n, n_days = min(m.n for m in (*a, *b)), min(m.n_days for m in (*a, *b))
     values_a, values_b = np.array([m.estimate for m in a]), np.array([m.estimate for m in b])
     with np.errstate(invalid="ignore"):  # inf - inf: no difference to speak of
         estimate = float(values_b.mean() - values_a.mean())
@@ -123,10 +130,9 @@ def method_difference(
                       dof=degrees, **common)  # type: ignore[arg-type] # fmt: skip
 
 
-def value_with_interval(metric: str, own: Sequence[DaySums], n: int, n_days: int) -> Difference:
+def value_with_interval(metric: str, own: Sequence[DaySums]) -> Difference:
     """The metric itself, one DaySums per seed, as its difference from nothing: `a` is 0."""
-    zero = DaySums(np.zeros_like(own[0].sums), lambda sums: np.zeros(sums.shape[:-1]))
-    return method_difference(metric, [zero], own, n, n_days)
+    return method_difference(metric, [replace(own[0], value=lambda sums: np.zeros(sums.shape[:-1]))], own)
 
 
 def _finite(x: float) -> float | None:
@@ -148,39 +154,28 @@ def _add_seed_variance(of_days: float, dof: float, seeds: list[tuple[float, int]
     return total, float(total**2 / sum(v**2 / d for v, d in parts))
 
 
-def day_difference(
-    table_a: pl.DataFrame | Forecast, table_b: pl.DataFrame | Forecast, metric: str = "log_loss"
-) -> Difference:
-    """b minus a in `metric` with a 95 % interval and two-sided p-value over days.
-
-    Tables are aligned by their keys first (rows only one side has are left out); Forecasts must be aligned already.
+def day_difference(a: Forecast, b: Forecast, metric: str = "log_loss") -> Difference:
+    """b minus a in `metric` with a 95 % interval and two-sided p-value over days, on the rows that both have.
 
     Raises:
-        ValueError: an unknown metric, or tables that do not align.
+        ValueError: an unknown metric, or forecasts that do not align.
     """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; expected one of {sorted(METRICS)}")
-    if isinstance(table_a, pl.DataFrame) and isinstance(table_b, pl.DataFrame):
-        cut_a, cut_b, _ = align(table_a, table_b)
-        a, b = as_forecast(cut_a), as_forecast(cut_b)
-    elif isinstance(table_a, Forecast) and isinstance(table_b, Forecast):
-        a, b = table_a, table_b
-    else:
-        raise ValueError("give two prediction tables or two Forecasts, not one of each")
-    return difference_of(metric, METRICS[metric](a), METRICS[metric](b), a.n, a.n_days)
+    a, b, _ = align(a, b)
+    return method_difference(metric, [METRICS[metric](a)], [METRICS[metric](b)])
 
 
 def series_mean(metric: str, values: Array) -> Difference:
-    """Mean over days of a daily series (T,), or of one per seed (S, T), NaN where a day has none; `a` is 0."""
+    """Mean over days of a daily series (T,), or of one per seed (S, T), NaN where a day has none; `a` is 0.
+
+    NaN without an interval under MIN_DAYS days that every seed has.
+    """
     per_seed = np.atleast_2d(values)
     known = np.isfinite(per_seed)
-    n = int(known.any(axis=0).sum())
-    if not known.any(axis=1).all():
-        return Difference(metric, float("nan"), None, None, None, 0, 0)
-    own = [DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), ratio)
+    own = [DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), ratio, k.astype(np.float64), k)
            for v, k in zip(per_seed, known, strict=True)]  # fmt: skip
-    zero = DaySums(np.stack([np.zeros_like(per_seed[0]), np.ones_like(per_seed[0])], axis=1), ratio)
-    return method_difference(metric, [zero], own, n, n)
+    return value_with_interval(metric, own)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.special import ndtr, ndtri
 
-from lasps.evaluation.predictions import Forecast
+from lasps.evaluation.forecast import Forecast
 
 Array = NDArray[np.float64]
 HORIZON = 5

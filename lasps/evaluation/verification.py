@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lasps.evaluation import verdict
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.leaks import FIRST_DAY_LIMIT, first_day_excess
 from lasps.evaluation.metrics import METRICS, log_loss
-from lasps.evaluation.predictions import Forecast
-from lasps.evaluation.significance import Difference, difference_of, holm, method_difference
+from lasps.evaluation.significance import Difference, holm, method_difference
 from lasps.evaluation.simulation import (
     DAILY_VOLATILITY,
     SimulatedMarket,
@@ -64,7 +64,7 @@ def _guess(rng: np.random.Generator, market: SimulatedMarket, knowledge: float, 
 
 def difference(a: Forecast, b: Forecast, metric: str) -> Difference:
     """b minus a as compare.py computes it."""
-    return difference_of(metric, METRICS[metric](a), METRICS[metric](b), a.n, len(a.dates))
+    return method_difference(metric, [METRICS[metric](a)], [METRICS[metric](b)])
 
 
 def simulated_differences(
@@ -132,7 +132,7 @@ def check_seed_coverage(n_days: int = 150, runs: int = 1000, seed: int = 5, n_se
                 for mean in (0.0, 1.0))  # fmt: skip
         for metric, differences in found.items():
             of_a, of_b = ([METRICS[metric](f) for f in side] for side in (a, b))
-            differences.append(method_difference(metric, of_a, of_b, market.labels.size, n_days))
+            differences.append(method_difference(metric, of_a, of_b))
     findings = []
     for metric, differences in found.items():
         share = coverage(differences)

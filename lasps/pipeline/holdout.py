@@ -8,19 +8,36 @@ import numpy as np
 from loguru import logger
 
 from lasps.config.model_config import THREE_PHASE_CONFIG
+from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.samples import SampleDataset, SampleSubset
 from lasps.training.checkpoints import read_meta
 
 
 def part_of_train(phase: int, train: SampleDataset, holdout: float) -> SampleDataset:
-    """What a phase trains on: all of train, or, with a holdout, its last days for Phase 2 and those before for 1, 3."""
+    """What a phase trains on: all of train, or, with a holdout, its last days for Phase 2 and those before for 1, 3.
+
+    Raises:
+        ValueError: it lacks a class, or a part cannot be cut (see `cut_by_date`).
+    """
+    check_classes(train, "train")
     if holdout == 0:
         return train
     before, held = cut_by_date(train, holdout)
     part, which = (held, "last") if phase == 2 else (before, "first")
     logger.info(f"Phase {phase}: trains on the {which} {len(part)} of {len(train)} samples of train by date "
                 f"(phase2_holdout {holdout:g})")
+    check_classes(part, f"the {which} part of train (phase2_holdout {holdout:g})")
     return part
+
+
+def check_classes(samples: SampleDataset, where: str) -> None:
+    """ValueError unless every class occurs: a class that is never seen has no probability worth anything."""
+    counts = np.bincount(samples.labels, minlength=len(CLASS_NAMES))
+    lacking = [name for name, n in zip(CLASS_NAMES, counts, strict=True) if n == 0]
+    if lacking:
+        raise ValueError(f"{where}: expected samples of every class, found no {' and no '.join(lacking)} among "
+                         f"{len(samples):,}. Nothing was trained: check the labels (0 SELL, 1 HOLD, 2 BUY), or take "
+                         "more days or stocks")
 
 
 def holdout_of(asked: float | None, source: Path | None) -> float:

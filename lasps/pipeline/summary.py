@@ -10,18 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.labels import classify
 from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_baselines
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import summary
-from lasps.evaluation.predictions import write_predictions
+from lasps.evaluation.report import own_days
 from lasps.evaluation.significance import day_difference
 from lasps.pipeline.common_change import COMMON_CHANGE, common_change_of
-from lasps.pipeline.validation import Validation, open_checkpoint, predictions_path, validate_checkpoint
+from lasps.pipeline.validation import (
+    Validation,
+    keep_predictions,
+    open_checkpoint,
+    predictions_path,
+    validate_checkpoint,
+)
 from lasps.pipeline.validation_tracking import log_validation
 from lasps.tracking import Tracker
 
@@ -34,7 +40,7 @@ PREDECESSOR = {"phase2_best": "phase3_final"}
 PAIR_METRICS = ("accuracy", "log_loss")
 SUMMARY_BASELINES = tuple(name for name in QUICK_BASELINES if name != "sector_prior")
 CLOSE = 3  # column of rows/bars.npy: open, high, low, close, volume
-Tables = dict[str, dict[str, pl.DataFrame]]
+Tables = dict[str, dict[str, Forecast]]
 
 
 def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker | None,
@@ -46,7 +52,7 @@ def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker
         results[name] = {}
         for split in SPLITS:
             validation = validate_checkpoint(checkpoint, data_dir, split, device, batch_size)
-            write_predictions(validation.table, predictions_path(checkpoint.path, name, split))
+            keep_predictions(validation.forecast, predictions_path(checkpoint.path, name, split))
             before = results[PREDECESSOR[name]][split] if name in PREDECESSOR and split == "test" else None
             log_validation(validation, tracker, before)
             results[name][split] = validation
@@ -60,7 +66,7 @@ def checkpoints_of(output_dir: Path) -> list[str]:
 
 
 def baseline_tables(data_dir: Path, names: Iterable[str] = SUMMARY_BASELINES) -> Tables:
-    """Prediction tables of baselines fitted on train, for val and test."""
+    """Forecasts of baselines fitted on train, for val and test."""
     train, val, test = (baseline_split(data_dir, split) for split in ("train", "val", "test"))
     return fit_baselines(train, val, {"val": val, "test": test}, names)
 
@@ -86,7 +92,7 @@ def summarize(validations: dict[str, dict[str, Validation]], baselines: Tables) 
     """summary.json: M per model and split, baselines included, and the differences between checkpoints."""
     prior = next(iter(validations.values()))["test"].prior
     models = {name: {split: v.metrics for split, v in by_split.items()} for name, by_split in validations.items()}
-    others = {name: {split: summary(table, prior) for split, table in by_split.items()}
+    others = {name: {split: summary(forecast, prior) for split, forecast in by_split.items()}
               for name, by_split in baselines.items()}
     return {**others, **models, "differences": differences(validations)}
 
@@ -97,7 +103,7 @@ def differences(validations: dict[str, dict[str, Validation]]) -> list[dict[str,
     for a, b in ((a, b) for a, b in PAIRS if a in validations):
         for split in SPLITS:
             for metric in PAIR_METRICS:
-                d = day_difference(validations[a][split].table, validations[b][split].table, metric)
+                d = day_difference(validations[a][split].forecast, validations[b][split].forecast, metric)
                 rows.append({"a": a, "b": b, "split": split, "metric": metric, "difference": d.difference,
                              "interval": [d.low, d.high], "n": d.n, "n_days": d.n_days})
     return rows
@@ -133,7 +139,7 @@ def line(name: str, m: dict[str, Any]) -> str:
     """One model of the table; '-' where a number is undefined."""
     recalls = "".join(f"{percent(m['class_accuracy'][c]):>8}" for c in CLASS_NAMES)
     return (f"  {name:<16}{percent(m['accuracy']):>9}{recalls}{number(m['macro_f1'], 3):>10}"
-            f"{number(m['log_loss'], 4):>10}{number(m.get('rank_ic'), 3):>9}")
+            f"{number(m['log_loss'], 4):>10}{number(m.get('rank_ic'), 3):>9}{own_days(m, 'rank_ic')}")
 
 
 def difference_line(row: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ from lasps.config.settings import settings
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.samples import SampleDataset
 from lasps.data.labels import FLAGS
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import class_frequencies, focal_losses, summary
-from lasps.evaluation.predictions import RAW_P_COLUMNS, prediction_table
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phases import check_fits
 from lasps.training.checkpoints import load_checkpoint
@@ -70,7 +70,7 @@ class Validation:
 
     checkpoint: Checkpoint
     split: str
-    table: pl.DataFrame
+    forecast: Forecast
     prior: tuple[float, ...]
     metrics: dict[str, Any]
     fingerprint: str
@@ -95,18 +95,17 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     warn_if_other_data(checkpoint, data_dir)
     found = predict(checkpoint.model, dataset, device, batch_size=batch_size, desc=f"{checkpoint.name} on {split}")
     weights = checkpoint.calibration["class_weights"]
-    table = prediction_table(labels=found.labels, sector_ids=found.sector_ids, logits=found.logits,
-                             gamma=checkpoint.gammas_of(found.sector_ids), class_weights=weights,
-                             samples=dataset.samples, model=checkpoint.name, split=split,
-                             seed=checkpoint.meta.get("training", {}).get("seed"))
+    forecast = Forecast.from_logits(found.logits, found.labels, found.sector_ids, samples=dataset.samples,
+                                    gamma=checkpoint.gammas_of(found.sector_ids), class_weights=weights)
+    forecast = forecast.named(checkpoint.name, split, checkpoint.meta.get("training", {}).get("seed"))
     if without_flagged:
-        table = unflagged(table, dataset.samples)
+        forecast = unflagged(forecast, dataset.samples)
     prior = training_prior(data_dir, dataset)
-    raw = table.select(RAW_P_COLUMNS).to_numpy()
-    loss = float(np.mean(focal_losses(raw, table["label"].to_numpy(),
-                                      checkpoint.gammas_of(table["sector"].to_numpy()), weights)))
-    metrics = summary(table, prior) | {"loss": loss, "checkpoint": str(checkpoint.path), "split": split}
-    return Validation(checkpoint, split, table, prior, metrics, dataset.fingerprint, without_flagged)
+    assert forecast.raw_p is not None
+    losses = focal_losses(forecast.raw_p, forecast.labels, checkpoint.gammas_of(forecast.sectors), weights)
+    metrics = summary(forecast, prior) | {"loss": float(losses.mean()), "checkpoint": str(checkpoint.path),
+                                          "split": split}
+    return Validation(checkpoint, split, forecast, prior, metrics, dataset.fingerprint, without_flagged)
 
 
 def predictions_path(checkpoint: Path, name: str, split: str) -> Path:
@@ -114,8 +113,17 @@ def predictions_path(checkpoint: Path, name: str, split: str) -> Path:
     return checkpoint.parent / "predictions" / f"{name}.{split}.parquet"
 
 
-def unflagged(table: pl.DataFrame, samples: pl.DataFrame | None) -> pl.DataFrame:
-    """The rows of a prediction table whose samples carry no flag.
+def keep_predictions(forecast: Forecast, path: Path) -> None:
+    """Write the predictions; a folder that cannot be written to costs the file, not the result."""
+    try:
+        forecast.write(path)
+        logger.info(f"Saved: {path}")
+    except OSError as error:
+        logger.warning(f"{path}: the predictions could not be written and are not kept: {error}")
+
+
+def unflagged(forecast: Forecast, samples: pl.DataFrame | None) -> Forecast:
+    """The rows of a forecast whose samples carry no flag.
 
     Raises:
         ValueError: the dataset has no flags (bare arrays).
@@ -125,7 +133,9 @@ def unflagged(table: pl.DataFrame, samples: pl.DataFrame | None) -> pl.DataFrame
         raise ValueError("--without-flagged: expected a dataset with label flags in samples.parquet, got bare arrays")
     doubtful = samples.filter(pl.any_horizontal(flags)).select("code", "date")
     logger.info(f"Left out: {len(doubtful)} of {len(samples)} samples with flagged labels ({', '.join(flags)})")
-    return table.join(doubtful, on=["code", "date"], how="anti", maintain_order="left")
+    flagged = forecast.keys.join(doubtful.with_columns(flagged=True), on=["code", "date"], how="left",
+                                 maintain_order="left")["flagged"]
+    return forecast.only(flagged.is_null().to_numpy())
 
 
 def training_prior(data_dir: Path, dataset: SampleDataset) -> tuple[float, ...]:
@@ -166,7 +176,7 @@ def short(value: object, limit: int = 120) -> str:
 
 
 def print_block(validation: Validation) -> None:
-    """The plan's VALIDATION RESULTS block on stdout, and below it what it needs to be judged by."""
+    """The original specification's VALIDATION RESULTS block on stdout, and below it what to read it beside."""
     m, split = validation.metrics, validation.split
     print("\n" + "=" * 50)
     print("VALIDATION RESULTS")
@@ -177,13 +187,19 @@ def print_block(validation: Validation) -> None:
     print()
     print("Class-wise Accuracy:")
     for name, accuracy in m["class_accuracy"].items():
-        print(f"  {name}: {100 * (accuracy or 0.0):.2f}% ({m['class_counts'][name]} samples)")
+        share = "-" if accuracy is None else f"{100 * accuracy:.2f}%"
+        print(f"  {name}: {share} ({m['class_counts'][name]} samples)")
     print("=" * 50)
     selection = " (a selection split: training chose on it)" if split == "val" else ""
     print(f"Split: {split}{selection}, n = {m['n']}")
     print(f"Majority accuracy:   {m['majority_accuracy'] * 100:.2f}%")
-    print(f"Log loss:            {m['log_loss']:.4f}   (prior: {m['prior_log_loss']:.4f})")
+    print(f"Log loss:            {_decimal(m['log_loss'])}   (prior: {_decimal(m['prior_log_loss'])})")
     print(f"Macro-F1:            {m['macro_f1']:.4f}")
-    if m.get("rank_ic") is not None:
-        print(f"Rank IC (ICIR):      {m['rank_ic']:.4f} ({m['icir'] or float('nan'):.2f})")
+    if m["rank_ic_days"]:
+        days = "" if m["rank_ic_days"] == m["n_days"] else f" on {m['rank_ic_days']} of {m['n_days']} days"
+        print(f"Rank IC (ICIR):      {_decimal(m['rank_ic'])} ({_decimal(m['icir'], 2)}){days}")
     print(f"Calibration error:   {m['expected_calibration_error']:.4f}")
+
+
+def _decimal(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -15,8 +15,8 @@ from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import figures
 from lasps.evaluation.class_accuracy import class_accuracy, confusion
 from lasps.evaluation.comparison import calibration_curve, sector_differences
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import by_sector, flat_metrics
-from lasps.evaluation.predictions import as_forecast, write_predictions
 from lasps.evaluation.run_figures import learning_curves
 from lasps.pipeline.validation import Validation
 from lasps.tracking import NullTracker, Tracker
@@ -43,31 +43,30 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
     if run_id is None or validation.without_flagged:
         name, run_id = f"validate {name}" + (" without flagged" if validation.without_flagged else ""), None
         parent_id = None
-    split, sectors = validation.split, by_sector(validation.table, validation.prior)
+    split, sectors = validation.split, by_sector(validation.forecast, validation.prior)
     metrics = flat_metrics(validation.metrics, f"{split}/")
     for sector, m in sectors.items():
         metrics |= flat_metrics({key: m[key] for key in SECTOR_METRICS}, f"{split}/sector_{sector:02d}/")
     with tracker.run(name, resume_id=run_id) as run, \
             tempfile.TemporaryDirectory() as folder:
         run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
-                        profile={"n": len(validation.table)})
+                        profile={"n": validation.forecast.n})
         run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
         if parent_id is not None:
             run.log_metrics_beside(parent_id, {f"{name}/{split}/{key}": validation.metrics[key] for key in HEADLINE})
         if split == "val" and (history := validation.checkpoint.meta.get("history")):
             run.log_figure(learning_curves(validation.checkpoint.name, history), "learning_curves")
-        for name, figure in validation_figures(validation.table, validation.checkpoint.name, split).items():
+        for name, figure in validation_figures(validation.forecast, validation.checkpoint.name, split).items():
             run.log_figure(figure, name)
         run.log_table(class_table(validation.metrics), f"{split}_classes.json")
         run.log_table(sector_table(sectors), f"{split}_sectors.json")
         if before is not None:
             log_sector_differences(before, validation, run)
-        run.log_artifact(write_predictions(validation.table, Path(folder) / f"{split}.parquet"), "predictions")
+        run.log_artifact(validation.forecast.write(Path(folder) / f"{split}.parquet"), "predictions")
 
 
-def validation_figures(table: pl.DataFrame, name: str, split: str) -> dict[str, Figure]:
-    """Class-wise accuracy with intervals, confusion and calibration of one prediction table."""
-    forecast = as_forecast(table)
+def validation_figures(forecast: Forecast, name: str, split: str) -> dict[str, Figure]:
+    """Class-wise accuracy with intervals, confusion and calibration of one forecast."""
     title = f"Class-wise accuracy on {split}"
     return {f"{split}_class_accuracy": figures.class_accuracy_bars({name: class_accuracy(forecast)}, title),
             f"{split}_confusion": figures.confusion_matrices({name: confusion(forecast)}),
@@ -76,7 +75,7 @@ def validation_figures(table: pl.DataFrame, name: str, split: str) -> dict[str, 
 
 def log_sector_differences(before: Validation, after: Validation, run: Tracker) -> None:
     """Log loss of `after` minus `before` per sector with n and intervals over days, as a picture and as a table."""
-    found = sector_differences(before.table, after.table)
+    found = sector_differences(before.forecast, after.forecast)
     names = before.checkpoint.name, after.checkpoint.name
     run.log_figure(figures.sector_differences(found.to_pandas(), *names), f"{after.split}_sector_differences")
     run.log_table(found, f"{after.split}_minus_{names[0]}_by_sector.json")

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from lasps.evaluation.calibration import corrected_probabilities
-from lasps.evaluation.predictions import Forecast
+from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples

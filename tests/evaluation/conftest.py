@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lasps.evaluation.predictions import prediction_table
+from lasps.evaluation.forecast import Forecast
 
 
 def make_forecast(n_days=40, n_stocks=60, skill=1.0, seed=0, market_seed=None, model="m", start="2024-01-02"):
-    """A table whose probabilities know `skill` times a hidden signal; the same market_seed, the same outcomes."""
+    """A forecast whose probabilities know `skill` times a hidden signal; the same market_seed, the same outcomes."""
     market = np.random.default_rng(seed if market_seed is None else market_seed)
     signal = market.normal(size=(n_days, n_stocks))
     returns = 0.02 * signal + 0.05 * market.normal(size=(n_days, n_stocks)) + 0.02 * market.normal(size=(n_days, 1))
@@ -28,10 +28,20 @@ def make_forecast(n_days=40, n_stocks=60, skill=1.0, seed=0, market_seed=None, m
         "volatility_20": np.exp(market.normal(size=returns.size) * 0.3) * 0.03,
     })  # fmt: skip
     sectors = np.tile(np.arange(n_stocks) % 3, n_days)
-    return prediction_table(labels=labels.ravel(), sector_ids=sectors, logits=logits, samples=samples, model=model,
-                            split="test", seed=seed)  # fmt: skip
+    return Forecast.from_logits(logits, labels.ravel(), sectors, samples=samples).named(model, "test", seed)
+
+
+def altered(forecast, *filters, **columns):
+    """The forecast with only some of its table's rows, or with other columns in it."""
+    return Forecast.from_table(forecast.table.filter(*filters).with_columns(**columns))
+
+
+def without_dates(forecast, **columns):
+    """The forecast of somebody who has row numbers only."""
+    table = forecast.table.drop("code", "date", "forward_return", "forward_return_skip1").with_row_index("row")
+    return Forecast.from_table(table.with_columns(**columns))
 
 
 @pytest.fixture
-def forecast_table():
+def forecast():
     return make_forecast()

@@ -8,7 +8,6 @@ import pytest
 
 from lasps.evaluation import metrics
 from lasps.evaluation.baselines import BASELINES, BaselineSplit, fit_baselines
-from lasps.evaluation.predictions import P_COLUMNS
 
 
 def make_split(n_days, first_day, seed, n_stocks=40, features=True):
@@ -46,7 +45,7 @@ def tables(market):
 
 def test_every_baseline_forecasts_every_split(tables):
     assert set(tables) == set(BASELINES) - {"oracle"}
-    assert all(set(t) == {"val", "test"} and len(t["test"]) == 1200 for t in tables.values())
+    assert all(set(t) == {"val", "test"} and t["test"].n == 1200 for t in tables.values())
 
 
 def test_more_information_gives_a_lower_log_loss(tables, market):
@@ -66,7 +65,7 @@ def test_volatility_bins_are_quantiles_of_train_with_their_class_shares(tables, 
     counts = np.bincount(train.labels[inside], minlength=3)
     expected = (counts + 20 * prior) / (counts.sum() + 20)
     table = tables["volatility_bins"]["test"]
-    wild = table.filter(pl.col("volatility_20") > edges[18]).select(P_COLUMNS).to_numpy()
+    wild = table.p[table.volatility > edges[18]]
     np.testing.assert_allclose(wild, np.tile(expected, (len(wild), 1)))
 
 
@@ -75,7 +74,7 @@ def test_persistence_knows_how_often_each_class_followed_each(tables, market):
     after_buy = train.labels[train.known_labels == 2]
     expected = (np.bincount(after_buy, minlength=3) + 20 * np.array(metrics.class_frequencies(train.labels))) / (
         len(after_buy) + 20)  # fmt: skip
-    p = tables["persistence"]["test"].select(P_COLUMNS).to_numpy()[np.flatnonzero(test.known_labels == 2)[0]]
+    p = tables["persistence"]["test"].p[np.flatnonzero(test.known_labels == 2)[0]]
     np.testing.assert_allclose(p, expected)
 
 
@@ -86,15 +85,14 @@ def test_no_forecast_depends_on_the_outcome_it_forecasts(market):
                              test.known_labels)
     a, b = (fit_baselines(train, val, {"test": s}, [n for n in BASELINES if n != "lightgbm"]) for s in (test, shuffled))
     for name in a:
-        cut = [t[name]["test"].select(P_COLUMNS) for t in (a, b)]
-        assert cut[0].equals(cut[1]), name
+        assert np.array_equal(a[name]["test"].p, b[name]["test"].p), name
 
 
 def test_rank_signals_rank_and_leave_the_probabilities_to_the_prior(tables, market):
     table = tables["minus_volatility_20"]["test"]
-    assert (table["score"] == -table["volatility_20"]).all()
-    assert table["p_hold"].n_unique() == 1
-    assert (tables["minus_return_5"]["test"]["score"].to_numpy() == -market[2].past_return).all()
+    assert (table.score == -table.volatility).all()
+    assert len(np.unique(table.p[:, 1])) == 1
+    assert (tables["minus_return_5"]["test"].score == -market[2].past_return).all()
 
 
 def test_data_without_dates_keeps_the_baselines_that_need_none():
@@ -109,7 +107,7 @@ def test_the_oracle_stands_beside_them_where_it_is_known(market):
         BaselineSplit(s.samples.with_columns(oracle_p_sell=0.2, oracle_p_hold=0.5, oracle_p_buy=0.3), None, s.labels,
                       s.sector_ids) for s in market)  # fmt: skip
     tables = fit_baselines(train, val, {"test": test}, ["prior", "oracle"])
-    assert tables["oracle"]["test"]["p_buy"].unique().to_list() == [0.3]
+    assert tables["oracle"]["test"].p[:, 2].tolist() == [0.3] * len(market[2].labels)
 
 
 def test_unknown_names_are_refused(market):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from experiments import compare as script
 from experiments._cli import run_script
 from lasps.config.settings import Settings
 from lasps.evaluation import baselines, report_figures
-from lasps.evaluation.predictions import prediction_table, write_predictions
+from lasps.evaluation.forecast import Forecast
 from lasps.pipeline import comparing
 from tests.evaluation.conftest import make_forecast
 from tests.evaluation.test_baselines import make_split
@@ -35,7 +36,7 @@ def data_dir(tmp_path_factory):
 
 
 def write(folder, name, **how):
-    return str(write_predictions(make_forecast(n_days=30, market_seed=1, **how), folder / name))
+    return str(make_forecast(n_days=30, market_seed=1, **how).write(folder / name))
 
 
 def load(texts, data_dir, splits=("test",)):
@@ -54,9 +55,8 @@ def test_a_name_of_ones_own_stands_before_the_path(tmp_path):
 def test_several_files_of_one_argument_are_seeds_even_if_nobody_knows_which(tmp_path, data_dir):
     paths = [write(tmp_path, f"{s}.parquet", seed=s) for s in (1, 2)]
     models = load([f"mine={','.join(paths)}"], data_dir)
-    assert {n: [t["model"][0] for t in s["test"]] for n, s in models.items()} == {"mine": ["mine", "mine"]}
-    unknown = [write_predictions(pl.read_parquet(p).drop("seed"), tmp_path / f"u{i}.parquet") for i, p in
-               enumerate(paths)]  # fmt: skip
+    assert {n: [t.model for t in s["test"]] for n, s in models.items()} == {"mine": ["mine", "mine"]}
+    unknown = [replace(Forecast.read(p), seed=None).write(tmp_path / f"u{i}.parquet") for i, p in enumerate(paths)]
     assert len(load([",".join(map(str, unknown))], data_dir)["m"]["test"]) == 2
     with pytest.raises(ValueError, match="trained from different seeds"):
         load([f"{paths[0]},{paths[0]}"], data_dir)
@@ -82,8 +82,8 @@ def test_files_of_one_name_and_one_seed_are_told_apart_by_folder(tmp_path, data_
 
 def test_two_splits_of_one_model_are_one_model(tmp_path, data_dir):
     test = write(tmp_path, "m.test.parquet")
-    val = make_forecast(n_days=30, market_seed=1, start="2023-01-02").with_columns(split=pl.lit("val"))
-    paths = [test, str(write_predictions(val, tmp_path / "v.parquet"))]
+    val = make_forecast(n_days=30, market_seed=1, start="2023-01-02").named(split="val")
+    paths = [test, str(val.write(tmp_path / "v.parquet"))]
     models = load(paths, data_dir, ("val", "test"))
     assert set(models["m"]) == {"val", "test"}
 
@@ -91,9 +91,10 @@ def test_two_splits_of_one_model_are_one_model(tmp_path, data_dir):
 def test_what_is_no_model_is_refused_with_what_was_expected(tmp_path, data_dir):
     with pytest.raises(ValueError, match="expected a checkpoint"):
         load([str(tmp_path / "nothing")], data_dir)
-    mixed = pl.concat([make_forecast(n_days=25), make_forecast(n_days=25, start="2020-01-01", model="other")])
+    other = make_forecast(n_days=25, start="2020-01-01", model="other")
+    pl.concat([make_forecast(n_days=25).table, other.table]).write_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="one model on one split"):
-        load([str(write_predictions(mixed, tmp_path / "x.parquet"))], data_dir)
+        load([str(tmp_path / "x.parquet")], data_dir)
 
 
 def test_the_prior_is_the_datasets_only_for_the_datasets_own_rows(tmp_path, data_dir):
@@ -112,7 +113,7 @@ def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(baselines, "fit_baselines", lambda *a, **k: pytest.fail("fitted again"))
     again = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
     assert set(again) == {"prior", "volatility_bins"}
-    assert again["volatility_bins"]["test"][0].equals(first["volatility_bins"]["test"][0])
+    assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
 
 
 def run(monkeypatch, *arguments):
@@ -130,9 +131,8 @@ def test_the_script_prints_the_verdict_and_writes_json_and_html(tmp_path, data_d
     oracle = np.stack([np.where(split.labels == c, 0.4, 0.3) for c in range(3)], axis=1)
     for name, weight in (("a", 0.2), ("b", 1.0)):
         p = weight * oracle + (1 - weight) * rng.dirichlet([5, 5, 5], len(oracle))
-        table = prediction_table(labels=split.labels, sector_ids=split.sector_ids, probabilities=p,
-                                 samples=split.samples, model=name, split="test")  # fmt: skip
-        write_predictions(table, tmp_path / f"{name}.parquet")
+        forecast = Forecast.from_probabilities(p, split.labels, split.sector_ids, samples=split.samples)
+        forecast.named(name, "test").write(tmp_path / f"{name}.parquet")
     code = run(monkeypatch, tmp_path / "a.parquet", tmp_path / "b.parquet", "--data-dir", data_dir, "--no-track",
                "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")  # fmt: skip
     out = capsys.readouterr().out

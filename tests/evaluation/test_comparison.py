@@ -9,22 +9,21 @@ import pytest
 from lasps.evaluation import verdict
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.metrics import METRICS, log_loss
-from lasps.evaluation.predictions import P_COLUMNS
 from lasps.evaluation.significance import Difference, SectorDifference, day_difference
-from tests.evaluation.conftest import make_forecast
+from tests.evaluation.conftest import altered, make_forecast, without_dates
 
 PRIOR = (0.3, 0.45, 0.25)
 
 
-def table(skill, seed=0, **more):
+def forecast(skill, seed=0, **more):
     return make_forecast(skill=skill, seed=seed, market_seed=11, **({"n_days": 60, "n_stocks": 60} | more))
 
 
 @pytest.fixture(scope="module")
 def result():
-    flat = table(0.0).with_columns(p_sell=pl.lit(PRIOR[0]), p_hold=pl.lit(PRIOR[1]), p_buy=pl.lit(PRIOR[2]))
-    models = {name: {s: [table(skill)] for s in ("test", "val")} for name, skill in (("weak", 0.2), ("strong", 1.0))}
-    baselines = {"lightgbm": {"test": [table(0.9)]}, "volatility_bins": {"test": [flat], "val": [flat]}}
+    flat = altered(forecast(0.0), p_sell=pl.lit(PRIOR[0]), p_hold=pl.lit(PRIOR[1]), p_buy=pl.lit(PRIOR[2]))
+    models = {name: {s: [forecast(skill)] for s in ("test", "val")} for name, skill in (("weak", 0.2), ("strong", 1.0))}
+    baselines = {"lightgbm": {"test": [forecast(0.9)]}, "volatility_bins": {"test": [flat], "val": [flat]}}
     return compare(models, prior=PRIOR, baselines=baselines)
 
 
@@ -68,33 +67,36 @@ def test_the_first_line_admits_what_was_not_beaten(result):
 
 
 def test_models_are_compared_on_the_rows_they_share():
-    a = table(0.5)
-    b = table(1.0).filter(pl.col("code") != "000003")
+    a = forecast(0.5)
+    b = altered(forecast(1.0), pl.col("code") != "000003")
     found = compare({"a": {"test": [a]}, "b": {"test": [b]}}, prior=PRIOR)
-    assert found["models"]["a"]["test"]["n"] == found["models"]["b"]["test"]["n"] == 59 * 60
+    p = pair(found, "a", "b", "test", "log_loss")
+    alone = day_difference(altered(a, pl.col("code") != "000003"), b)
+    assert p["n"] == 59 * 60 and p["difference"] == alone.difference and p["interval"] == alone.interval
+    assert [found["models"][name]["test"]["n"] for name in "ab"] == [3600, 3540]
     assert found["rows"]["test"]["a"] == {"own": 3600, "compared": 3540}
-    assert any("60 of 3,600 rows of a" in n and "000003" in n for n in found["notes"])
+    assert any("60 of 3,600 rows of a" in n for n in found["notes"])
 
 
 def test_rows_that_one_seed_lacks_are_counted_and_that_seed_is_named():
-    whole, short = table(0.5, seed=1), table(0.5, seed=2).filter(pl.col("code") != "000003")
+    whole, short = forecast(0.5, seed=1), altered(forecast(0.5, seed=2), pl.col("code") != "000003")
     found = compare({"a": {"test": [whole, short]}, "b": {"test": [whole]}}, prior=PRIOR)
-    assert found["rows"]["test"] == {n: {"own": 3600, "compared": 3540} for n in "ab"}
+    assert found["rows"]["test"] == {"a": {"own": 3540, "compared": 3540}, "b": {"own": 3600, "compared": 3540}}
     assert [n.split(" are not")[0] for n in found["notes"]] == [
         "test: 60 of 3,600 rows of a (seed 1)", "test: 60 of 3,600 rows of b"]  # fmt: skip
 
 
 def test_without_training_frequencies_the_prior_is_in_sample_and_says_so():
-    found = compare({"a": {"test": [table(0.5)]}})
+    found = compare({"a": {"test": [forecast(0.5)]}})
     assert "in-sample" in found["prior"]["test"]["source"] and any("in-sample" in n for n in found["notes"])
 
 
 def test_seeds_are_averaged_and_their_spread_is_shown():
-    a = {"test": [table(0.3, seed=s) for s in (1, 2, 3)]}
-    b = {"test": [table(1.0, seed=s) for s in (3, 1, 2)]}
+    a = {"test": [forecast(0.3, seed=s) for s in (1, 2, 3)]}
+    b = {"test": [forecast(1.0, seed=s) for s in (3, 1, 2)]}
     found = compare({"a": a, "b": b}, prior=PRIOR)
     m, p = found["models"]["a"]["test"], pair(found, "a", "b", "test", "log_loss")
-    losses = [log_loss(t.select(P_COLUMNS).to_numpy(), t["label"].to_numpy()) for t in a["test"]]
+    losses = [log_loss(t.p, t.labels) for t in a["test"]]
     assert m["log_loss"] == pytest.approx(np.mean(losses)) and m["n"] == 3600
     assert m["seed_spread"]["log_loss"] == pytest.approx(np.std(losses, ddof=1))
     assert [s["seed"] for s in m["seeds"]] == [1, 2, 3]
@@ -102,9 +104,9 @@ def test_seeds_are_averaged_and_their_spread_is_shown():
 
 
 def test_every_seed_has_its_own_difference_over_days_alone():
-    seeds = {k: [table(k, seed=s) for s in (1, 2)] for k in (0.3, 1.0)}
+    seeds = {k: [forecast(k, seed=s) for s in (1, 2)] for k in (0.3, 1.0)}
     found = compare({"a": {"test": seeds[0.3]}, "b": {"test": seeds[1.0][::-1]}}, prior=PRIOR,
-                    baselines={"one": {"test": [table(0.1, seed=9)]}})  # fmt: skip
+                    baselines={"one": {"test": [forecast(0.1, seed=9)]}})  # fmt: skip
     by_seed = pair(found, "a", "b", "test", "log_loss")["by_seed"]
     for k, seed in enumerate((1, 2)):
         alone = day_difference(seeds[0.3][k], seeds[1.0][k])
@@ -116,24 +118,24 @@ def test_every_seed_has_its_own_difference_over_days_alone():
 
 
 def test_seeds_are_paired_whatever_their_order():
-    seeds = [table(0.3, seed=s) for s in (1, 2, 3)]
+    seeds = [forecast(0.3, seed=s) for s in (1, 2, 3)]
     shuffled = [seeds[2], seeds[0], seeds[1]]
     p = pair(compare({"a": {"test": seeds}, "b": {"test": shuffled}}, prior=PRIOR), "a", "b", "test", "log_loss")
     assert p["interval"] == pytest.approx([0, 0], abs=1e-12)
 
 
 def test_tables_without_dates_give_figures_but_no_verdict():
-    rows = table(0.5).drop("code", "date").with_row_index("row")
-    mirrored = rows.with_columns(p_sell="p_buy", p_buy="p_sell")
+    rows = without_dates(forecast(0.5))
+    mirrored = altered(rows, p_sell="p_buy", p_buy="p_sell")
     found = compare({"a": {"test": [rows]}, "b": {"test": [mirrored]}}, prior=PRIOR)
     assert all(p["interval"] is None and p["better"] is None for p in found["pairs"])
     assert "no dates" in found["verdict"] and "neither is called better" in found["verdict"]
 
 
 def test_sectors_that_differ_are_found_and_the_others_are_not():
-    a = table(1.0, n_days=150, n_stocks=90)
+    a = forecast(1.0, n_days=150, n_stocks=90)
     spoilt = pl.col("sector") == 1
-    b = a.with_columns(p_sell=pl.when(spoilt).then(0.3).otherwise("p_sell"),
+    b = altered(a, p_sell=pl.when(spoilt).then(0.3).otherwise("p_sell"),
                        p_hold=pl.when(spoilt).then(0.4).otherwise("p_hold"),
                        p_buy=pl.when(spoilt).then(0.3).otherwise("p_buy"))  # fmt: skip
     found = compare({"a": {"test": [a]}, "b": {"test": [b]}}, prior=PRIOR)
@@ -142,8 +144,8 @@ def test_sectors_that_differ_are_found_and_the_others_are_not():
 
 
 def test_a_forecast_that_knows_tomorrow_is_noted_first():
-    leaky = table(0.5).with_columns(score=pl.col("forward_return") - pl.col("forward_return_skip1"))
-    found = compare({"leaky": {"test": [leaky]}, "honest": {"test": [table(0.5)]}}, prior=PRIOR)
+    leaky = altered(forecast(0.5), score=pl.col("forward_return") - pl.col("forward_return_skip1"))
+    found = compare({"leaky": {"test": [leaky]}, "honest": {"test": [forecast(0.5)]}}, prior=PRIOR)
     assert "leaky may know the future" in found["notes"][0] and len(found["notes"]) == 1
     assert found["models"]["leaky"]["test"]["leak"]["flagged"]
 

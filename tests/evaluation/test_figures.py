@@ -18,7 +18,7 @@ from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.evaluation import figures, run_figures
 from lasps.evaluation.class_accuracy import Share
-from lasps.evaluation.predictions import prediction_table
+from lasps.evaluation.forecast import Forecast
 from lasps.pipeline.validation_tracking import validation_figures
 from lasps.tuning import figures as study_figures
 
@@ -129,8 +129,8 @@ def test_a_phase_leaves_its_learning_curves_and_a_validation_its_pictures():
     phase2 = run_figures.learning_curves("phase2_best", {"sectors": heads, "best_epoch": 1})
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 90)
-    table = prediction_table(labels=labels, sector_ids=labels, probabilities=random.dirichlet([3, 3, 3], 90))
-    validated = validation_figures(table, "phase2_best", "test")
+    forecast = Forecast.from_probabilities(random.dirichlet([3, 3, 3], 90), labels, labels)
+    validated = validation_figures(forecast, "phase2_best", "test")
     assert set(validated) == {"test_class_accuracy", "test_confusion", "test_reliability"}
     for figure in (phase1, phase2, *validated.values()):
         FigureCanvasAgg(figure).draw()

@@ -1,6 +1,7 @@
 """Deciles, turnover and costs against plain loops and worked examples."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -15,20 +16,19 @@ from lasps.evaluation.portfolio import (
     short_selling_banned,
     turnover,
 )
-from lasps.evaluation.predictions import as_forecast
-from tests.evaluation.conftest import make_forecast
+from tests.evaluation.conftest import altered, make_forecast, without_dates
 
 
-def test_deciles_are_ten_equal_groups_sorted_by_score(forecast_table):
-    f = as_forecast(forecast_table)
+def test_deciles_are_ten_equal_groups_sorted_by_score(forecast):
+    f = forecast
     decile = deciles(f)
     day = f.day == 3
     assert np.bincount(decile[day]).tolist() == [6] * 10
     assert f.score[day & (decile == 9)].min() >= f.score[day & (decile == 8)].max()
 
 
-def test_decile_returns_agree_with_a_plain_loop(forecast_table):
-    f = as_forecast(forecast_table)
+def test_decile_returns_agree_with_a_plain_loop(forecast):
+    f = forecast
     decile = deciles(f)
     by_decile, universe = decile_returns(f, decile)
     for d in (0, 17):
@@ -37,8 +37,8 @@ def test_decile_returns_agree_with_a_plain_loop(forecast_table):
         assert by_decile[d, 9] == pytest.approx(f.forward_return[day & (decile == 9)].mean())
 
 
-def test_turnover_is_the_share_the_portfolio_of_five_days_ago_did_not_hold(forecast_table):
-    f = as_forecast(forecast_table)
+def test_turnover_is_the_share_the_portfolio_of_five_days_ago_did_not_hold(forecast):
+    f = forecast
     member = deciles(f) == 9
     found = turnover(f, member)
     held = [set(f.codes[member & (f.day == d)]) for d in range(40)]
@@ -49,30 +49,31 @@ def test_turnover_is_the_share_the_portfolio_of_five_days_ago_did_not_hold(forec
 
 def test_a_ranking_that_never_changes_turns_nothing_over_and_costs_nothing():
     table = make_forecast()
-    fixed = table.with_columns(score=pl.col("code").cast(pl.Float64))
-    p = portfolio_summary(as_forecast(fixed))
+    fixed = altered(table, score=pl.col("code").cast(pl.Float64))
+    p = portfolio_summary(fixed)
     assert p["turnover"] == 0 and p["cost_per_holding"] == 0
     assert p["net_top_minus_universe"]["mean"] == pytest.approx(p["top_minus_universe"]["mean"])
 
 
 def test_turnover_is_unknown_where_a_stock_is_not_sampled_every_day():
     table = make_forecast(n_stocks=180)
-    sparse = table.filter((pl.col("code").cast(pl.Int64) + pl.col("date").rank("dense").cast(pl.Int64)) % 6 == 0)
-    p = portfolio_summary(as_forecast(sparse), Costs(per_side=0.001, tax=0.002))
+    place = pl.col("code").cast(pl.Int64) + pl.col("date").rank("dense").cast(pl.Int64)
+    sparse = altered(table, place % 6 == 0)
+    p = portfolio_summary(sparse, Costs(per_side=0.001, tax=0.002))
     assert p["turnover"] is None and p["cost_per_holding"] == pytest.approx(0.004)
 
 
-def test_costs_are_turnover_times_tax_and_two_sides(forecast_table):
-    p = portfolio_summary(as_forecast(forecast_table), Costs(per_side=0.002, tax=0.001))
+def test_costs_are_turnover_times_tax_and_two_sides(forecast):
+    p = portfolio_summary(forecast, Costs(per_side=0.002, tax=0.001))
     assert p["cost_per_holding"] == pytest.approx(p["turnover"] * 0.005, rel=0.02)
     assert p["net_top_minus_universe"]["mean"] < p["top_minus_universe"]["mean"]
     assert p["top_minus_universe"]["interval"][0] > 0 and p["decile_returns"][9] > p["decile_returns"][0]
 
 
 def test_long_short_is_marked_where_short_selling_was_banned():
-    inside = portfolio_summary(as_forecast(make_forecast(start="2024-03-01")))
+    inside = portfolio_summary(make_forecast(start="2024-03-01"))
     assert inside["long_short_banned_days"] == 40 and inside["long_short_allowed"]["mean"] is None
-    across = portfolio_summary(as_forecast(make_forecast(start="2025-03-21")))
+    across = portfolio_summary(make_forecast(start="2025-03-21"))
     assert across["long_short_banned_days"] == 10 and across["long_short_allowed"]["n_days"] == 30
 
 
@@ -90,11 +91,10 @@ def test_the_bans_end_on_their_last_day():
     assert list(banned.values()) == [True, False, False]
 
 
-def test_without_dates_or_returns_there_is_no_portfolio(forecast_table):
-    assert portfolio_summary(as_forecast(forecast_table.drop("forward_return"))) is None
-    rows = forecast_table.drop("code", "date").with_row_index("row")
-    assert portfolio_summary(as_forecast(rows)) is None
-    assert portfolio_summary(as_forecast(make_forecast(n_stocks=15))) is None
+def test_without_dates_or_returns_there_is_no_portfolio(forecast):
+    assert portfolio_summary(replace(forecast, forward_return=None)) is None
+    assert portfolio_summary(without_dates(forecast)) is None
+    assert portfolio_summary(make_forecast(n_stocks=15)) is None
 
 
 def test_nonsense_costs_are_refused():

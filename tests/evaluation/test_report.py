@@ -5,7 +5,7 @@ import pytest
 from lasps.evaluation import report_figures
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.report import comparison_figures, comparison_html, comparison_text, text_table
-from tests.evaluation.conftest import make_forecast
+from tests.evaluation.conftest import make_forecast, without_dates
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_the_page_is_one_file_with_its_pictures_and_escapes_names(result, monkey
 
 def test_undefined_numbers_are_a_dash(monkeypatch):
     monkeypatch.setattr(report_figures, "as_base64", lambda figure: "x")
-    rows = make_forecast(n_days=3, n_stocks=30).drop("code", "date", "forward_return").with_row_index("row")
+    rows = without_dates(make_forecast(n_days=3, n_stocks=30))
     found = compare({"a": {"val": [rows]}}, prior=(0.3, 0.4, 0.3))
     text = comparison_text(found)
     assert "no dates; a selection split" in text and " - " in text

@@ -8,8 +8,7 @@ from statsmodels.stats.multitest import multipletests
 
 from lasps.evaluation import significance
 from lasps.evaluation.metrics import METRICS, DaySums
-from lasps.evaluation.predictions import as_forecast
-from tests.evaluation.conftest import make_forecast
+from tests.evaluation.conftest import altered, make_forecast, without_dates
 
 
 def overlapping_days(rng, runs, n_days, horizon=5):
@@ -37,7 +36,7 @@ def test_independent_days_get_about_the_textbook_standard_error():
 def test_the_difference_is_b_minus_a_and_a_better_model_has_a_lower_log_loss():
     a, b = make_forecast(skill=0.0, market_seed=5, n_days=80), make_forecast(skill=1.0, market_seed=5, n_days=80)
     d = significance.day_difference(a, b, "log_loss")
-    plain = METRICS["log_loss"](as_forecast(b)).estimate - METRICS["log_loss"](as_forecast(a)).estimate
+    plain = METRICS["log_loss"](b).estimate - METRICS["log_loss"](a).estimate
     assert d.difference == pytest.approx(plain) and d.difference < 0
     assert d.high < 0 and d.p_value < 0.05 and d.excludes_zero and d.n_days == 80
     back = significance.day_difference(b, a, "log_loss")
@@ -48,15 +47,15 @@ def test_days_count_by_their_rows_not_each_the_same():
     a, b = make_forecast(n_days=30), make_forecast(skill=0.3, market_seed=0, seed=0, n_days=30)
     thin = pl.col("date").rank("dense") > 15
     keep = ~thin | (pl.col("code") < "000010")
-    d = significance.day_difference(a.filter(keep), b.filter(keep), "accuracy")
-    fa, fb = as_forecast(a.filter(keep)), as_forecast(b.filter(keep))
+    fa, fb = altered(a, keep), altered(b, keep)
+    d = significance.day_difference(fa, fb, "accuracy")
     assert d.difference == pytest.approx((fb.predicted == fb.labels).mean() - (fa.predicted == fa.labels).mean())
 
 
 def test_leaving_days_out_agrees_with_the_linearised_ratio():
     rng = np.random.default_rng(1)
     sums = np.stack([rng.normal(50, 10, 90), rng.integers(90, 110, 90).astype(float)], axis=1)
-    influence = significance.day_influence(DaySums(sums, lambda s: s[..., 0] / s[..., 1]))
+    influence = significance.day_influence(DaySums(sums, lambda s: s[..., 0] / s[..., 1], sums[:, 1]))
     ratio = sums[:, 0].sum() / sums[:, 1].sum()
     np.testing.assert_allclose(influence, (sums[:, 0] - ratio * sums[:, 1]) / sums[:, 1].mean(), rtol=0.02)
 
@@ -77,22 +76,22 @@ def test_the_standard_error_of_macro_f1_matches_resampled_markets():
     assert np.mean([d.standard_error for d in found]) == pytest.approx(spread, rel=0.35)
 
 
-def test_identical_forecasts_differ_by_nothing(forecast_table):
-    d = significance.day_difference(forecast_table, forecast_table)
+def test_identical_forecasts_differ_by_nothing(forecast):
+    d = significance.day_difference(forecast, forecast)
     assert (d.difference, d.low, d.high, d.p_value) == (0, 0, 0, 1) and not d.excludes_zero
 
 
-def test_without_dates_or_with_few_days_there_is_no_interval(forecast_table):
-    rows = forecast_table.drop("code", "date").with_row_index("row")
-    d = significance.day_difference(rows, rows.with_columns(p_sell="p_buy", p_buy="p_sell"))
+def test_without_dates_or_with_few_days_there_is_no_interval(forecast):
+    rows = without_dates(forecast)
+    d = significance.day_difference(rows, altered(rows, p_sell="p_buy", p_buy="p_sell"))
     assert d.interval is None and d.p_value is None and d.difference > 0
     few = make_forecast(n_days=19)
     assert significance.day_difference(few, make_forecast(n_days=19, skill=0, market_seed=0)).interval is None
 
 
-def test_an_unknown_metric_is_refused(forecast_table):
+def test_an_unknown_metric_is_refused(forecast):
     with pytest.raises(ValueError, match="unknown metric"):
-        significance.day_difference(forecast_table, forecast_table, "sharpe")
+        significance.day_difference(forecast, forecast, "sharpe")
 
 
 def test_holm_is_that_of_statsmodels_and_skips_unknowns():
@@ -107,11 +106,11 @@ def test_holm_is_that_of_statsmodels_and_skips_unknowns():
 def test_seeds_widen_the_interval_and_are_said():
     days = {"market_seed": 8, "n_days": 100}
     a = [
-        METRICS["log_loss"](as_forecast(make_forecast(skill=s, seed=i, **days))) for i, s in enumerate((0.1, 0.5, 0.9))
+        METRICS["log_loss"](make_forecast(skill=s, seed=i, **days)) for i, s in enumerate((0.1, 0.5, 0.9))
     ]
-    b = [METRICS["log_loss"](as_forecast(make_forecast(skill=1.0, seed=i, **days))) for i in range(3)]
-    one = significance.method_difference("log_loss", a[1:2], b[1:2], 6000, 100)
-    all_seeds = significance.method_difference("log_loss", a, b, 6000, 100, paired=True)
+    b = [METRICS["log_loss"](make_forecast(skill=1.0, seed=i, **days)) for i in range(3)]
+    one = significance.method_difference("log_loss", a[1:2], b[1:2])
+    all_seeds = significance.method_difference("log_loss", a, b, paired=True)
     assert one.over == "days" and all_seeds.over == "seeds and days" and all_seeds.n_seeds == 3
     per_seed = [y.estimate - x.estimate for x, y in zip(a, b, strict=True)]
     assert all_seeds.difference == pytest.approx(np.mean(per_seed))

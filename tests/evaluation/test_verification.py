@@ -1,10 +1,12 @@
 """The known answers in small: simulated markets, the leak rule, coverage, false claims (make verify runs them all)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lasps.evaluation import verification
-from lasps.evaluation.leaks import first_day_excess
+from lasps.evaluation.leaks import FIRST_DAY_SHARE, first_day_excess
 from lasps.evaluation.simulation import leaked_feature, normal_probabilities, simulate_market
 
 
@@ -71,3 +73,14 @@ def test_permuted_labels_teach_nothing():
 def test_a_broken_promise_is_printed_as_such():
     text = verification.as_markdown([verification.Finding("x", "y", "z", False)])
     assert "**NO**" in text
+
+
+def test_a_score_that_knows_tomorrow_no_better_than_the_limit_is_no_leak():
+    """60 days put the excess above its share of the rank IC in every other market, by chance alone."""
+    found = []
+    for seed in range(12):
+        market = simulate_market(np.random.default_rng(seed), 60, 40, np.full((5, 3), 0.2))
+        honest = market.forecast(normal_probabilities(market.mean, market.volatility))
+        found.append(first_day_excess(replace(honest, own_score=(market.mean + 0.25 * market.next_return).ravel())))
+    assert any(c.interval[0] > 0.1 and c.excess > FIRST_DAY_SHARE * c.rank_ic for c in found)
+    assert sum(c.flagged for c in found) <= 1

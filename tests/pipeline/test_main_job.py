@@ -84,7 +84,7 @@ def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> No
 
 def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
     checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
-    table = validate_checkpoint(checkpoint, job.data_dir, "test").table
+    table = validate_checkpoint(checkpoint, job.data_dir, "test").forecast.table
     day = table["date"].value_counts().sort("count", "date")["date"][-1]
     validated = table.filter(pl.col("date") == day)
     made = forecast(checkpoint, job.market.panel, job.market.listing, day.isoformat())
@@ -112,7 +112,7 @@ def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path
     meta["calibration"]["focal_gamma"] = gammas
     (tmp_path / "phase2_best.json").write_text(json.dumps(meta))
     checkpoint = open_checkpoint(tmp_path / "phase2_best.pt")
-    table = validate_checkpoint(checkpoint, job.data_dir, "test").table
+    table = validate_checkpoint(checkpoint, job.data_dir, "test").forecast.table
     same = (table["p_buy"] - table["raw_p_buy"]).abs().to_numpy() < 1e-9
     np.testing.assert_array_equal(same, table["sector"].to_numpy() % 2 == 1)
     day = table["date"].max()
@@ -166,14 +166,14 @@ def test_a_small_sector_is_named_and_keeps_its_head(job: Job) -> None:
 
 
 def test_results_can_be_shown_without_labels_that_are_doubted_later(job: Job) -> None:
-    table = validate_checkpoint(open_checkpoint(job.output_dir / "phase2_best.pt"), job.data_dir, "test").table
+    forecast = validate_checkpoint(open_checkpoint(job.output_dir / "phase2_best.pt"), job.data_dir, "test").forecast
     samples = pl.read_parquet(job.data_dir / "test" / "samples.parquet")
     doubted = np.arange(len(samples)) % 7 == 3
-    part = unflagged(table, samples.with_columns(label_spans_halt=doubted))
-    assert len(part) == len(table) - doubted.sum()
-    assert part.join(samples.filter(doubted), on=["code", "date"], how="semi").is_empty()
+    part = unflagged(forecast, samples.with_columns(label_spans_halt=doubted))
+    assert part.n == forecast.n - doubted.sum()
+    assert part.keys.join(samples.filter(doubted), on=["code", "date"], how="semi").is_empty()
     with pytest.raises(ValueError, match="bare arrays"):
-        unflagged(table, None)
+        unflagged(forecast, None)
 
 
 def test_new_days_extend_a_dataset_and_leave_its_borders_scaler_and_old_samples_alone(job: Job, tmp_path) -> None:

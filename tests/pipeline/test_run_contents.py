@@ -81,7 +81,7 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector
     found = validate_all(job.data_dir, job.output_dir, "cpu", keeper)  # type: ignore[arg-type]
     run = "validate phase2_best"
     classes = keeper.tables[run, "test_classes.json"]
-    table = found["phase2_best"]["test"].table
+    table = found["phase2_best"]["test"].forecast.table
     called = table.select(pl.concat_list("p_sell", "p_hold", "p_buy").list.arg_max().cast(pl.Int64)).to_series()
     for c, row in enumerate(classes.iter_rows(named=True)):
         is_class, is_called, hits = table["label"] == c, called == c, ((table["label"] == c) & (called == c)).sum()
@@ -90,7 +90,7 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector
         assert row["precision"] == (pytest.approx(hits / row["called"]) if row["called"] else None)
 
     sectors = keeper.tables[run, "test_minus_phase3_final_by_sector.json"]
-    pairs = compare({name: {"test": [found[name]["test"].table]} for name in ("phase3_final", "phase2_best")},
+    pairs = compare({name: {"test": [found[name]["test"].forecast]} for name in ("phase3_final", "phase2_best")},
                     prior=found["phase2_best"]["test"].prior)["sectors"]
     assert sectors["n"].sum() == len(table) and (sectors["difference"] != 0).any()
     for row, pair in zip(sectors.iter_rows(named=True), pairs, strict=True):
