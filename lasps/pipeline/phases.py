@@ -60,7 +60,7 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
             existed was touched.
     """
     train, val = load_split(options.data_dir, "train"), load_split(options.data_dir, "val")
-<<<<<<< HEAD
+    check_classes(train, f"{options.data_dir}: train")
     with held(options.output_dir / RESUME_FOLDER / "lock", f"{options.output_dir}",
               "Wait for it, or train in another folder: --output-dir"):
         return _run_phases(phases, options, train, val, tracker or NullTracker())
@@ -68,9 +68,6 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
 
 def _run_phases(phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset,
                 tracker: Tracker) -> dict[str, Path]:
-=======
-    check_classes(train, f"{options.data_dir}: train")
->>>>>>> 6284fa1 (Metrics over own days, differences over common days; one Forecast)
     written: dict[str, Path] = {}
     name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
     key = pipeline_key(phases, options, train, val)
