@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +17,110 @@ from loguru import logger
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+LIBRARIES = {"mlflow": "MLflow", "sqlalchemy": "the database", "alembic": "the database", "sqlite3": "SQLite",
+             "optuna": "Optuna", "polars": "polars", "pyarrow": "pyarrow", "torch": "torch", "zlib": "zlib",
+             "zipfile": "zipfile"}
+"""Libraries whose own exceptions are about what they were given: a store, a database, a file, a device."""
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on that disk and give the command again."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Name a place that can be written and read."),
+    errno.ENAMETOOLONG: "Give it a shorter name.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+}
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run `main` and leave with its exit code; a user's error becomes a message, Ctrl-C exit code 130."""
-    logger.remove()
-    logger.add(sys.stderr, format="<level>{level: <7}</level> {message}", level=os.environ.get("LASPS_LOG", "INFO"))
+    """Run `main` and leave with its exit code.
+
+    What a user, a disk, a database or a library in use is at fault for becomes one line (LASPS_LOG=DEBUG shows where it
+    was raised); a mistake in lasps itself keeps its traceback. SIGTERM and SIGHUP tidy up as Ctrl-C does.
+    """
+    start_log()
     try:
-        code = main() or 0
+        with polite_stops():
+            code = main() or 0
     except KeyboardInterrupt:
         logger.warning("interrupted: finished epochs are kept, continue with --resume")
         code = EXIT_INTERRUPTED
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        logger.error(f"{error}")
-        logger.opt(exception=True).debug("where it was raised (LASPS_LOG=DEBUG shows this):")
+    except SystemExit as stop:
+        if stop.code in STOPPED:
+            logger.warning("stopped by a signal: finished epochs are kept, continue with --resume")
+        raise
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BROKEN_PIPE
+    except BaseException as error:
+        said = message_of(error)
+        if said is None:
+            raise
+        logger.error(said)
+        logger.opt(exception=error).debug("where it was raised:")
         code = EXIT_USER_ERROR
     sys.exit(code)
+
+
+def start_log() -> None:
+    """Log lines on stderr from the level in LASPS_LOG on, INFO by default; upper or lower case."""
+    wanted = os.environ.get("LASPS_LOG", "").strip().upper() or "INFO"
+    level = wanted if wanted in LEVELS else "INFO"
+    logger.remove()
+    # without `diagnose`: it prints the values of variables, passwords included
+    logger.add(sys.stderr, format="<level>{level: <7}</level> {message}", level=level, diagnose=False)
+    if level != wanted:
+        logger.warning(f"LASPS_LOG: expected one of {', '.join(LEVELS)}, got {os.environ['LASPS_LOG']!r}; using INFO")
+
+
+@contextmanager
+def polite_stops() -> Iterator[None]:
+    """Let SIGTERM (docker stop, scancel) and SIGHUP end the block as an exception does, with code 128 + signal."""
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP)
+             if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]  # not under nohup
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def message_of(error: BaseException) -> str | None:
+    """One line for an error that is not a mistake in lasps; None for one that may be."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    if isinstance(error, MemoryError):
+        return "out of memory: use fewer samples, a smaller --batch-size, or a machine with more"
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("lasps", "experiments")):
+        return f"{error}: install the package that brings it into this environment (pip install {error.name})"
+    library = next((name for name in map(_library_of, type(error).__mro__) if name in LIBRARIES), None)
+    return None if library is None else f"{LIBRARIES[library]}: {type(error).__name__}: {_one_line(error)}"
+
+
+def _library_of(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:600] or "no further word"
+
+
+def _of_the_system(error: OSError) -> str:
+    if error.filename is None or str(error.filename) in str(error.strerror):
+        said = error.strerror if error.errno and error.strerror else str(error)
+    else:
+        said = str(error) if not str(error).startswith("[Errno") else f"{error.filename}: {error.strerror}"
+    advice = ADVICE.get(error.errno or 0)
+    return f"{said}. {advice}" if advice else str(said)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, batch_size: int) -> None:

@@ -128,14 +128,14 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder `parent`/`prefix`PID, removed at the end with all that is in it.
+    """A new folder `parent`/`prefix`PID-RANDOM, readable by its user alone, removed at the end with all that is in it.
 
     Folders of that prefix that a dead process left are removed first.
     """
     sweep(parent, prefix)
-    folder = parent / f"{prefix}{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f"{prefix}{os.getpid()}-{os.urandom(4).hex()}"
+    folder.mkdir(mode=0o700)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _flock(descriptor)
@@ -146,13 +146,13 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path, prefix: str, suffix: str = "") -> None:
-    """Remove files and folders `prefix`PID`suffix` in `folder` whose process is dead and who hold no lock."""
+    """Remove files and folders `prefix`PID[-...]`suffix` in `folder` whose process is dead and that nobody locks."""
     try:
         entries = [entry for entry in os.scandir(folder) if entry.name.startswith(prefix)]
     except OSError:
         return
     for entry in entries:
-        number = entry.name.removeprefix(prefix).removesuffix(suffix)
+        number = entry.name.removeprefix(prefix).removesuffix(suffix).partition("-")[0]
         if number.isdecimal() and entry.name.endswith(suffix) and not is_alive(int(number)) and _is_free(entry.path):
             with contextlib.suppress(OSError):
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)

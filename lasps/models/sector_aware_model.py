@@ -282,7 +282,8 @@ class SectorAwareFusionModel(nn.Module):
             raise ValueError(f"the state does not fit this model of {self.num_sectors} sectors and "
                              f"{self.ts_input_dim} features: {' '.join(lines[:3])[:600]}"
                              + (f" ... and {len(lines) - 3} more." if len(lines) > 3 else "")
-                             + " SectorAwareFusionModel.from_state_dict(state) makes the model that fits.") from error
+                             + " Use a state_dict of SectorAwareFusionModel alone, and a model of its sizes "
+                             "(SectorAwareFusionModel.from_state_dict(state) reads them off the state).") from error
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> SectorAwareFusionModel:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import torch
 from loguru import logger
 
@@ -136,7 +137,12 @@ def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.
 
 
 def write_forecast(table: pl.DataFrame, path: Path) -> None:
-    """Write the forecast in one step as parquet, or as CSV (utf-8 with a BOM: spreadsheets read the Korean names)."""
-    as_csv = partial(table.write_csv, include_bom=True)
+    """Write the forecast in one step as parquet, or as CSV (utf-8 with a BOM: spreadsheets read the Korean names).
+
+    In the CSV a text that a spreadsheet would take for a formula has an apostrophe before it, as spreadsheets do.
+    """
+    formula = cs.string().str.contains(r"^[=+\-@\t\r\n]")
+    safe = table.with_columns(pl.when(formula).then("'" + cs.string()).otherwise(cs.string()).name.keep())
+    as_csv = partial(safe.write_csv, include_bom=True)
     write_atomically(path, table.write_parquet if path.suffix == ".parquet" else as_csv)
     logger.info(f"Saved: {path}")

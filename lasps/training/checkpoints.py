@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,22 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from lasps.reproducibility import json_text, sync, write_synced
+from lasps.files import sync, temporary_beside, told, write_synced
+from lasps.reproducibility import json_text
+from lasps.training.checkpoint_formats import checked_state, weights_in
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
 MADE_BY = {
     "phase1_best": "python experiments/train.py --phase 1",
     "phase3_final": "python experiments/train.py --phase 3",
     "phase2_best": "python experiments/train_phase2.py --checkpoint checkpoints/phase3_final.pt",
 }
 MAKE_ANEW = "Make it anew with"
+DIGEST, OWN_DIGEST = "sha256", "json_sha256"
+"""In the .json: of the .pt beside it, and of everything else in the .json itself."""
+OBJECTS = ("model", "training", "phase", "data", "calibration", "metrics", "history", "mlflow")
+"""What is an object in the .json, where it is there."""
+PLAIN_NAME = r"\w[\w .=+-]*"
+"""A checkpoint's name becomes part of a file's name."""
 
 
 def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
@@ -52,33 +58,45 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
     torch.save({name: tensor.detach().cpu().clone() for name, tensor in state.items()}, buffer)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    described = json_text({**meta, "sha256": digest})
+    with told(path, content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_both(path, content, described({**meta, DIGEST: digest}))
+    return digest
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+def described(meta: Mapping[str, Any]) -> str:
+    """The .json's text: `meta` and a digest of it."""
+    plain = json.loads(json_text({name: value for name, value in meta.items() if name != OWN_DIGEST}))
+    return json_text({**plain, OWN_DIGEST: meta_digest(plain)})
+
+
+def meta_digest(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of what a .json says, but this digest itself."""
+    rest = {name: value for name, value in meta.items() if name != OWN_DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _replace_both(path: Path, content: bytes, text: str) -> None:
     companion = path.with_suffix(".json")
-    new_path, new_companion = (file.with_name(f".{file.name}.{os.getpid()}.tmp") for file in (path, companion))
-    try:
+    with temporary_beside(path) as new_path, temporary_beside(companion) as new_companion:
         write_synced(new_path, content)
-        write_synced(new_companion, described)
+        write_synced(new_companion, text)
         companion.unlink(missing_ok=True)
         sync(path.parent)
         os.replace(new_path, path)
         os.replace(new_companion, companion)
-    finally:
-        new_path.unlink(missing_ok=True)
-        new_companion.unlink(missing_ok=True)
     sync(path.parent)
-    return digest
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Read and verify a checkpoint; code in it is never executed.
 
-    With a .json beside it the file must have the SHA-256 written there. Without one (a bare state_dict from elsewhere)
-    the zip checksums, names, types and finite values are all that can be checked; one warning says so.
+    With a .json of lasps beside it the file must have the SHA-256 written there. Without one (weights from elsewhere,
+    in any form that `checkpoint_formats` reads) checksums, names, types and finite values are all that can be checked;
+    one warning says so.
 
     Returns:
-        The state_dict on the CPU without `module.` and `_orig_mod.`, and the .json's content or None.
+        The state_dict on the CPU, in float32, without wrappers' prefixes; and the .json's content or None.
 
     Raises:
         FileNotFoundError: there is no such file; names the command that makes it.
@@ -90,16 +108,18 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise FileNotFoundError(f"checkpoint {path}: expected a file, found nothing. {advice}")
     content = path.read_bytes()
     meta = read_meta(path)
-    if meta is None or "sha256" not in meta:
-        logger.warning(f"{path}: no sha256 in a {path.with_suffix('.json').name} beside it, so only zip checksums, "
-                       "shapes and finite values are checked; where it came from is unknown")
+    if meta is None:
+        companion = path.with_suffix(".json")
+        said = f"{companion.name} beside it has no sha256: it is not of lasps and not used" if companion.is_file() \
+            else f"no {companion.name} beside it"
+        logger.warning(f"{path}: {said}. Only checksums, shapes and finite values are checked; where the weights came "
+                       "from is unknown")
     else:
         digest = hashlib.sha256(content).hexdigest()
-        if digest != meta["sha256"]:
+        if digest != meta[DIGEST]:
             raise ValueError(f"checkpoint {path}: expected SHA-256 {meta['sha256']} (from its .json), the file of "
                              f"{len(content)} bytes has {digest}: it was altered or cut off. {advice}")
-    check_zip(content, path, advice)
-    return checked_state(unpickle(content, path, advice), f"checkpoint {path}", advice), meta
+    return weights_in(content, path, advice), meta
 
 
 def checked_path(path: str | Path) -> Path:
@@ -115,10 +135,10 @@ def checked_path(path: str | Path) -> Path:
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
-    """The content of the .json beside a checkpoint; None where there is none.
+    """The content of the .json beside a checkpoint; None where there is none, or one that lasps did not write.
 
     Raises:
-        ValueError: it is not a JSON object.
+        ValueError: it is no JSON, not as it was written, or a part of it is of another type than lasps writes.
     """
     companion = Path(path).with_suffix(".json")
     if not companion.is_file():
@@ -126,59 +146,24 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
     try:
         meta = json.loads(companion.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{companion}: expected JSON, got {error}. Remove it to load the checkpoint on the weaker "
-                         "checks, or make both anew.") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{companion}: expected a JSON object, got {type(meta).__name__}. Remove it or make it anew.")
+        raise ValueError(f"{companion}: expected JSON, got {error}. {REMEDY}") from error
+    if not isinstance(meta, dict) or not {DIGEST, OWN_DIGEST} & meta.keys():
+        return None
+    _check_meta(meta, companion)
     return meta
 
 
-def check_zip(content: bytes, path: Path, advice: str) -> None:
-    """Raise ValueError unless `content` is a whole zip archive whose members have their checksums."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged = archive.testzip()
-    except Exception as error:
-        raise ValueError(f"checkpoint {path}: expected a file of torch.save (a zip archive), got {len(content)} bytes "
-                         f"that are cut off, altered or something else ({error}). {advice}") from error
-    if damaged is not None:
-        raise ValueError(f"checkpoint {path}: the checksum of '{damaged}' inside it is wrong: bytes were altered. "
-                         f"{advice}")
+REMEDY = "Remove it to load the checkpoint on the weaker checks, or make both anew."
 
 
-def unpickle(content: bytes, path: Path, advice: str) -> Any:
-    """What torch.save wrote, tensors and plain containers only."""
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # weights_only refuses in many ways: UnpicklingError, RuntimeError, KeyError ...
-        raise ValueError(f"checkpoint {path}: expected a bare state_dict, got something that holds other objects or "
-                         f"code, or is damaged; nothing of it was executed ({str(error).partition(chr(10))[0]}). "
-                         f"{advice}"
-                         ) from error
-
-
-def checked_state(state: Any, what: str, advice: str) -> dict[str, Tensor]:
-    """`state` without wrappers' prefixes.
-
-    Raises:
-        ValueError: not a mapping of names to tensors, or values that are not finite.
-    """
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"{what}: expected a state_dict (names -> tensors), got {type(state).__name__}. {advice}")
-    strange = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if strange:
-        raise ValueError(f"{what}: expected a bare state_dict (names -> tensors), but '{strange[0]}' is a "
-                         f"{type(state[strange[0]]).__name__}. If the state_dict is inside it, save that "
-                         f"alone. {advice}")
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{what}: '{name}' holds NaN or infinity: the training diverged. {advice}")
-    return {without_wrappers(name): tensor for name, tensor in state.items()}
-
-
-def without_wrappers(name: str) -> str:
-    """A parameter's name without `module.` and `_orig_mod.` before it."""
-    for prefix in WRAPPER_PREFIXES:
-        if name.startswith(prefix):
-            return without_wrappers(name.removeprefix(prefix))
-    return name
+def _check_meta(meta: Mapping[str, Any], companion: Path) -> None:
+    if DIGEST not in meta or OWN_DIGEST in meta and meta[OWN_DIGEST] != meta_digest(meta):
+        raise ValueError(f"{companion}: expected the content of {OWN_DIGEST} {str(meta.get(OWN_DIGEST))[:12]}, it has "
+                         f"{meta_digest(meta)[:12]}: it was changed by hand or damaged. {REMEDY}")
+    for name in OBJECTS:
+        if not isinstance(meta.get(name, {}), dict):
+            raise ValueError(f"{companion}: expected '{name}' to be an object, got {meta[name]!r}. {REMEDY}")
+    name = meta.get("name", "unnamed")
+    if not isinstance(name, str) or not re.fullmatch(PLAIN_NAME, name):
+        raise ValueError(f"{companion}: expected a plain 'name' (letters, digits, _ . = + - and spaces), got {name!r}. "
+                         f"{REMEDY}")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from loguru import logger
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
@@ -71,7 +71,8 @@ class ThreePhaseTrainer:
     """Trains a model in Phases 1, 3 and 2; each leaves the phase's best weights in `model`, in eval mode.
 
     Args:
-        model: trained in place, moved to `device`.
+        model: trained in place, moved to `device`. One that torch.compile or DataParallel wraps trains through its
+            wrapper (`network`); `model` is the one inside.
         device: "cpu", "cuda", "cuda:1" ...
         tracker: gets one batched call per epoch; None keeps nothing.
         seed: of everything random; one seed gives the same bits on the same machine and thread count.
@@ -83,7 +84,7 @@ class ThreePhaseTrainer:
         autocast: "bf16", "off", or "auto" (bf16 where a GPU computes it). Evaluation is in float32.
     """
 
-    def __init__(self, model: SectorAwareFusionModel, device: str | torch.device = "cpu",
+    def __init__(self, model: nn.Module, device: str | torch.device = "cpu",
                  tracker: Tracker | None = None, seed: int = TRAINING_CONFIG["seed"],
                  resume_dir: str | Path | None = None, resume: bool = False, *,
                  focal_gamma: float = TRAINING_CONFIG["focal_gamma"],
@@ -93,7 +94,8 @@ class ThreePhaseTrainer:
                  gradient_clip: float = TRAINING_CONFIG["gradient_clip"],
                  autocast: str = TRAINING_CONFIG["autocast"]) -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device)
+        self.network = model.to(self.device)
+        self.model = unwrapped(self.network)
         self.tracker = NullTracker() if tracker is None else tracker
         self.seed, self.resume = seed, resume
         self.resume_dir = None if resume_dir is None else Path(resume_dir)
@@ -207,7 +209,7 @@ class ThreePhaseTrainer:
         run.optimizer.zero_grad(set_to_none=True)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                out = self.model(batch.time_series, batch.charts, batch.sector_ids, phase=run.phase)
+                out = self.network(batch.time_series, batch.charts, batch.sector_ids, phase=run.phase)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         loss = self.criterion(out["logits"], batch.labels)
@@ -339,6 +341,16 @@ def summary(run: PhaseRun) -> dict[str, Any]:
 
     found = {f"best_{name}": best(name) for name in ("val_loss", "val_log_loss")}
     return {"val_loss": [], **run.history, **found, "best_epoch": run.best_epoch}
+
+
+def unwrapped(model: nn.Module) -> SectorAwareFusionModel:
+    """The model inside wrappers of torch.compile, DataParallel and DistributedDataParallel."""
+    while not isinstance(model, SectorAwareFusionModel):
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model  # type: ignore[return-value]
 
 
 def check_numbers(phase: int, epochs: int, lr: float, patience: int) -> None:

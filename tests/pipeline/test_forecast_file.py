@@ -31,3 +31,14 @@ def test_korean_names_survive_the_way_through_a_spreadsheet(tmp_path) -> None:
     write_forecast(TABLE, tmp_path / "today.csv")
     assert (tmp_path / "today.csv").read_text("utf-8-sig").splitlines()[1] == "005930,삼성전자,2025-06-17,0.25"
     assert (tmp_path / "today.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+
+
+def test_names_that_a_spreadsheet_takes_for_formulas_are_texts_in_the_csv(tmp_path) -> None:
+    names = ["=HYPERLINK(1)", "@SUM(1+1)", "+1", "-1", "\t=1", "삼성전자", None]
+    table = pl.DataFrame({"code": [f"00000{i}" for i in range(7)], "name": names, "p_buy": [-0.5] * 7})
+    write_forecast(table, tmp_path / "f.csv")
+    found = pl.read_csv(tmp_path / "f.csv", schema_overrides={"code": pl.String})
+    assert found["name"].to_list() == [f"'{name}" for name in names[:5]] + ["삼성전자", None]
+    assert found["p_buy"].to_list() == [-0.5] * 7
+    write_forecast(table, tmp_path / "f.parquet")
+    assert pl.read_parquet(tmp_path / "f.parquet").equals(table)

@@ -220,7 +220,7 @@ def test_pickled_code_is_refused_and_never_executed(tmp_path, container):
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {}, torch.zeros(3), {"epoch": 3},
-                                     {"state_dict": {"w": torch.zeros(2)}}, {3: torch.zeros(2)}])
+                                     {"state_dict": {"w": 2}}, {"weights": {"w": torch.zeros(2)}}, {3: torch.zeros(2)}])
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="state_dict"):
@@ -243,7 +243,7 @@ def test_text_another_zip_and_the_old_format_are_refused(tmp_path, state):
             load_checkpoint(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
+@pytest.mark.parametrize("text", ["{", "\x00"])
 def test_a_damaged_json_is_an_error_that_names_it(path, text):
     path.with_suffix(".json").write_text(text)
     with pytest.raises(ValueError, match=r"phase1_best\.json"):
