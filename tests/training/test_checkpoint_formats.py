@@ -117,7 +117,8 @@ def test_a_flipped_bit_in_the_json_is_refused_or_means_the_same(tmp_path: Path, 
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of torch.compile itself
-@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda m: torch.nn.DataParallel(torch.compile(m, backend="eager"))])
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel,
+                                  lambda m: torch.nn.DataParallel(torch.compile(m, backend="eager"))])
 def test_a_wrapped_model_trains_to_the_same_weights_and_saves_its_own_names(wrap) -> None:
     trained = []
     for model in (make_model(), wrap(make_model())):
