@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -12,12 +12,14 @@ import numpy as np
 import polars as pl
 from loguru import logger
 
+from lasps.config.sectors import SECTORS
 from lasps.data.build import Gate, build_dataset
 from lasps.data.datasets.loading import read_description
 from lasps.data.datasets.scan import MissingFileError
-from lasps.data.labels import make_labels
+from lasps.data.overlap import compare_overlap
 from lasps.data.scaling import RobustScaler
 from lasps.data.splits import SPLITS, Borders
+from lasps.data.universe import market_of, of_other_market
 
 
 def extend_dataset(
@@ -33,6 +35,9 @@ def extend_dataset(
 ) -> dict[str, Any]:
     """Build a dataset again with new days: same options, same borders, same scaler, so old samples stay bit-equal.
 
+    Stocks that were adjusted since are read again as the new bars have them, and so are a few stocks with another
+    history (`overlap.MAX_REREAD`); both are named. A stock that ended is extended with nothing.
+
     Args:
         data_dir: the dataset to extend.
         panel: its bars and the new ones, with `sector`.
@@ -41,8 +46,8 @@ def extend_dataset(
         test_end: a later last day of test; the other borders never move.
 
     Raises:
-        ValueError: `test_end` is earlier than before, an old sample is missing or has another label (bars adjusted
-            differently), or as in `build_dataset`.
+        ValueError: `test_end` is earlier than before, stocks are missing or many have another history (bars adjusted
+            in another way), or as in `build_dataset`.
     """
     old = read_description(data_dir)
     if old is None:
@@ -53,14 +58,16 @@ def extend_dataset(
         if test_end < borders.test_end:
             raise ValueError(f"test_end: expected {borders.test_end} or later, as borders only grow, got {test_end}")
         borders = replace(borders, test_end=test_end)
-    _check_overlap(Path(data_dir), panel, old)
+    overlap = compare_overlap(Path(data_dir), panel, old["horizon"], old["threshold"])
+    overlap.warn()
 
     def compared(folder: Path) -> dict[str, Any] | None:
         _warn_of_changed_features(Path(data_dir), folder)
         return None if gate is None else gate(folder)
 
     return build_dataset(
-        panel, data_dir if out_dir is None else out_dir, borders=borders, source=source, listing=listing,
+        panel, data_dir if out_dir is None else out_dir, borders=borders, listing=listing,
+        source=dict(source) | {"extension": overlap.to_dict()},
         horizon=old["horizon"], threshold=old["threshold"], window=old["window"], warm_up=old["warm_up"],
         chart_size=tuple(old["chart_size"]), features=old["features"], stride=old["stride"],
         train_fraction=old["train_fraction"], embargo_days=old["embargo_days"],
@@ -69,23 +76,49 @@ def extend_dataset(
     )  # fmt: skip
 
 
-def _check_overlap(data_dir: Path, panel: pl.DataFrame, old: Mapping[str, Any]) -> None:
-    """Raise ValueError if an old sample is gone or labelled differently; labels cut short may be completed."""
-    labels = make_labels(panel, old["horizon"], old["threshold"])
-    now = panel.select("code", "date").hstack(labels.select(now_label="label", now_return="forward_return"))
-    columns = ["code", "date", "label", "forward_return", "label_cut_short"]
-    before = pl.concat(pl.read_parquet(data_dir / split / "samples.parquet", columns=columns) for split in SPLITS)
-    both = before.join(now, on=["code", "date"], how="left")
-    moved = (pl.col("forward_return") - pl.col("now_return")).abs() > 1e-4
-    other = ~pl.col("label_cut_short") & ((pl.col("label") != pl.col("now_label")) | moved)
-    changed = both.filter(pl.col("now_label").is_null() | other)
-    if changed.height:
-        stocks = changed["code"].unique().sort()
-        raise ValueError(
-            f"{changed.height} of {before.height} old samples are gone or have another forward return in the new bars "
-            f"({stocks.len()} stocks, e.g. {', '.join(stocks.head(5))}; first: {changed.row(0)}). The bars were "
-            "adjusted differently or rows were dropped: build a new dataset from one pull"
-        )
+def with_former_stocks(
+    listing: pl.DataFrame, data_dir: str | Path, markets: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """The listing, with the stocks of the dataset as they were where it no longer tells their name, sector or market.
+
+    A listing knows the stocks of its day; those that left the exchange, their market or their industry's list since
+    stay in the dataset that is extended.
+
+    Args:
+        listing: code, name, industry; market where it is known.
+        data_dir: the dataset; without one the listing comes back as it is.
+        markets: those of the dataset, as in `select_universe`.
+    """
+    samples = [Path(data_dir) / split / "samples.parquet" for split in SPLITS]
+    if not all(path.is_file() for path in samples):
+        return listing
+    korean = {sector.id: sector.korean for sector in SECTORS}  # sector_of_industry knows these names too
+    known = pl.concat((pl.read_parquet(path) for path in samples), how="diagonal_relaxed").unique("code", keep="last")
+    known = known.sort("code").select(
+        "code", former_name=pl.col("name") if "name" in known.columns else pl.lit(None, pl.String),
+        former_industry=pl.col("sector").replace_strict(korean, return_dtype=pl.String))  # fmt: skip
+    if "market" not in listing.columns:
+        listing = listing.with_columns(market=pl.lit(None, pl.String))
+    listing = listing.with_columns(market=market_of(pl.col("market")))
+    both = listing.join(known, on="code", how="full", coalesce=True, maintain_order="left_right")
+    former = {"former_left": pl.col("name").is_null() & pl.col("industry").is_null() & pl.col("market").is_null(),
+              "former_blank": pl.col("industry").is_null(),
+              "former_moved": of_other_market(markets)}
+    both = both.with_columns(**{name: expr & pl.col("former_industry").is_not_null() for name, expr in former.items()})
+    _say_who_stays(both)
+    market = pl.lit(markets[0] if markets else None, pl.String)
+    return both.select(
+        "code", name=pl.coalesce("name", "former_name"), industry=pl.coalesce("industry", "former_industry"),
+        market=pl.when("former_moved").then(market).otherwise("market"))  # fmt: skip
+
+
+def _say_who_stays(both: pl.DataFrame) -> None:
+    for name, what in (("former_left", "are no longer in the listing"), ("former_moved", "are in another market now"),
+                       ("former_blank", "have no industry in the listing")):
+        codes = both.filter(pl.col(name) & (pl.col("former_left") == (name == "former_left")))["code"].to_list()
+        if codes:
+            logger.warning(f"{len(codes)} stocks of the dataset {what}; they stay with name and sector as they were: "
+                           f"{', '.join(codes[:20])}{' ...' if len(codes) > 20 else ''}")
 
 
 def _warn_of_changed_features(old_dir: Path, new_dir: Path) -> None:
@@ -106,6 +139,6 @@ def _warn_of_changed_features(old_dir: Path, new_dir: Path) -> None:
     if rows.height:
         logger.warning(
             f"{rows.height} old samples of {rows['code'].n_unique()} stocks (first: {rows.row(0)[:2]}) have other "
-            "features than before: the new bars have rows or prices on old days that were not there. Figures of the "
+            "features than before: the new bars have rows or prices on old days that were not there. Metrics of the "
             "old dataset do not hold for them"
         )

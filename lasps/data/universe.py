@@ -56,7 +56,7 @@ def select_universe(
     stocks = panel.group_by("code").len("rows").join(classify_listing(listing), on="code", how="left")
     reason = (
         pl.when(pl.col("kind").is_null()).then(pl.lit("not_listed"))
-        .when(_of_other_market(markets)).then(pl.lit("other_market"))
+        .when(of_other_market(markets)).then(pl.lit("other_market"))
         .when((pl.col("kind") == "preference") & (universe == "common")).then(pl.lit("preference"))
         .when((pl.col("kind") == "spac") & (universe != "all")).then(pl.lit("spac"))
         .when(pl.col("sector").is_null() & pl.col("industry").is_null()).then(pl.lit("without_industry"))
@@ -131,7 +131,8 @@ def stored_markets(universe: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if markets is None else tuple(markets)
 
 
-def _of_other_market(markets: Sequence[str] | None) -> pl.Expr:
+def of_other_market(markets: Sequence[str] | None) -> pl.Expr:
+    """Whether a stock's `market` (as `market_of` writes it) is none of those asked for; see `select_universe`."""
     if markets is None:
         return pl.col("market").is_in(LEFT_OUT).fill_null(False)
     return ~pl.col("market").is_in(list(markets)).fill_null(False) if markets else pl.lit(False)

@@ -19,7 +19,7 @@ from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets.loading import read_description
 from lasps.data.errors import explained
-from lasps.data.extension import extend_dataset
+from lasps.data.extension import extend_dataset, with_former_stocks
 from lasps.data.panel import make_panel
 from lasps.data.sources.files import read_bars_counted, read_listing
 from lasps.data.sources.synthetic import OracleForecast, SyntheticMarket, make_market
@@ -180,6 +180,8 @@ def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: C
                          "industries. Name the file with --listing.")
     integrity.validate_waivers(options.waive)
     universe, markets = universe_of(options)
+    if options.extend:
+        listing = with_former_stocks(listing, options.out_dir, markets)
     bars, repaired = repair(bars, options.repairs)
     seen = look_at(bars, listing, universe, options.waive, markets)
     with reported_if_stopped(seen.report, options):

@@ -286,13 +286,19 @@ def test_new_days_extend_test_and_change_nothing_old(tmp_path):
             assert a.equal(b)
 
 
+def halved_before(panel, day, *codes):
+    """A split inside the history that the old bars did not know of."""
+    earlier = pl.col("code").is_in(codes) & (pl.col("date") < day)
+    return panel.with_columns(pl.when(earlier).then(pl.col("close") / 2).otherwise("close").alias("close"))
+
+
 def test_an_extension_with_other_adjustments_or_earlier_borders_is_refused(tmp_path):
     make(tmp_path / "d")
     before = contents(tmp_path)
-    split_at = (pl.col("code") == "000050") & (pl.col("date") < DAYS[100])
-    halved = small_panel().with_columns(pl.when(split_at).then(pl.col("close") / 2).otherwise("close").alias("close"))
-    with pytest.raises(ValueError, match=r"5 of \d+ old samples .* 000050"):
-        extend_dataset(tmp_path / "d", halved, source=SOURCE)
+    with pytest.raises(ValueError, match=r"10 of \d+ old samples in 2 of 9 stocks .*000050, 000070"):
+        extend_dataset(tmp_path / "d", halved_before(small_panel(), DAYS[100], "000050", "000070"), source=SOURCE)
+    with pytest.raises(ValueError, match="are of 2 stocks .* do not have.*000010, 000030.*download folder"):
+        extend_dataset(tmp_path / "d", small_panel().filter(~pl.col("code").is_in(["000010", "000030"])), source=SOURCE)
     with pytest.raises(ValueError, match="borders only grow"):
         extend_dataset(tmp_path / "d", small_panel(), source=SOURCE, test_end=BORDERS.test_end - timedelta(days=1))
     with pytest.raises(ValueError, match=r"dataset\.json to extend"):

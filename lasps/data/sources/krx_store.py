@@ -101,18 +101,18 @@ class Store:
         return [Pull(name, day, day) for name, day in days.items()]
 
     def open_pull(self, start: date, end: date) -> Pull:
-        """Today's pull of these days to go on with, else a new one; it begins where the earliest one began.
+        """The last pull if it is today's and of these days, else a new one; it begins where the earliest one began.
 
         Every file then holds its stock's whole history from one request, and no start, however late, loses a row.
         """
         start = min([start, *(pull.start for pull in self.pulls if pull.files)])
         today = str(self.moment.date())
-        same = [p for p in self.pulls if p.asked and (p.start, p.end, p.name[:10]) == (start, end, today)]
-        if not same:
+        last = self.pulls[-1] if self.pulls else None  # a file of an earlier one would not be the newest
+        if last is None or not last.asked or (last.start, last.end, last.name[:10]) != (start, end, today):
             taken = sum(pull.name[:10] == today for pull in self.pulls)
             name = today if not taken else f"{today}-{taken + 1}"
             self.pulls.append(Pull(name, start, end, asked=self.moment.isoformat(timespec="seconds")))
-        pull = same[-1] if same else self.pulls[-1]
+        pull = self.pulls[-1]
         pull.finished = pull.complete = False
         self.save()
         return pull
