@@ -124,6 +124,7 @@ def main() -> None:
     parser = make_parser()
     args = parser.parse_args()
     from lasps.pipeline.datasets import build_synthetic, holds_dataset
+    from lasps.pipeline.screens import show_dataset
 
     if args.if_missing and holds_dataset(args.data_dir):
         logger.info(f"{args.data_dir} holds a dataset: left as it is")
@@ -136,9 +137,8 @@ def main() -> None:
         description = build_real(args, None)
     else:
         description = build_real(args, borders_of(args))
-    for split, counts in description["counts"].items():
-        logger.info(f"{split}: {counts}")
     logger.info(f"Saved: {args.data_dir}")
+    show_dataset(description, args.data_dir)
     write_json(args.json, description)
 
 

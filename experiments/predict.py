@@ -46,18 +46,14 @@ def main() -> None:
 
     from lasps.data.sources.files import read_bars, read_listing
     from lasps.pipeline.forecast import forecast, write_forecast
+    from lasps.pipeline.screens import show_forecast
     from lasps.pipeline.validation import open_checkpoint
 
     device, (source, listing) = resolve_device(args.device), files_of(args)
     checkpoint = open_checkpoint(args.checkpoint, device)
     table = forecast(checkpoint, read_bars(source, **reading_of(args)),
                      read_listing(listing, pad_codes=args.pad_codes), args.date, device)
-    with pl.Config(tbl_rows=args.top, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
-                   float_precision=3):
-        print(f"{len(table)} forecasts as of {table['date'][0]}; highest P(BUY) - P(SELL):")
-        print(table.head(args.top))
-        print("lowest:")
-        print(table.tail(args.top))
+    show_forecast(table, checkpoint, args.top, args.out)
     if args.out is not None:
         write_forecast(table, args.out)
     write_json(args.json, table.with_columns(pl.col("date").cast(pl.String)).to_dicts())

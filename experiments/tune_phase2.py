@@ -120,9 +120,14 @@ def main() -> None:
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     """Print the conclusion, keep it as JSON and in MLflow."""
+    from lasps.terminal import show_end, show_lines
     from lasps.tuning import conclusion_path, figures
 
-    print("\n" + "\n".join(found.lines()))
+    print()
+    show_lines(found.lines())
+    show_end([str(conclusion_path(args.study, args.storage))],
+             [(found.command, "train with the best values"), ("make ui", "trials, plots, the study's run"),
+              ("make notebooks", "head_study: curves and importance")])
     kept = conclusion_path(args.study, args.storage)
     write_json(kept, found.to_dict())
     write_json(args.json, found.to_dict())

@@ -10,17 +10,18 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "config": set(),
     "files": set(),
+    "terminal": set(),
     "reproducibility": {"files"},
     "plots": {"config"},
-    "pages": {"config", "plots"},
-    "data": {"config", "plots", "pages", "reproducibility", "files"},
+    "pages": {"config", "plots", "terminal"},
+    "data": {"config", "plots", "pages", "terminal", "reproducibility", "files"},
     "models": {"config"},
     "evaluation": {"config"},
     "tracking": {"config", "reproducibility", "files"},
     "training": {"config", "data", "models", "evaluation", "tracking", "plots", "reproducibility", "files"},
     "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "plots", "reproducibility", "files"},
     "pipeline": {"config", "data", "models", "training", "evaluation", "tracking", "tuning", "plots", "pages",
-                 "reproducibility", "files"},
+                 "terminal", "reproducibility", "files"},
 }
 
 

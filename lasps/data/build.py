@@ -33,6 +33,7 @@ from lasps.data.panel import segment_starts
 from lasps.data.sampling import Sampling, choose_samples
 from lasps.data.scaling import RobustScaler
 from lasps.data.splits import SPLITS, Borders
+from lasps.terminal import in_words
 
 VOLATILITY_DAYS = 20
 SAMPLE_COLUMNS = ("label", "forward_return", "forward_return_skip1", "label_end", *FLAGS)
@@ -120,7 +121,7 @@ def build_dataset(
         if twin is not None:
             return twin
         put_in_place(folder, out_dir)
-    logger.info("Saved: {} ({})", out_dir, {name: len(rows) for name, rows in sampling.ends.items()})
+    logger.info("Saved: {} ({})", out_dir, in_words({name: len(rows) for name, rows in sampling.ends.items()}))
     return description
 
 

@@ -16,6 +16,7 @@ from dataframely.exc import ValidationError
 from loguru import logger
 
 from lasps.data.exchange import beyond_limit
+from lasps.terminal import in_words
 
 PRICES = ("open", "high", "low", "close")
 BAR_COLUMNS = ("code", "date", *PRICES, "volume")
@@ -104,7 +105,9 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
         outside_rows=outside,
         halts=halts.select("code", "date"),
     )
-    logger.info("Panel: {} codes, {} rows ({})", panel["code"].n_unique(), panel.height, report.to_dict())
+    done = {name: n for name, n in report.to_dict().items() if name not in ("rows", "rows_read")}
+    logger.info("Panel: {:,} stocks, {:,} of {:,} rows read; seen to: {}", panel["code"].n_unique(), panel.height,
+                raw.height, in_words(done))  # fmt: skip
     return panel, report
 
 

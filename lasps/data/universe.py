@@ -16,8 +16,11 @@ import polars as pl
 from loguru import logger
 
 from lasps.config.sectors import sector_of_industry
+from lasps.terminal import in_words
 
 UNIVERSES = ("common", "with_preference", "all")
+FELL_OUT = ("not_listed", "other_market", "preference", "spac", "without_industry", "unknown_industry")
+"""Why a code is not in the universe, in the order in which they are asked."""
 LISTING_COLUMNS = ("code", "name", "industry")
 MARKETS = {
     "KOSPI": r"^(kospi|코스피|유가증권|stk|거래소)", "KOSDAQ": r"^(kosdaq|코스닥|ksq)", "KONEX": r"^(konex|코넥스|knx)",
@@ -70,7 +73,9 @@ def select_universe(
     kept = stocks.filter(pl.col("reason") == "kept").select("code", "sector")
     chosen = panel.drop("sector", strict=False).join(kept, on="code", how="inner", maintain_order="left")
     counts = _counts(universe, stocks, chosen.height) | {"markets": None if markets is None else list(markets)}
-    logger.info("Universe: {}", counts)
+    kept_out = {name: counts[name] for name in FELL_OUT}
+    logger.info("Universe {}: {:,} of {:,} stocks, {:,} of {:,} rows; left out: {}", universe, counts["codes_kept"],
+                counts["codes"], counts["rows_kept"], counts["rows"], in_words(kept_out))  # fmt: skip
     if chosen.is_empty():
         raise ValueError(f"no stock of the panel is in the universe {universe!r}: {counts}; is it the right listing?")
     return chosen, counts
@@ -147,5 +152,4 @@ def _counts(universe: str, stocks: pl.DataFrame, rows_kept: int) -> dict[str, An
     reasons = dict(stocks.group_by("reason").len().rows())
     counts: dict[str, Any] = {"universe": universe, "codes": stocks.height, "codes_kept": reasons.get("kept", 0)}
     counts |= {"rows": int(stocks["rows"].sum()), "rows_kept": rows_kept}
-    fell_out = ("not_listed", "other_market", "preference", "spac", "without_industry", "unknown_industry")
-    return counts | {reason: reasons.get(reason, 0) for reason in fell_out}
+    return counts | {reason: reasons.get(reason, 0) for reason in FELL_OUT}

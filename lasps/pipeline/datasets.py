@@ -27,6 +27,7 @@ from lasps.data.sources.values import Decimal
 from lasps.data.splits import PROTOCOLS, Borders, fraction_borders, walk_forward_borders
 from lasps.data.universe import select_universe, stored_markets
 from lasps.reproducibility import sha256_of, write_atomically
+from lasps.terminal import in_words
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"market": {}, "stride": {"train": 12, "val": 6, "test": 6}},
@@ -142,8 +143,8 @@ def stated(market: SyntheticMarket) -> Callable[[pl.Series, pl.Series], OracleFo
     def oracle(codes: pl.Series, dates: pl.Series) -> OracleForecast:
         forecast = market.oracle(codes, dates, N_PATHS)
         error = forecast.standard_error
-        logger.info(f"Oracle: {len(codes)} rows, {N_PATHS} variance paths each, Monte-Carlo standard error of a "
-                    f"probability {error.mean():.5f} on average, {error.max():.5f} at most")
+        logger.info(f"Oracle: {len(codes):,} rows, {N_PATHS:,} paths each; standard error of a probability "
+                    f"{error.mean():.5f} on average")
         return forecast
 
     return oracle
@@ -292,7 +293,7 @@ def repair(bars: pl.DataFrame, repairs: Path | None) -> tuple[pl.DataFrame, dict
         return bars, {}
     with explained(repairs, "repairs that fit these bars"):
         bars, done = integrity.apply_repairs(bars, integrity.read_repairs(repairs))
-    logger.info(f"Repaired rows: {done['rows']}")
+    logger.info(f"Repaired rows: {in_words(done['rows'])}")
     return bars, done
 
 

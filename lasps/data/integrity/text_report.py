@@ -10,7 +10,7 @@ from lasps.data.integrity.report import IntegrityReport
 MARKS = {"fatal": "FATAL", "warning": "warn", "info": "info"}
 
 
-def as_text(report: IntegrityReport, width: int = 110) -> str:
+def as_text(report: IntegrityReport, width: int = 100) -> str:
     """Findings first, the worst on top, with examples and advice; clean checks as one line at the end."""
     shown = [f for f in report.sorted() if f.count or f.severity != "info"]
     clean = [f.name for f in report.sorted() if not (f.count or f.severity != "info")]

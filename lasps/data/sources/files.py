@@ -34,6 +34,7 @@ from lasps.data.sources.names import (
 )
 from lasps.data.sources.tables import Table, files_of, split_name, table_of
 from lasps.data.sources.values import Decimal
+from lasps.terminal import in_words
 
 NUMBERS = (*PRICES, "volume")
 SUNDAYS, FRIDAYS, SEEN_DAYS = 0.1, 0.02, 15
@@ -82,7 +83,7 @@ def read_bars_counted(path: str | Path, pad_codes: bool = False, signed_prices: 
     if signed_prices and not done.get("signed_rows"):
         logger.warning("--signed-prices has no effect: no price in {} carries a sign", path)
     found = {"files": len(files), "rows": bars.height} | rescaled | {name: n for name, n in done.items() if n}
-    logger.info("Read {}: {}", path, found)
+    logger.info("Read {}: {}", path, in_words(found))
     return bars, found
 
 
