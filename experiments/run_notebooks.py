@@ -8,7 +8,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from loguru import logger
@@ -64,10 +69,24 @@ def main() -> None:
     unknown = sorted(set(args.names) - set(available))
     if unknown:
         raise ValueError(f"expected notebooks among {sorted(available)}, got {unknown}")
-    for name in args.names or available:
-        if name == "head_study" and not args.names and not has_study(args):
-            continue
-        logger.info(f"Saved: {execute(available[name], args.out)}")
+    with own_kernel():
+        for name in args.names or available:
+            if name == "head_study" and not args.names and not has_study(args):
+                continue
+            logger.info(f"Saved: {execute(available[name], args.out)}")
+
+
+@contextmanager
+def own_kernel() -> Iterator[None]:
+    """Make this interpreter the kernel "python3", whatever kernels are installed under that name elsewhere."""
+    arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "kernels" / "python3" / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        spec.write_text(json.dumps({"argv": arguments, "display_name": "lasps", "language": "python"}))
+        before = os.environ.get("JUPYTER_PATH")
+        os.environ["JUPYTER_PATH"] = folder if before is None else folder + os.pathsep + before
+        yield
 
 
 def has_study(args: argparse.Namespace) -> bool:

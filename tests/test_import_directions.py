@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "pages": {"config", "plots", "terminal"},
     "data": {"config", "plots", "pages", "terminal", "reproducibility", "files"},
     "models": {"config"},
-    "evaluation": {"config"},
+    "evaluation": {"config", "files"},
     "tracking": {"config", "reproducibility", "files"},
     "training": {"config", "data", "models", "evaluation", "tracking", "plots", "reproducibility", "files"},
     "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "plots", "reproducibility", "files"},

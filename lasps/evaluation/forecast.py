@@ -6,7 +6,6 @@ one table that `prediction_schema` describes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +26,7 @@ from lasps.evaluation.prediction_schema import (
     digest_of,
     keys_of,
 )
+from lasps.files import write_atomically
 
 SAMPLE_COLUMNS = ("code", "date", "forward_return", "forward_return_skip1", "volatility_20")
 DIGEST = "lasps.sha256"
@@ -160,18 +160,9 @@ class Forecast:
 
     def write(self, path: str | Path) -> Path:
         """Write the table as parquet with its digest, atomically: an error leaves the old file."""
-        path, table = Path(path), checked_table(self.table, str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                table.write_parquet(file, metadata={DIGEST: digest_of(table)})
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        table = checked_table(self.table, str(path))
+        metadata = {DIGEST: digest_of(table)}
+        return write_atomically(path, lambda file: table.write_parquet(file, metadata=metadata))
 
     def named(self, model: str | None = None, split: str | None = None, seed: int | None = None) -> Forecast:
         """The same forecast under another model, split or seed; None leaves what is known."""

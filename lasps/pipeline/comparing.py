@@ -22,7 +22,7 @@ from lasps.pipeline.validation import keep_predictions, open_checkpoint, predict
 from lasps.reproducibility import write_atomically
 from lasps.tracking import download_predictions
 
-BASELINE_VERSION = 2
+BASELINE_VERSION = 3
 """Part of the cache's key: raise it when a baseline's forecast changes."""
 RUN_ID = "[0-9a-f]{32}"
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -205,18 +205,40 @@ def cached_baselines(
     fingerprints = [load_split(data_dir, split).fingerprint for split in SPLITS]
     content = "|".join([str(BASELINE_VERSION), *fingerprints])
     folder = Path(cache_dir) / f"baselines-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    files = {name: {split: folder / f"{name}.{split}.parquet" for split in splits} for name in names}
     complete = folder / "complete"
-    done = set(complete.read_text(encoding="utf-8").split()) if complete.is_file() else set()
-    missing = [name for name in names if not {f"{name}.{split}" for split in splits} <= done]
+    known = set(complete.read_text(encoding="utf-8").split()) if complete.is_file() else set()
+    cached: dict[str, dict[str, list[Forecast] | None]] = {
+        name: {split: _cached(folder, name, split, known) for split in splits} for name in names}
+    missing = [name for name, by_split in cached.items() if None in by_split.values()]
     if missing:
         logger.info(f"fitting baselines {', '.join(missing)}")
         arrays = {split: baseline_split(data_dir, split) for split in SPLITS}
         found = baselines.fit_baselines(arrays["train"], arrays["val"], {s: arrays[s] for s in splits}, missing)
-        for name, by_split in found.items():
-            for split, forecast in by_split.items():
-                forecast.write(files[name][split])
-        done |= {f"{name}.{split}" for name in missing for split in splits}
-        write_atomically(complete, "\n".join(sorted(done)) + "\n")
-    cached = {n: {s: [Forecast.read(p)] for s, p in by_split.items() if p.is_file()} for n, by_split in files.items()}
-    return {name: by_split for name, by_split in cached.items() if by_split}
+        for name in missing:
+            for split in splits:
+                forecast = found.get(name, {}).get(split)
+                cached[name][split] = [] if forecast is None else [forecast]
+                if forecast is not None:
+                    forecast.write(folder / f"{name}.{split}.parquet")
+                known.add(f"{name}.{split}" + (NOTHING if forecast is None else ""))
+        write_atomically(complete, "\n".join(sorted(known)) + "\n")
+    return {name: present for name, by_split in cached.items()
+            if (present := {split: forecasts for split, forecasts in by_split.items() if forecasts})}
+
+
+NOTHING = ":none"
+"""Marks in the cache's list a baseline that the data cannot feed."""
+
+
+def _cached(folder: Path, name: str, split: str, known: set[str]) -> list[Forecast] | None:
+    """A baseline's cached forecast, empty where the data cannot feed it; None: to be fitted."""
+    if f"{name}.{split}{NOTHING}" in known:
+        return []
+    path = folder / f"{name}.{split}.parquet"
+    if f"{name}.{split}" not in known or not path.is_file():
+        return None
+    try:
+        return [Forecast.read(path)]
+    except ValueError as error:
+        logger.warning(f"{error}. The baseline is fitted again")
+        return None

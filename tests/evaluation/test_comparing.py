@@ -116,6 +116,23 @@ def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
     assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
 
 
+@pytest.mark.parametrize("damage", ["altered", "gone"])
+def test_a_cached_baseline_that_is_damaged_or_gone_is_fitted_again(tmp_path, data_dir, damage):
+    names = ("prior", "volatility_bins", "oracle")
+    first = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    (path,) = tmp_path.rglob("volatility_bins.test.parquet")
+    if damage == "gone":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
+    again = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    assert set(again) == {"prior", "volatility_bins"}
+    assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
+    assert comparing.Forecast.read(path).table.equals(first["volatility_bins"]["test"][0].table)
+
+
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lasps.config.model_config import TRAINING_CONFIG
-from lasps.reproducibility import sha256_of, sync, tensor_fingerprint, write_synced
+from lasps.data.datasets.scan import create_array
+from lasps.files import sweep, sync, write_synced
+from lasps.reproducibility import sha256_of, tensor_fingerprint
 from lasps.training.batches import Batch
 from lasps.training.heads.data import HeadSamples
 from lasps.training.heads.sample_sources import SampleSource, sources_of
@@ -195,7 +197,7 @@ def _all_batches(sources: list[SampleSource], batch_size: int) -> Iterator[Batch
 def _storage(folder: Path | None, shape: tuple[int, int]) -> np.ndarray:
     if folder is None:
         return np.empty(shape, dtype=np.float32)
-    return np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
+    return create_array(folder / "features.npy", np.float32, shape)
 
 
 def _precision(device: str | torch.device) -> str:
@@ -298,9 +300,7 @@ def _publish(
 def _fresh_folder(cache_dir: Path) -> Path:
     """A folder to write into; what killed runs left behind is removed."""
     cache_dir.mkdir(parents=True, exist_ok=True)
-    for left in cache_dir.glob(".writing-*"):
-        if not _alive(int(left.name.split("-")[1])):
-            shutil.rmtree(left, ignore_errors=True)
+    sweep(cache_dir, ".writing-")
     folder = cache_dir / f".writing-{os.getpid()}-{os.urandom(4).hex()}"
     folder.mkdir()
     return folder
@@ -311,13 +311,3 @@ def _forget_old(cache_dir: Path, newest: Path) -> None:
     for entry in entries[:-KEPT_ENTRIES]:
         if entry != newest:
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
