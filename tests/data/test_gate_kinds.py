@@ -15,7 +15,7 @@ from lasps.data.exchange import known_sessions
 from lasps.data.integrity import bars as bar_checks
 from lasps.data.integrity import calendar_days, checks, volumes
 from lasps.data.panel import PRICES
-from tests.data.test_integrity import halted, market, put, scaled, weekdays
+from tests.factories import halted, market, put, scaled, weekdays
 
 CODES = [f"{stock + 1:05d}0" for stock in range(12)]
 

@@ -16,7 +16,7 @@ from lasps.data.dataset_files import write_description
 from lasps.data.datasets.loading import SCHEMA_VERSION
 from lasps.data.integrity import html_report
 from lasps.data.integrity.dataset_folder import open_dataset
-from tests.data.test_integrity import market, scaled
+from tests.factories import market, scaled
 
 N, WINDOW, F = 60, 60, 6
 BORDERS = {"train": date(2020, 1, 1), "val": date(2021, 1, 1), "test": date(2022, 1, 1)}

@@ -23,7 +23,7 @@ from lasps.pipeline.datasets import (
     holds_dataset,
     synthetic_source,
 )
-from tests.data.test_integrity import market, put, scaled
+from tests.factories import market, put, scaled
 
 INDUSTRIES = ("의약품 제조업", "보험", "종합 소매업", "도로 화물 운송업", "기타 금융업", "알코올음료 제조업")
 SMALL = {"features": ("return_1", "return_5"), "chart_size": (20, 180)}

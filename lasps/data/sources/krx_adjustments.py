@@ -66,7 +66,7 @@ def corrected_closes(old: pl.DataFrame, new: pl.DataFrame) -> int:
 
 
 def joined(newer: pl.DataFrame, older: pl.DataFrame) -> tuple[pl.DataFrame, str | None]:
-    """The newer bars, and the days that only the older ones have, on the newer ones' adjustment.
+    """The newer bars, and the days of which only the older ones have a close, on the newer ones' adjustment.
 
     Args:
         newer, older: bars of one code, sorted by date; newer is not empty.
@@ -74,7 +74,7 @@ def joined(newer: pl.DataFrame, older: pl.DataFrame) -> tuple[pl.DataFrame, str 
     Returns:
         The bars sorted by date, and where older days had to be left out, why.
     """
-    missing = older.join(newer, on="date", how="anti")
+    missing = lacking(newer, older)
     if missing.is_empty():
         return newer, None
     code = str(newer["code"][0])
@@ -86,7 +86,14 @@ def joined(newer: pl.DataFrame, older: pl.DataFrame) -> tuple[pl.DataFrame, str 
     change = compare_adjustment(code, older, newer)
     if change is not None:
         missing = _rescaled(missing, both, change)
-    return pl.concat([newer, missing.select(newer.columns)]).sort("date"), None
+    rest = newer.join(missing, on="date", how="anti")
+    return pl.concat([rest, missing.select(newer.columns)]).sort("date"), None
+
+
+def lacking(newer: pl.DataFrame, older: pl.DataFrame) -> pl.DataFrame:
+    """The older bars of days that the newer ones do not have, or without a close."""
+    close = pl.col("close").is_finite() & (pl.col("close") > 0)
+    return older.filter(close).join(newer.filter(close), on="date", how="anti")
 
 
 def _common_days(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:

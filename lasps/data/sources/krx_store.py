@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 
 from lasps.config.clock import SEOUL, in_seoul, last_day_over
-from lasps.data.sources.krx_adjustments import AdjustmentChange, compare_adjustment, corrected_closes, joined
+from lasps.data.sources.krx_adjustments import AdjustmentChange, compare_adjustment, corrected_closes, joined, lacking
 from lasps.files import write_atomically
 
 SCHEMA_VERSION = 2
@@ -158,7 +158,7 @@ class Store:
         corrected = 0 if before is None or change is not None else corrected_closes(before, bars)
         write_atomically(path, bars.write_parquet)
         pull.files[code] = _time(datetime.now().timestamp())
-        if before is not None and before.join(bars, on="date", how="anti").height:
+        if before is not None and lacking(bars, before).height:
             pull.short.append(code)
         if change is not None:
             pull.changes.append(asdict(change))

@@ -316,6 +316,32 @@ def test_a_reply_that_ends_early_or_has_holes_loses_no_day(tmp_path: Path) -> No
     assert left_out is None and table.equals(older)
 
 
+def test_a_day_that_comes_back_blank_or_as_zeros_keeps_the_close_that_was_there() -> None:
+    older = bars({i: 1_000.0 + i for i in range(6)})
+    for nothing in (0.0, float("nan"), None):
+        newer = bars({i: nothing if i in (0, 3) else 1_000.0 + i for i in range(8)})
+        table, left_out = joined(newer, older)
+        assert left_out is None and table["close"].to_list() == [1_000.0 + i for i in range(8)]
+
+
+def test_a_suspended_stock_and_a_holiday_go_through_as_the_source_has_them(tmp_path: Path) -> None:
+    """Suspended: open = high = low = 0, volume 0 and the last close; on a holiday there is no row at all."""
+    def read(code: str, start: str, end: str) -> pd.DataFrame:
+        frame = bars_at(code, evening).loc[start:end].drop(index=pd.Timestamp(DAYS[17]), errors="ignore")
+        if code == "000010":
+            frame.loc[frame.index >= pd.Timestamp(DAYS[12]), ["Open", "High", "Low", "Volume"]] = 0
+        return frame
+
+    for day in (15, 17, 18):
+        evening = at(day, 18)
+        result = krx.download(DAYS[0], None, tmp_path, reader=read, listing_reader=listing_at(evening), pause_s=0,
+                              now=lambda: evening)  # noqa: B023
+        assert result.ok and not (result.changes or result.corrected or result.set_aside)
+    rows = table(tmp_path).filter(pl.col("code") == "000010")
+    assert rows["date"].to_list() == [day for day in DAYS[:19] if day != DAYS[17]]
+    assert rows.filter(pl.col("volume") == 0).height == 6
+
+
 def test_days_without_a_common_one_are_another_company_or_a_gap_and_are_named(tmp_path: Path) -> None:
     """000030 ends on day 18; its code is given to another company that trades from day 30."""
     pull(tmp_path, at(18, 18))
