@@ -21,6 +21,7 @@ from experiments._cli import add_data_flags, resolve_device, run_script, write_j
 from lasps.config.settings import settings
 
 if TYPE_CHECKING:
+    from lasps.evaluation.comparison import Comparison
     from lasps.pipeline.comparing import Loader
     from lasps.tracking import Tracker
 
@@ -64,8 +65,8 @@ def fraction(text: str) -> float:
     return value
 
 
-def compared(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Load what is to be compared and compare it: the comparison, and the prediction tables it was made from."""
+def compared(args: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
+    """Load what is to be compared and compare it: the comparison, and the forecasts it was made from."""
     from loguru import logger
 
     from lasps.config.sectors import SECTORS
@@ -84,9 +85,9 @@ def compared(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     baselines = all_baselines(args.models, models, loader) if args.baselines else None
     description = read_description(args.data_dir) if args.data_dir.is_dir() else None
     names = (description or {}).get("sectors") or [s.english for s in SECTORS]
-    result = compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
-                     costs=Costs(args.cost, args.tax))
-    return result, models
+    comparison = compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
+                         costs=Costs(args.cost, args.tax))
+    return comparison, models
 
 
 def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> dict[str, Any]:
@@ -142,7 +143,8 @@ def main() -> None:
     from lasps.reproducibility import write_atomically
     from lasps.tracking import open_tracker
 
-    result, models = compared(args)
+    comparison, models = compared(args)
+    result = comparison.as_json()
     print(comparison_text(result))
     write_json(args.json, result)
     page = comparison_html(result) if args.html or not args.no_track else None

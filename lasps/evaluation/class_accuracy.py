@@ -24,13 +24,15 @@ class Share:
     n: int
 
 
-def class_accuracy(f: Forecast) -> dict[str, Share]:
-    """Class name -> share of its samples that are predicted as it (recall); NaN for a class without samples."""
+def class_accuracy(*seeds: Forecast) -> dict[str, Share]:
+    """Class name -> share of its samples that are predicted as it (recall); NaN for a class without samples.
+
+    Several forecasts of the same rows are one model's seeds: their mean, with an interval over seeds and days.
+    """
     found = {}
     for c, name in enumerate(CLASS_NAMES):
-        of_class = f.labels == c
-        hits = (of_class & (f.predicted == c)).astype(np.float64)
-        d = value_with_interval("class_accuracy", [row_mean(f, hits, of_class.astype(np.float64))])
+        d = value_with_interval("class_accuracy", [row_mean(f, (f.labels == c) & (f.predicted == c), f.labels == c)
+                                                   for f in seeds])
         found[name] = Share(d.difference, d.low, d.high, d.n)
     return found
 

@@ -1,150 +1,313 @@
-"""Several models on the same rows: their figures, their differences with intervals, and a verdict."""
+"""A comparison: several models on the same days as tidy frames, their differences with intervals, and a verdict.
+
+Pages, terminal, MLflow and notebooks only show it. A model's metrics are over its own rows and days, whatever it is
+compared with; a difference is over the rows (and, for day-wise metrics, the days) that both sides have.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import combinations
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import metrics, verdict
+from lasps.evaluation.comparison_frames import (
+    INTERVAL_METRICS,
+    SCHEMAS,
+    calibration_curve,
+    day_frame,
+    frame,
+    model_rows,
+    month_frame,
+    pair_rows,
+)
 from lasps.evaluation.forecast import Forecast, align
 from lasps.evaluation.leaks import FIRST_DAY_LIMIT, FIRST_DAY_SHARE, first_day_excess
-from lasps.evaluation.metrics import METRICS, DaySums
+from lasps.evaluation.pairs import Entry, Pair, adjusted, all_pairs, deployed_of, family_of, make_pair
 from lasps.evaluation.portfolio import Costs, portfolio_summary
-from lasps.evaluation.significance import (
-    Difference,
-    SectorDifference,
-    as_json,
-    holm,
-    method_difference,
-    value_with_interval,
-)
 
 Tables = Mapping[str, Sequence[Forecast]]
-SECTOR_METRIC = verdict.PRIMARY
+"""split -> one forecast per seed"""
 NO_VALUE = "in-sample class frequencies of the compared rows (no training frequencies were given)"
 
 
-@dataclass
-class Entry:
-    """One model on one split: a forecast per seed, all on the same rows."""
+@dataclass(frozen=True)
+class Comparison:
+    """The frames (columns: `comparison_frames.SCHEMAS`), and what they come to.
 
-    name: str
-    seeds: list[int | None]
-    forecasts: list[Forecast]
-    baseline: bool
-    sums: dict[str, list[DaySums]] = field(default_factory=dict)
+    Of identical models only the first one given stands in the frames; `identical` names the others. `pairs` holds b
+    minus a in every metric; those of the family (the default pairs) come first. splits: test first. judged: the split
+    that the verdict is about; None where all are selection splits. verdict: at most four sentences. notes: leak alarms
+    first. details: model -> split -> all metrics, as in the JSON; seed_differences: (split, a, b, metric) -> per seed.
+    """
 
-    def of(self, metric: str) -> list[DaySums]:
-        if metric not in self.sums:
-            self.sums[metric] = [METRICS[metric](f) for f in self.forecasts]
-        return self.sums[metric]
+    models: pl.DataFrame
+    pairs: pl.DataFrame
+    sectors: pl.DataFrame
+    sector_models: pl.DataFrame
+    classes: pl.DataFrame
+    confusion: pl.DataFrame
+    days: pl.DataFrame
+    months: pl.DataFrame
+    deciles: pl.DataFrame
+    books: pl.DataFrame
+    calibration: pl.DataFrame
+    coverage: pl.DataFrame
+    quintiles: pl.DataFrame
+    seeds: pl.DataFrame
+    pair_seeds: pl.DataFrame
+    rows: pl.DataFrame
+    prior: pl.DataFrame
+    identical: pl.DataFrame
+    splits: tuple[str, ...]
+    judged: str | None
+    deployed: str
+    verdict: tuple[str, ...]
+    first_line: str
+    notes: tuple[str, ...]
+    sector_names: tuple[str, ...]
+    details: Mapping[str, Mapping[str, dict[str, Any]]]
+    seed_differences: Mapping[tuple[str, str, str, str], list[dict[str, Any]] | None]
+
+    @property
+    def selection_splits(self) -> list[str]:
+        """Those of its splits that something was chosen on: shown, never judged."""
+        return sorted(verdict.SELECTION_SPLITS & set(self.splits))
+
+    def on(self, split: str) -> Comparison:
+        """The same with one split's rows."""
+        cut = {f.name: getattr(self, f.name).filter(split=split) for f in fields(self)
+               if f.name in SCHEMAS and f.name != "identical"}
+        return replace(self, **cut, splits=(split,))  # type: ignore[arg-type]
+
+    def family(self, split: str | None = None) -> pl.DataFrame:
+        """The default pairs' log loss on a split (None: the judged one, else the first), in the order to be shown."""
+        on = split or self.judged or self.splits[0]
+        return self.pairs.filter(pl.col("family"), split=on, metric=verdict.PRIMARY)
+
+    def names_of(self, model: str) -> list[str]:
+        """The model and the names of those that are identical with it."""
+        return [model, *self.identical.filter(same_as=model)["name"]]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready: models {name: {split: metrics}}, pairs, sectors, verdict, first_line, notes, rows, prior ...
+
+        Identical models have an entry and pairs each, so that a reader finds a pair by the names that were given.
+        """
+        names = {model: self.names_of(model) for model in self.details}
+        pairs = [self._pair_json(row, a, b) for row in self.pairs.to_dicts()
+                 for a in names[row["a"]] for b in names[row["b"]]]
+        sectors = [_with_interval(row) | {"a": a, "b": b, "metric": verdict.PRIMARY}
+                   for row in self.sectors.to_dicts() for a in names[row["a"]] for b in names[row["b"]]]
+        models = {name: {split: m | ({} if name == model else {"same_as": model}) for split, m in by_split.items()}
+                  for model, by_split in self.details.items() for name in names[model]}
+        return {"models": models, "pairs": pairs, "sectors": sectors, "verdict": "\n".join(self.verdict),
+                "first_line": self.first_line, "notes": list(self.notes), "rows": self._rows_json(),
+                "prior": self._prior_json(), "sector_names": list(self.sector_names), "splits": list(self.splits),
+                "selection_splits": self.selection_splits, "deployed": self.deployed,
+                "identical": dict(self.identical.iter_rows())}  # fmt: skip
+
+    def _pair_json(self, row: dict[str, Any], a: str, b: str) -> dict[str, Any]:
+        by_seed = self.seed_differences[row["split"], row["a"], row["b"], row["metric"]]
+        return _with_interval(row) | {"a": a, "b": b, "by_seed": by_seed}
+
+    def _rows_json(self) -> dict[str, dict[str, dict[str, int]]]:
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for row in self.rows.to_dicts():
+            found.setdefault(row["split"], {})[row["model"]] = {"own": row["own"], "compared": row["compared"]}
+        return found
+
+    def _prior_json(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for row in self.prior.to_dicts():
+            found.setdefault(row["split"], {"values": [], "source": row["source"]})["values"].append(row["share"])
+        return found
 
 
-def compare(
-    models: Mapping[str, Tables],
-    *,
-    prior: Sequence[float] | None = None,
-    prior_source: str = "given",
-    baselines: Mapping[str, Tables] | None = None,
-    sector_names: Sequence[str] | None = None,
-    costs: Costs | None = None,
-) -> dict[str, Any]:
+def _with_interval(row: dict[str, Any]) -> dict[str, Any]:
+    interval = None if row["low"] is None else [row["low"], row["high"]]
+    return {k: v for k, v in row.items() if k not in ("low", "high")} | {"interval": interval}
+
+
+# ------------------------------------------------------------------------------------------------ making one
+
+
+def compare(models: Mapping[str, Tables], *, prior: Sequence[float] | None = None, prior_source: str = "given",
+            baselines: Mapping[str, Tables] | None = None, sector_names: Sequence[str] | None = None,
+            costs: Costs | None = None) -> Comparison:
     """Compare models: {name: {split: one forecast per seed}}; baselines likewise.
-
-    A model's metrics are over its own rows and days, whatever it is compared with; a difference is over the rows (and,
-    for day-wise metrics, the days) that both sides have.
 
     Args:
         prior: training class frequencies; None takes those of the compared rows and says so.
         prior_source: where the prior comes from, for the report.
-
-    Returns:
-        JSON-ready: models {name: {split: M and more}}, pairs, sectors, verdict, first_line, notes, prior, rows.
-        Differences are b minus a; `better` is None wherever the interval covers zero or the split is a selection
-        split.
 
     Raises:
         ValueError: no models, two without a row in common, other labels for the same row.
     """
     if not models:
         raise ValueError("nothing to compare: expected at least one model")
-    splits = [s for s in ("test", "val", "train") if any(s in t for t in models.values())]
-    splits += sorted({s for t in models.values() for s in t} - set(splits))
-    result: dict[str, Any] = {"models": {}, "pairs": [], "sectors": [], "verdict": "", "first_line": "", "notes": [],
-                              "rows": {}, "prior": {}, "sector_names": list(sector_names or []),
-                              "selection_splits": sorted(verdict.SELECTION_SPLITS & set(splits))}  # fmt: skip
-    for split in splits:
-        entries = _entries(models, baselines or {}, split, result)
-        base = _prior(prior, prior_source, entries, split, result)
-        _count_rows(entries, split, result)
-        for entry in entries:
-            result["models"].setdefault(entry.name, {})[split] = _figures(entry, base, costs)
-            _note_leak(entry.name, split, result)
-        _add_pairs(entries, split, result)
-    result["verdict"] = _joined(result.pop("_verdicts", []), splits)
-    result["first_line"] = _joined(result.pop("_first_lines", []), splits)
-    return result
+    given = _Given(models, {n: t for n, t in (baselines or {}).items() if n not in models}, tuple(sector_names or ()))
+    parts = [_Part.of(given, split, prior, prior_source, costs) for split in given.splits]
+    frames = {name: pl.concat([part.frames[name] for part in parts]) for name in SCHEMAS if name != "identical"}
+    judged = next((s for s in given.splits if s not in verdict.SELECTION_SPLITS), None)
+    spoken = parts[given.splits.index(judged or given.splits[0])]
+    details: dict[str, dict[str, dict[str, Any]]] = {}
+    for part in parts:
+        for name, m in part.metrics.items():
+            details.setdefault(name, {})[part.split] = m
+    return Comparison(
+        **frames, identical=frame("identical", [{"name": n, "same_as": s} for n, s in given.identical.items()]),
+        splits=given.splits, judged=judged, deployed=given.deployed, verdict=spoken.verdict(given.deployed),
+        first_line=spoken.first_line(given.deployed), sector_names=given.sector_names, details=details,
+        notes=tuple(sorted((n for part in parts for n in part.notes), key=lambda n: "may know the future" not in n)),
+        seed_differences={(part.split, p.a, p.b, metric): found for part in parts for p in part.pairs
+                          for metric, found in p.by_seed.items()})  # fmt: skip
 
 
-def _joined(sentences: list[tuple[str, str]], splits: list[str]) -> str:
-    """The sentences of the first split that is no selection split, else of all: one a line."""
-    judged = [s for s in splits if s not in verdict.SELECTION_SPLITS]
-    chosen = judged[:1] or splits
-    return "\n".join(text for split, text in sentences if split in chosen)
+class _Given:
+    """What was given, with the names of identical models and without their forecasts."""
+
+    def __init__(self, models: Mapping[str, Tables], baselines: Mapping[str, Tables], names: tuple[str, ...]) -> None:
+        self.sector_names = names
+        self.models, self.baselines = models, baselines
+        known = {split for tables in models.values() for split in tables}
+        first = [split for split in ("test", "val", "train") if split in known]
+        self.splits = (*first, *sorted(known - set(first)))
+        self.notes: dict[str, list[str]] = {split: [] for split in self.splits}
+        entries = {split: self._entries(split) for split in self.splits}
+        self.identical = _identical(entries)
+        self.entries = {split: [e for e in found if e.name not in self.identical] for split, found in entries.items()}
+        chosen = deployed_of(list(models))
+        self.deployed = self.identical.get(chosen, chosen)
+        left = [e.name for e in self.entries[self.splits[0]] if not e.baseline]
+        self.family = family_of(left, list(baselines), self.deployed)
+
+    def _entries(self, split: str) -> list[Entry]:
+        """All models and baselines of the split; rows that one seed of a model has and another lacks are left out."""
+        found = []
+        for name, tables in (*self.models.items(), *self.baselines.items()):
+            seeds = tables.get(split, ())
+            if not seeds:
+                continue
+            common = seeds[0]
+            for other in seeds[1:]:
+                common = align(common, other, (f"{name} (seed {common.seed})", f"{name} (seed {other.seed})"))[0]
+            cut = [align(f, common, (name, name))[0] for f in seeds]
+            self.notes[split] += [
+                f"{split}: {f.n - common.n:,} of {f.n:,} rows of {name} (seed {f.seed}) are not in every other seed "
+                "and are left out" for f in seeds if f.n > common.n]
+            found.append(Entry(name, [f.seed for f in seeds], cut, name in self.baselines))
+        return sorted(found, key=lambda e: e.kind == "oracle")
 
 
-def _prior(
-    prior: Sequence[float] | None, source: str, entries: list[Entry], split: str, result: dict[str, Any]
-) -> Sequence[float]:
-    values = prior if prior is not None else metrics.class_frequencies(entries[0].forecasts[0].labels)
-    if prior is None:
-        values = tuple((np.asarray(values) + 1e-6) / (1 + 3e-6))
-    result["prior"][split] = {"values": [float(v) for v in values], "source": source if prior is not None else NO_VALUE}
-    if prior is None:
-        result["notes"].append(f"{split}: prior and majority are {NO_VALUE}")
-    return values
+def _identical(entries: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
+    """Name -> the first given model that is the same to the bit on every split that either has."""
+    of: dict[str, dict[str, Entry]] = {}
+    for split, found in entries.items():
+        for entry in found:
+            of.setdefault(entry.name, {})[split] = entry
+    same: dict[str, str] = {}
+    names = list(of)
+    for i, name in enumerate(names):
+        for first in (n for n in names[:i] if n not in same):
+            if of[first].keys() == of[name].keys() and all(of[first][s].same_as(e) for s, e in of[name].items()):
+                same[name] = first
+                break
+    return same
 
 
-def _entries(models: Mapping[str, Tables], baselines: Mapping[str, Tables], split: str,
-             result: dict[str, Any]) -> list[Entry]:
-    """All models and baselines of the split; the rows that one seed of a model has and another lacks are left out."""
-    given = {name: t[split] for name, t in models.items() if split in t}
-    of_baselines = {name: t[split] for name, t in baselines.items() if split in t and name not in given}
-    entries = []
-    for name, seeds in (given | of_baselines).items():
-        common = seeds[0]
-        for other in seeds[1:]:
-            common = align(common, other, (f"{name} (seed {common.seed})", f"{name} (seed {other.seed})"))[0]
-        cut = [align(f, common, (name, name))[0] for f in seeds]
-        for before, after in zip(seeds, cut, strict=True):
-            if before.n > after.n:
-                result["notes"].append(f"{split}: {before.n - after.n:,} of {before.n:,} rows of {name} (seed "
-                                       f"{before.seed}) are not in every other seed and are left out")  # fmt: skip
-        entries.append(Entry(name, [f.seed for f in seeds], cut, name in of_baselines))
-    return entries
+@dataclass(frozen=True)
+class _Part:
+    """One split of a comparison."""
+
+    split: str
+    metrics: dict[str, dict[str, Any]]
+    pairs: list[Pair]
+    frames: dict[str, pl.DataFrame]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, given: _Given, split: str, prior: Sequence[float] | None, source: str, costs: Costs | None) -> _Part:
+        entries, selection = given.entries[split], split in verdict.SELECTION_SPLITS
+        base, source = (prior, source) if prior is not None else (_own_prior(entries[0].forecasts[0]), NO_VALUE)
+        found = {e.name: model_metrics(e, base, costs) for e in entries}
+        pairs = adjusted([make_pair(a, b, not a.baseline or (a.name, b.name) in given.family)
+                          for a, b in all_pairs(entries, given.deployed)], given.family)
+        counts = _row_counts(entries)
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+        for part in (*(model_rows(e, found[e.name]) for e in entries), *(pair_rows(p, selection) for p in pairs)):
+            for name, more in part.items():
+                rows[name] += more
+        rows["rows"] = counts
+        rows["prior"] = [{"class": c, "share": p, "source": source} for c, p in zip(CLASS_NAMES, base, strict=True)]
+        for row in (*rows["sectors"], *rows["sector_models"]):
+            row["name"] = _sector_name(given.sector_names, row["sector"])
+        frames = {name: frame(name, [{"split": split} | row for row in found_rows])
+                  for name, found_rows in rows.items() if name != "identical"}
+        frames["days"] = day_frame(entries, base, split)
+        frames["months"] = month_frame(frames["days"])
+        notes = [*given.notes[split], *_notes(split, counts, found, in_sample=prior is None)]
+        return cls(split, found, pairs, frames, notes)
+
+    def first_line(self, deployed: str) -> str:
+        """Whether the deployed model beats LightGBM and volatility bins."""
+        return verdict.first_line(deployed, {p.a: p for p in self.pairs if p.b == deployed and p.role != "model"},
+                                  self.split)
+
+    def verdict(self, deployed: str) -> tuple[str, ...]:
+        """At most four sentences: the deployed model against the others, the baselines, the oracle."""
+        closed = verdict.gap_closed({name: m["log_loss"] for name, m in self.metrics.items()}, deployed, self.split)
+        last = [self.first_line(deployed), *([closed] if closed else [])]
+        own = [p for p in self.pairs if p.family and p.role == "model"]
+        said = [verdict.sentence(p, self.split) for p in own[: 4 - len(last)]]
+        return (*said, *(line for line in last if line))
 
 
-def _count_rows(entries: list[Entry], split: str, result: dict[str, Any]) -> None:
-    """How many rows each model has, and how many all models have; a note where these differ."""
+def _own_prior(f: Forecast) -> tuple[float, ...]:
+    return tuple((np.asarray(metrics.class_frequencies(f.labels)) + 1e-6) / (1 + 3e-6))
+
+
+def _sector_name(names: Sequence[str], sector: int) -> str:
+    return names[sector] if sector < len(names) else f"sector {sector}"
+
+
+def _row_counts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """How many rows each model has, and how many all of them have."""
     common = entries[0].forecasts[0]
     for entry in entries[1:]:
         common = align(common, entry.forecasts[0], (entries[0].name, entry.name))[0]
-    result["rows"][split] = {e.name: {"own": e.forecasts[0].n, "compared": common.n} for e in entries}
-    for entry in entries:
-        own = entry.forecasts[0].n
-        if own > common.n:
-            result["notes"].append(f"{split}: {own - common.n:,} of {own:,} rows of {entry.name} are not in every "
-                                   "other model: its metrics are over all of its rows, each difference over the rows "
-                                   "that both sides have")  # fmt: skip
+    return [{"model": e.name, "own": e.forecasts[0].n, "compared": common.n} for e in entries]
 
 
-def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[str, Any]:
-    """M (the mean over seeds), the seeds' own figures and spread, and what goes beyond M."""
+def _notes(split: str, counts: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]],
+           in_sample: bool) -> list[str]:
+    notes = [f"{split}: {leak}" for name, m in found.items() if (leak := _leak_note(name, m["leak"]))]
+    if in_sample:
+        notes.append(f"{split}: prior and majority are {NO_VALUE}")
+    return notes + [
+        f"{split}: {row['own'] - row['compared']:,} of {row['own']:,} rows of {row['model']} are not in every other "
+        "model: its metrics are over all of its rows, each difference over the rows that both sides have"
+        for row in counts if row["own"] > row["compared"]]
+
+
+def _leak_note(name: str, leak: Mapping[str, Any]) -> str | None:
+    if not leak["flagged"]:
+        return None
+    excess, (low, high) = leak["excess"], leak["interval"]
+    return (f"{name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], above "
+            f"{FIRST_DAY_LIMIT} and above {FIRST_DAY_SHARE} of its rank IC {leak['rank_ic']:.3f} "
+            "(lasps.evaluation.leaks). Look for a feature of tomorrow.")
+
+
+# ------------------------------------------------------------------------------------------------ one model's metrics
+
+
+def model_metrics(entry: Entry, prior: Sequence[float], costs: Costs | None = None) -> dict[str, Any]:
+    """All metrics of one model (the mean over seeds), its seeds' own and their spread, and what goes beyond metrics."""
     forecasts = entry.forecasts
     per_seed = [metrics.summary(f, prior) for f in forecasts]
     sectors = [metrics.by_sector(f, prior) for f in forecasts]
@@ -153,7 +316,7 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
     return {
         **_mean_of(per_seed),
         "baseline": entry.baseline,
-        "intervals": {m: _own_interval(m, entry) for m in (verdict.PRIMARY, "accuracy", "rank_ic", "rank_ic_skip1")},
+        "intervals": {m: entry.interval(m) for m in INTERVAL_METRICS},
         "seeds": [{"seed": s, **_scalars(m)} for s, m in zip(entry.seeds, per_seed, strict=True)],
         "seed_spread": _spread_of(per_seed) if len(per_seed) > 1 else None,
         "sectors": {s: _mean_of([x[s] for x in sectors]) for s in sectors[0]},
@@ -164,39 +327,6 @@ def _figures(entry: Entry, prior: Sequence[float], costs: Costs | None) -> dict[
         "portfolio": portfolio_summary(forecasts, costs),
         "leak": asdict(leak) | {"flagged": leak.flagged},
     }  # fmt: skip
-
-
-def _note_leak(name: str, split: str, result: dict[str, Any]) -> None:
-    leak = result["models"][name][split]["leak"]
-    if leak["flagged"]:
-        excess, (low, high) = leak["excess"], leak["interval"]
-        text = (
-            f"{split}: {name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], above "
-            f"{FIRST_DAY_LIMIT} and above {FIRST_DAY_SHARE} of its rank IC {leak['rank_ic']:.3f} "
-            "(lasps.evaluation.leaks). Look for a feature of tomorrow."
-        )
-        result["notes"].insert(0, text)
-
-
-def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:
-    """Per class, mean probability against observed share in equal-mass bins: a calibrated model is on the diagonal.
-
-    Several forecasts (a model's seeds) are pooled.
-    """
-    curves = {}
-    for c, name in enumerate(metrics.CLASS_NAMES):
-        p = np.concatenate([f.p[:, c] for f in forecasts])
-        happened = np.concatenate([f.labels == c for f in forecasts])
-        bin_of = metrics.confidence_bins(p, bins)
-        n, stated, seen = (np.bincount(bin_of, w, minlength=bins) for w in (None, p, happened))
-        curves[name] = [{"probability": stated[k] / n[k], "share": seen[k] / n[k], "n": int(n[k])}
-                        for k in np.flatnonzero(n)]  # fmt: skip
-    return curves
-
-
-def _own_interval(metric: str, entry: Entry) -> list[float] | None:
-    """95 % interval of the metric itself, over days (and seeds)."""
-    return value_with_interval(metric, entry.of(metric)).interval
 
 
 def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,97 +348,3 @@ def _mean_of(per_seed: Sequence[Any]) -> Any:
 def _spread_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     keys = [k for k, v in _scalars(per_seed[0]).items() if isinstance(v, float)]
     return {k: float(np.std([m[k] for m in per_seed], ddof=1)) for k in keys if all(m[k] is not None for m in per_seed)}
-
-
-def pair_of(metric: str, a: Entry, b: Entry) -> Difference:
-    """b minus a in one metric over the rows of both, paired by seed where both sides have the same seeds."""
-    a, b, paired = _paired(*on_common_rows(a, b))
-    return method_difference(metric, a.of(metric), b.of(metric), paired)
-
-
-def on_common_rows(a: Entry, b: Entry) -> tuple[Entry, Entry]:
-    """Both on the rows that they share; the very same entries where these are all they have."""
-    one, two, found = align(a.forecasts[0], b.forecasts[0], (a.name, b.name))
-    if not (found.only_a or found.only_b):
-        return a, b
-    return (Entry(a.name, a.seeds, [align(f, one)[0] for f in a.forecasts], a.baseline),
-            Entry(b.name, b.seeds, [align(f, two)[0] for f in b.forecasts], b.baseline))
-
-
-def seed_pairs(metric: str, a: Entry, b: Entry) -> list[dict[str, Any]] | None:
-    """b minus a for every seed, with an interval over days alone: what is true of these weights, not of the method.
-
-    None where there is one seed, or where it is unknown which seeds belong together.
-    """
-    a, b, paired = _paired(*on_common_rows(a, b))
-    if len(b.seeds) == 1 or not (paired or len(a.seeds) == 1):
-        return None
-    sums_a = a.of(metric) if paired else a.of(metric) * len(b.seeds)
-    found = [as_json(method_difference(metric, [x], [y])) for x, y in zip(sums_a, b.of(metric), strict=True)]
-    return [{"seed": s, "difference": d["difference"], "interval": d["interval"]}
-            for s, d in zip(b.seeds, found, strict=True)]  # fmt: skip
-
-
-def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry, bool]:
-    """Both entries in the order of their common seeds, where these are all they have."""
-    same = len(a.seeds) > 1 and None not in a.seeds and sorted(a.seeds, key=str) == sorted(b.seeds, key=str)
-    if not same or len(set(a.seeds)) < len(a.seeds):
-        return a, b, False
-    if a.seeds == b.seeds:
-        return a, b, True
-    order = [b.seeds.index(s) for s in a.seeds]
-    return a, Entry(b.name, a.seeds, [b.forecasts[i] for i in order], b.baseline), True
-
-
-def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[SectorDifference]:
-    """b minus a per sector with Holm's correction over the sectors."""
-    a, b, paired = _paired(*on_common_rows(a, b))
-    per_sector: dict[int, Difference] = {}
-    for s in np.unique(a.forecasts[0].sectors):
-        cut = [[f.where(f.sectors == s) for f in e.forecasts] for e in (a, b)]
-        sums_a, sums_b = ([METRICS[metric](f) for f in side] for side in cut)
-        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, paired)
-    adjusted = holm([d.p_value for d in per_sector.values()])
-    return [SectorDifference(s, d, p) for (s, d), p in zip(per_sector.items(), adjusted, strict=True)]
-
-
-def sector_differences(a: Forecast, b: Forecast) -> pl.DataFrame:
-    """Log loss of b minus a per sector, on the rows that both forecasts have.
-
-    Returns:
-        One row per sector: sector, n, difference (nats), low and high (95 % over days), adjusted_p (Holm's) and
-        significant; null where no interval exists.
-    """
-    return pl.DataFrame([
-        {"sector": s.sector, "n": s.difference.n, "difference": s.difference.difference, "low": s.difference.low,
-         "high": s.difference.high, "adjusted_p": s.adjusted_p, "significant": s.significant}
-        for s in sector_pairs(Entry("a", [None], [a], False), Entry("b", [None], [b], False))
-    ], schema_overrides={"low": pl.Float64, "high": pl.Float64, "adjusted_p": pl.Float64})  # fmt: skip
-
-
-def _add_pairs(entries: list[Entry], split: str, result: dict[str, Any]) -> None:
-    """Every pair of models, and every model against every baseline, in all metrics; verdicts on the primary one."""
-    selection = split in verdict.SELECTION_SPLITS
-    models, baselines = [e for e in entries if not e.baseline], [e for e in entries if e.baseline]
-    pairs = [*combinations(models, 2), *((base, model) for model in models for base in baselines)]
-    against: dict[str, dict[str, Difference]] = {m.name: {} for m in models}
-    for a, b in pairs:
-        found = {metric: pair_of(metric, a, b) for metric in METRICS}
-        for d in found.values():
-            result["pairs"].append({"a": a.name, "b": b.name, "split": split, **as_json(d),
-                                    "better": verdict.better_side(d, selection),
-                                    "by_seed": seed_pairs(d.metric, a, b)})  # fmt: skip
-        if a.baseline:
-            against[b.name][a.name] = found[verdict.PRIMARY]
-            continue
-        sectors = sector_pairs(a, b)
-        result["sectors"] += [_sector_json(a.name, b.name, split, s, selection) for s in sectors]
-        text = verdict.sentence(a.name, b.name, split, found[verdict.PRIMARY], found["accuracy"], sectors)
-        result.setdefault("_verdicts", []).append((split, text))
-    result.setdefault("_first_lines", []).append((split, verdict.first_line(against, split)))
-
-
-def _sector_json(a: str, b: str, split: str, s: SectorDifference, selection: bool) -> dict[str, Any]:
-    better = verdict.better_side(s.difference, selection) if s.significant else None
-    return {"a": a, "b": b, "split": split, "sector": s.sector, **as_json(s.difference), "adjusted_p": s.adjusted_p,
-            "better": better}  # fmt: skip

@@ -204,7 +204,7 @@ def prior_text(result: Result, split: str) -> str:
 
 def comparison_text(result: Result) -> str:
     """The comparison for a terminal: first line, verdict, tables, notes."""
-    parts = [result["first_line"], "", result["verdict"]]
+    parts = [result["verdict"]]
     for split in splits_of(result):
         any_model = next(m[split] for m in result["models"].values() if split in m)
         baseline = (f"majority accuracy {percent(any_model['majority_accuracy'])} %, prior's log loss "

@@ -1,11 +1,16 @@
-"""What the numbers allow to be said, in one sentence a tired person can read."""
+"""What the numbers allow to be said, in sentences a tired person can read."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lasps.evaluation.metrics import LOWER_IS_BETTER
-from lasps.evaluation.significance import MIN_DAYS, Difference, SectorDifference
+from lasps.evaluation.rank_ic import MIN_DAYS
+from lasps.evaluation.significance import Difference, SectorDifference
+
+if TYPE_CHECKING:
+    from lasps.evaluation.pairs import Pair
 
 PRIMARY = "log_loss"
 SELECTION_SPLITS = frozenset({"train", "val"})
@@ -31,23 +36,24 @@ def number(d: Difference, sign: int = 1) -> str:
     return f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def sentence(
-    a: str, b: str, split: str, primary: Difference, accuracy: Difference | None, sectors: Sequence[SectorDifference]
-) -> str:
+def sentence(pair: Pair, split: str) -> str:
     """The verdict on one pair (differences are b minus a), on the primary metric alone."""
+    a, b, primary, accuracy = pair.a, pair.b, pair.primary, pair.differences.get("accuracy")
     if split in SELECTION_SPLITS:
         return (f"{split} is a selection split, so nothing is judged on it: {b} minus {a} is log loss {number(primary)}"
-                f"{_accuracy(accuracy, 1, judged=False)}.")  # fmt: skip
+                f"{_accuracy(accuracy, 1, judged=False)}.")
     if primary.interval is None:
         return (f"{b} minus {a} on {split}: log loss {number(primary)}; {_why_no_interval(primary)}, so neither is "
-                "called better.")  # fmt: skip
-    side = better_side(primary, selection=False)
+                "called better.")
+    side = pair.better(PRIMARY, selection=False)
     sign, (first, second) = (1, (b, a)) if side != "a" else (-1, (a, b))
     if side is None:
-        start = f"{b} and {a} are not distinguishable on {split} ({b} minus {a}: log loss {number(primary)})"
+        corrected = " after Holm's correction" if primary.excludes_zero else ""
+        start = (f"{b} and {a} are not distinguishable on {split}{corrected} ({b} minus {a}: log loss "
+                 f"{number(primary)})")
     else:
         start = f"{first} is better than {second} on {split} (log loss {number(primary, sign)})"
-    return start + _accuracy(accuracy, sign, judged=True) + _sectors(sectors) + _over(primary) + "."
+    return start + _accuracy(accuracy, sign, judged=True) + _sectors(pair.sectors) + _over(primary) + "."
 
 
 def _why_no_interval(d: Difference) -> str:
@@ -76,32 +82,30 @@ def _over(d: Difference) -> str:
     return f" ({d.n_seeds} seeds, interval over seeds and days)" if d.n_seeds > 1 else ""
 
 
-def first_line(against: Mapping[str, Mapping[str, Difference]], split: str) -> str:
-    """Which models beat LightGBM and volatility bins: {model: {baseline: model minus baseline in log loss}}."""
-    if split in SELECTION_SPLITS:
-        return f"{listed(against)} {_are(against)} not judged against the baselines: {split} is a selection split."
-    alone = [model for model, known in against.items() if not set(MUST_BEAT) & set(known)]
-    said = [_beats(model, known, split) for model, known in against.items() if model not in alone]
-    if alone:
-        said.insert(0, f"{listed(alone)} {_are(alone)} not compared with {listed(MUST_BEAT)} on {split} "
-                       "(--baselines does).")  # fmt: skip
-    return " ".join(said)
-
-
 def listed(names: Iterable[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _are(names: Collection[str]) -> str:
-    return "is" if len(names) == 1 else "are"
-
-
-def _beats(model: str, against: Mapping[str, Difference], split: str) -> str:
+def first_line(model: str, against: Mapping[str, Pair], split: str) -> str:
+    """Whether a model beats LightGBM and volatility bins: {baseline: model minus baseline}."""
+    if split in SELECTION_SPLITS:
+        return f"{model} is not judged against the baselines: {split} is a selection split."
     known = {name: against[name] for name in MUST_BEAT if name in against}
-    wins = [name for name, d in known.items() if better_side(d, selection=False) == "b"]
-    parts = [(f"{verb} {listed(f'{n} (log loss {number(known[n])})' for n in names)}")
+    if not known:
+        return f"{model} is not compared with {listed(MUST_BEAT)} on {split} (--baselines does)."
+    wins = [name for name, p in known.items() if p.better(PRIMARY, selection=False) == "b"]
+    parts = [(f"{verb} {listed(f'{n} (log loss {number(known[n].primary)})' for n in names)}")
              for verb, names in (("does not beat", [n for n in known if n not in wins]), ("beats", wins)) if names]
     missing = [f"was not compared with {name}" for name in MUST_BEAT if name not in known]
     return f"{model} {'; it '.join(parts + missing)} on {split}."
+
+
+def gap_closed(log_loss: Mapping[str, float | None], model: str, split: str) -> str | None:
+    """How much of the way from volatility bins to a known oracle a model has gone; None without these."""
+    base, best, own = (log_loss.get(name) for name in (MUST_BEAT[1], "oracle", model))
+    if base is None or best is None or own is None or best >= base:
+        return None
+    return (f"{model} closes {100 * (base - own) / (base - best):.0f} % of the log-loss gap between {MUST_BEAT[1]} and "
+            f"the oracle on {split}.")

@@ -14,9 +14,10 @@ from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import figures
 from lasps.evaluation.class_accuracy import class_accuracy, confusion
-from lasps.evaluation.comparison import calibration_curve, sector_differences
+from lasps.evaluation.comparison_frames import calibration_curve
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import by_sector, flat_metrics
+from lasps.evaluation.pairs import sector_differences
 from lasps.evaluation.run_figures import learning_curves
 from lasps.pipeline.validation import Validation
 from lasps.tracking import NullTracker, Tracker

@@ -35,7 +35,7 @@ def test_a_rank_ic_is_compared_on_the_days_that_both_models_have():
 @pytest.mark.parametrize("metric", ["rank_ic", "icir", "rank_ic_skip1", "icir_skip1"])
 def test_under_20_common_days_a_day_wise_difference_is_null(metric):
     full = make_forecast(n_days=60)
-    few = compare({"silent": {"test": [silent_after(full, 19)]}, "full": {"test": [full]}}, prior=PRIOR)
+    few = compare({"silent": {"test": [silent_after(full, 19)]}, "full": {"test": [full]}}, prior=PRIOR).as_json()
     found = next(p for p in few["pairs"] if p["metric"] == metric)
     assert found["difference"] is None and found["interval"] is None and found["better"] is None
     assert found["n_days"] == 19
@@ -66,7 +66,7 @@ def test_universe_and_top_decile_of_one_row_are_means_over_the_same_days():
 def test_the_days_of_several_seeds_are_those_that_all_of_them_have():
     a = [silent_after(make_forecast(n_days=60, seed=s, market_seed=1), days) for s, days in ((1, 40), (2, 25))]
     b = [make_forecast(n_days=60, seed=s, market_seed=1, skill=0.3) for s in (1, 2)]
-    found = compare({"a": {"test": a}, "b": {"test": b}}, prior=PRIOR)
+    found = compare({"a": {"test": a}, "b": {"test": b}}, prior=PRIOR).as_json()
     pair = next(p for p in found["pairs"] if p["metric"] == "rank_ic")
     cut = [[f.only(f.day < 25) for f in side] for side in (a, b)]
     expected = np.mean([day_difference(x, y, "rank_ic").difference for x, y in zip(*cut, strict=True)])
@@ -81,10 +81,11 @@ def test_no_models_metrics_change_when_another_model_is_added(seed, kept, silent
     other = silent_after(make_forecast(n_days=24, n_stocks=30, seed=seed + 2, market_seed=seed), silent)
     rows = np.random.default_rng(seed).random(other.n) < kept
     rows[0] = True
-    alone = compare({"own": {"test": [own]}, "base": {"test": [base]}}, prior=PRIOR)
-    beside = compare({"own": {"test": [own]}, "base": {"test": [base]}, "other": {"test": [other.only(rows)]}},
-                     prior=PRIOR)  # fmt: skip
+    alone = compare({"own": {"test": [own]}, "base": {"test": [base]}}, prior=PRIOR).as_json()
+    beside = compare({"other": {"test": [other.only(rows)]}, "own": {"test": [own]}, "base": {"test": [base]}},
+                     prior=PRIOR).as_json()  # fmt: skip
     assert all(alone["models"][name] == beside["models"][name] for name in ("own", "base"))
     pairs = [next(p for p in found["pairs"] if (p["a"], p["b"], p["metric"]) == ("own", "base", metric))
              for found in (alone, beside)]  # fmt: skip
-    assert pairs[0] == pairs[1]
+    for what in ("difference", "interval", "p_value", "n", "n_days"):
+        assert pairs[0][what] == pairs[1][what]

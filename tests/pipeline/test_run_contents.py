@@ -91,7 +91,7 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector
 
     sectors = keeper.tables[run, "test_minus_phase3_final_by_sector.json"]
     pairs = compare({name: {"test": [found[name]["test"].forecast]} for name in ("phase3_final", "phase2_best")},
-                    prior=found["phase2_best"]["test"].prior)["sectors"]
+                    prior=found["phase2_best"]["test"].prior).as_json()["sectors"]
     assert sectors["n"].sum() == len(table) and (sectors["difference"] != 0).any()
     for row, pair in zip(sectors.iter_rows(named=True), pairs, strict=True):
         assert (row["sector"], row["n"], row["difference"]) == (pair["sector"], pair["n"], pair["difference"])
