@@ -63,6 +63,9 @@ def execute(path: Path, out: Path) -> Path:
 def main() -> None:
     """Execute the notebooks that were asked for."""
     args = parse_args()
+    from lasps.tuning.storage import absolute
+
+    args.storage = absolute(args.storage)  # the notebook's own folder is another one
     os.environ |= {"LASPS_STUDY": args.study, "LASPS_STORAGE": args.storage or "",
                    "PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm looks for widgets; bars are text here
     available = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}

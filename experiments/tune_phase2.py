@@ -11,9 +11,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shlex
+import signal
 import subprocess
 import sys
-from contextlib import AbstractContextManager, ExitStack
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,9 @@ from loguru import logger
 from experiments._cli import add_data_flags, positive_int, resolve_device, run_script, write_json
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
+
+STOP_SECONDS = 20.0
+"""For a worker to end its epoch and queue its trial again."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--storage", default=None, help="any Optuna storage URL, or a .journal file")
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--workers", type=positive_int, default=1, help="processes that share the study")
-    parser.add_argument("--helper", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--helper", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -78,29 +86,78 @@ def start_others(workers: int) -> list[subprocess.Popen[bytes]]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     if workers > 1:
         torch.set_num_threads(threads)
-    command = [sys.executable, *sys.argv, "--workers", "1", "--helper"]
+    command = [sys.executable, *sys.argv, "--workers", "1", "--helper", str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     return [subprocess.Popen(command, env=environment) for _ in range(workers - 1)]
+
+
+@contextmanager
+def with_others(workers: int) -> Iterator[None]:
+    """Further workers for the block: waited for at its end, ended where it fails, so that none outlives this one."""
+    others = start_others(workers)
+    try:
+        yield
+        for other in others:
+            if other.wait():
+                logger.warning(f"a worker ended with exit code {other.returncode}; its trial is queued again")
+    finally:
+        for other in others:
+            other.terminate()
+        for other in others:
+            try:
+                other.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                other.kill()
+                other.wait()
+
+
+def end_with(parent: int) -> None:
+    """In a helper: stop as by Ctrl-C when the process that started it is gone, however that came about."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lasps-parent", daemon=True).start()
+
+
+def make_variables(args: argparse.Namespace) -> str:
+    """What `make train-phase2` must be told beside STUDY, because it is not the default."""
+    from lasps.tuning.storage import absolute, file_of, shown
+
+    given = {}
+    if args.storage is not None:
+        file, place = file_of(args.study, args.storage), shown(args.study, args.storage)
+        inside = file is not None and file.is_relative_to(settings.ROOT)
+        given["STORAGE"] = place.replace(str(file), str(file.relative_to(settings.ROOT))) if file and inside else place
+    for name, path, default in (("CHECKPOINT", args.checkpoint, settings.CHECKPOINT_DIR / "phase3_final.pt"),
+                                ("DATA_DIR", args.data_dir, settings.DATA_DIR)):
+        if path.absolute() != default:
+            given[name] = str(absolute(str(path)))
+    return "".join(f" {name}={shlex.quote(value)}" for name, value in given.items())
 
 
 def main() -> None:
     """Run trials, then say what the study came to."""
     args = parse_args()
-    from filelock import FileLock
-
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
+    if args.helper is not None:
+        end_with(args.helper)
     from lasps.tracking import Tracker, open_tracker
-    from lasps.tuning import conclude, conclusion_path, open_study, run_trials, space_of
+    from lasps.tuning import conclude, open_study, run_trials, space_of
+    from lasps.tuning.storage import absolute, start_lock
     from lasps.tuning.trials import running_elsewhere
 
+    args.storage = absolute(args.storage)
     device = resolve_device(args.device)
     data, judged = load_data(args, device)
     tags = {"optuna.study": args.study, "checkpoint": args.checkpoint.name, "device": device, "seed": args.seed,
             "data_fingerprint": data.train.fingerprint}
     tracker = open_tracker(enabled=not args.no_track, system_metrics=False)
-    beside = conclusion_path(args.study, args.storage)
-    beside.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        with FileLock(beside.with_suffix(".start.lock")):  # one worker makes the study and its run
+        with start_lock(args.study, args.storage):  # one worker makes the study and its run
             study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
             known_run = study.user_attrs.get("mlflow_run_id")
             opened: AbstractContextManager[Tracker] = tracker.run(f"study_{args.study}", tags=tags,
@@ -108,14 +165,12 @@ def main() -> None:
             run = stack.enter_context(opened)
             if run.run_id is not None:
                 study.set_user_attr("mlflow_run_id", run.run_id)
-        others = start_others(args.workers)
-        run_trials(study, data, args.trials, run, device)
-        for other in others:
-            other.wait()
-        if args.helper or running_elsewhere(study):
+        with with_others(args.workers):
+            run_trials(study, data, args.trials, run, device)
+        if args.helper is not None or running_elsewhere(study):
             logger.info(f"Study {args.study}: another worker says what it came to")
         else:
-            report(conclude(study, data, judged, device), study, run, args)
+            report(conclude(study, data, judged, device, make_variables(args)), study, run, args)
 
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:

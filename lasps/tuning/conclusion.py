@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
 from lasps.training.heads.nested import train_head
 from lasps.training.heads.settings import HeadSettings
+from lasps.tuning.storage import conclusion_path
 from lasps.tuning.study import DEFAULT, TUNED, settings_of
 from lasps.tuning.trials import accepted_sectors
 
@@ -30,7 +32,8 @@ class Conclusion:
     """best: the best trial's values; on the judged half of val: log losses of the start heads, of the default and of
     the best settings, and best minus default (below zero is better) with its 95 % interval over days; importance:
     share of each hyperparameter (empty with few trials); plateau: name -> (low, high) among the trials that stand
-    within one standard error of the best; plateau_size: their number."""
+    within one standard error of the best; plateau_size: their number; variables: what else `make train-phase2` must
+    be told, as " STORAGE=..."; made_on: what the study belongs to."""
 
     study: str
     best_trial: int
@@ -41,6 +44,8 @@ class Conclusion:
     importance: dict[str, float]
     plateau: dict[str, tuple[float, float]]
     plateau_size: int
+    variables: str = ""
+    made_on: str = ""
 
     @property
     def is_better(self) -> bool:
@@ -65,7 +70,7 @@ class Conclusion:
     @property
     def command(self) -> str:
         """What trains with the best values."""
-        return f"make train-phase2 STUDY={self.study}"
+        return f"make train-phase2 STUDY={self.study}{self.variables}"
 
     def lines(self) -> list[str]:
         """The conclusion in words."""
@@ -96,16 +101,34 @@ class Conclusion:
                 "n": d.n, "within_noise": not self.is_better, "is_default": self.is_default,
                 "verdict": self.verdict, "importance": self.importance,
                 "plateau": {k: list(v) for k, v in self.plateau.items()}, "plateau_size": self.plateau_size,
-                "command": self.command}
+                "command": self.command, "made_on": self.made_on}
+
+
+def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str, Any] | None:
+    """What the study came to, as `to_dict` wrote it; None where it has not been concluded.
+
+    Raises:
+        ValueError: the file holds the conclusion of another study.
+    """
+    path = conclusion_path(study.study_name, storage)
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    made_on = study.user_attrs.get("made_on")
+    if found.get("study") != study.study_name or found.get("made_on", made_on) != made_on:
+        raise ValueError(f"{path} holds the conclusion of another study ({found.get('study')!r}): expected that of "
+                         f"{study.study_name!r}. Move it away and say make tune once more")
+    return found
 
 
 def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
-             device: str | torch.device = "cpu") -> Conclusion:
+             device: str | torch.device = "cpu", variables: str = "") -> Conclusion:
     """Train default and best once more, let each keep what it would keep, and compare them on the judged half.
 
     Args:
         data: as in the study, with the study's half of val.
         judged: the other half.
+        variables: see `Conclusion`.
 
     Raises:
         ValueError: no trial was completed.
@@ -123,7 +146,8 @@ def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
     return Conclusion(
         study.study_name, best.number, {key: best.params[key] for key in TUNED}, count_states(study),
         {name: log_loss_of(f) for name, f in forecasts.items()}, difference, importance_of(study),
-        {key: (min(t.params[key] for t in within), max(t.params[key] for t in within)) for key in TUNED}, len(within))
+        {key: (min(t.params[key] for t in within), max(t.params[key] for t in within)) for key in TUNED}, len(within),
+        variables, str(study.user_attrs.get("made_on", "")))
 
 
 def fitting_default(data: HeadData) -> HeadSettings:

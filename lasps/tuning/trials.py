@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
 import torch
 from loguru import logger
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from tqdm import tqdm
 
@@ -16,7 +18,8 @@ from lasps.training.heads.acceptance import Acceptance
 from lasps.training.heads.data import HeadData, HeadResult
 from lasps.training.heads.nested import accepted_gains, train_head
 from lasps.training.heads.settings import HeadSettings
-from lasps.tuning.study import mark_alive, mark_own, queue_again, requeue_dead, suggest
+from lasps.tuning.liveness import claim, mark_alive, queue_again, requeue_dead, tell
+from lasps.tuning.study import suggest
 
 REPLACED = "queued again"
 """User attribute of a trial that could not end and whose values wait anew: it does not count."""
@@ -42,7 +45,7 @@ def run_trials(study: optuna.Study, data: HeadData, n_trials: int, tracker: Trac
             bar.update(taken - bar.n)
             if taken >= n_trials:
                 return done
-            TrialRun(study, study.ask(), data, tracker, torch.device(device)).run()
+            TrialRun(study, claim(study), data, tracker, torch.device(device)).run()
             done += 1
 
 
@@ -72,14 +75,28 @@ class TrialRun:
     settings: HeadSettings = field(init=False)
 
     def run(self) -> None:
-        """Train, tell Optuna, close the MLflow run the same way."""
-        mark_own(self.trial)
+        """Train, tell Optuna, close the MLflow run the same way.
+
+        A trial that another worker has ended, because it held this one for gone, is dropped.
+        """
+        try:
+            self._run()
+        except UpdateFinishedTrialError:
+            logger.warning(f"trial {self.trial.number} was taken by another worker, which held this one for gone: "
+                           "dropped here")
+
+    def _run(self) -> None:
         self.settings = suggest(self.trial, self.study.user_attrs["space"])
         tags = {"optuna.study": self.study.study_name, "optuna.trial": self.trial.number,
                 "optuna.known": self.trial.user_attrs.get("known")}
         with self.tracker.run(f"trial_{self.trial.number:03d}", params=self.trial.params, tags=tags) as run:
-            self.trial.set_user_attr("mlflow_run_id", run.run_id)
-            self._train(run)
+            try:
+                self.trial.set_user_attr("mlflow_run_id", run.run_id)
+                self._train(run)
+            except UpdateFinishedTrialError:
+                run.set_tags({"optuna.state": "TAKEN"})
+                run.set_status("KILLED")
+                raise
 
     def _train(self, run: Tracker) -> None:
         try:
@@ -90,8 +107,9 @@ class TrialRun:
             logger.warning(f"trial {self.trial.number} failed: {error}")
             return
         except KeyboardInterrupt:
-            self._end(run, TrialState.FAIL, "KILLED")
-            queue_again(self.study, self.study.trials[self.trial.number])
+            with suppress(UpdateFinishedTrialError):
+                self._end(run, TrialState.FAIL, "KILLED")
+                queue_again(self.study, self.study.trials[self.trial.number])
             raise
         run.log_metric_rows({epoch: {"study/val_log_loss": loss} for epoch, loss in enumerate(result.val_log_loss)})
         if self.pruned:
@@ -106,11 +124,11 @@ class TrialRun:
         value = kept_log_loss(self.data, result, kept)
         self.trial.set_user_attr("best_epoch", result.best_epoch)
         self.trial.set_user_attr("accepted", len(kept))
-        self.study.tell(self.trial, value)
+        tell(self.study, self.trial, value)
         return value
 
     def _end(self, run: Tracker, state: TrialState, status: str) -> None:
-        self.study.tell(self.trial, state=state)
+        tell(self.study, self.trial, state=state)
         run.set_tags({"optuna.state": state.name})
         run.set_status(status)
 
