@@ -82,11 +82,12 @@ compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODE
 predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
 	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)
 
-ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000
-	$(PY) experiments/ui.py $(call flag,--port,PORT)
+# HOST counts only where it is given to make: some shells have a variable of that name.
+ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000 HOST=127.0.0.1
+	$(PY) experiments/ui.py $(call flag,--port,PORT) $(if $(filter command,$(origin HOST)),$(call flag,--host,HOST))
 
-sync: $(STAMP) ## send to the tracking server what could not be sent while training
-	$(PY) experiments/sync.py
+sync: $(STAMP) ## send to the tracking server what could not be sent while training; TO=URI LIST=1
+	$(PY) experiments/sync.py $(call flag,--to,TO) $(if $(LIST),--list)
 
 tune: checkpoints-if-missing ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
 	$(PY) experiments/tune_phase2.py --checkpoint $(call checkpoint,phase3_final) $(DATA) --trials $(call quoted,TRIALS) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE) $(call flag,--workers,WORKERS) $(call flag,--device,DEVICE)

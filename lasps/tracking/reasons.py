@@ -21,7 +21,7 @@ def without_password(text: str) -> str:
 
     An address' user part ends at the *last* @: a raw @ or / in a password is one that HTTP clients accept.
     """
-    text = re.sub(r"(?<!sqlite:)(?<!file:)//\S*@", "//***@", text)
+    text = re.sub(r"(?<!sqlite:)(?<!file:)(?<!/)//\S*@", "//***@", text)
     return re.sub(rf"(?i)([?&;][\w.-]*(?:{SECRET_NAMES})[\w.-]*=)[^&;\s'\"]+", r"\1***", text)
 
 
