@@ -2,6 +2,9 @@
 """Forecast the next five days of every stock from a checkpoint and daily bars.
 
     python experiments/predict.py --checkpoint checkpoints/phase2_best.pt --source bars.parquet --listing listing.csv
+
+The integrity gate looks at every bar that the forecasts read: fatal findings stop them, the others stand in the output
+(and beside --out as NAME.integrity.json).
 """
 
 from __future__ import annotations
@@ -9,7 +12,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments._cli import add_reading_flags, positive_int, reading_of, resolve_device, run_script, write_json
+from experiments._cli import (
+    add_reading_flags,
+    add_waive_flag,
+    names_in,
+    positive_int,
+    reading_of,
+    resolve_device,
+    run_script,
+    write_json,
+)
 from lasps.config.settings import settings
 
 
@@ -21,11 +33,12 @@ def parse_args() -> argparse.Namespace:
                         help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir")
     parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry; with --source")
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
-    parser.add_argument("--date", default="latest", help="latest, or a trading day like 2025-06-17")
+    parser.add_argument("--date", default="latest", help="latest (the last whole day), or a day like 2025-06-17")
     parser.add_argument("--out", type=Path, default=None, help="write the table here, .csv or .parquet")
     parser.add_argument("--top", type=positive_int, default=10, help="rows printed from either end")
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
+    add_waive_flag(parser)
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     return parser.parse_args()
 
@@ -44,6 +57,7 @@ def main() -> None:
     args = parse_args()
     import polars as pl
 
+    from lasps.data.integrity import as_text
     from lasps.data.sources.files import read_bars, read_listing
     from lasps.pipeline.forecast import forecast, write_forecast
     from lasps.pipeline.screens import show_forecast
@@ -51,11 +65,13 @@ def main() -> None:
 
     device, (source, listing) = resolve_device(args.device), files_of(args)
     checkpoint = open_checkpoint(args.checkpoint, device)
-    table = forecast(checkpoint, read_bars(source, **reading_of(args)),
-                     read_listing(listing, pad_codes=args.pad_codes), args.date, device)
+    table, report = forecast(checkpoint, read_bars(source, **reading_of(args)),
+                             read_listing(listing, pad_codes=args.pad_codes), args.date, device, names_in(args.waive))
     show_forecast(table, checkpoint, args.top, args.out)
+    print(f"What the integrity gate found in the bars that these forecasts read:\n{as_text(report)}")
     if args.out is not None:
         write_forecast(table, args.out)
+        write_json(args.out.with_name(f"{args.out.name}.integrity.json"), report.to_dict())
     write_json(args.json, table.with_columns(pl.col("date").cast(pl.String)).to_dicts())
 
 

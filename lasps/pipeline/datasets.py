@@ -221,8 +221,9 @@ class Look:
 
 
 def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "common",
-            waive: Sequence[str] = (), markets: Sequence[str] | None = None) -> Look:
-    """Check raw bars, and make the panel and select the universe if that is possible."""
+            waive: Sequence[str] = (), markets: Sequence[str] | None = None,
+            forecast_rows: int | None = None) -> Look:
+    """Check raw bars (all, or what a forecast of their last day reads), make the panel and select the universe."""
     panel, failure = None, None
     about: dict[str, dict[str, Any]] = {}
     try:
@@ -234,7 +235,7 @@ def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "c
                 panel, about["universe"] = select_universe(panel, listing, universe, markets)
     except ValueError as error:
         panel, failure = None, error
-    report = integrity.check(panel, listing, raw=bars)
+    report = integrity.check(panel, listing, raw=bars, forecast_rows=forecast_rows)
     if failure is not None and not report.fatal:
         report.findings.append(integrity.no_panel(failure))
     return Look(report, about, panel, failure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,48 +14,74 @@ import polars.selectors as cs
 import torch
 from loguru import logger
 
+from lasps.config import clock
+from lasps.config.clock import last_day_over
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.charts import render
-from lasps.data.features import FEATURES, compute_features
-from lasps.data.panel import make_panel
+from lasps.data.features import FEATURES, compute_features, features_named
+from lasps.data.integrity import IntegrityReport
+from lasps.data.panel import is_empty, is_halted
 from lasps.data.sampling import row_positions
 from lasps.data.scaling import RobustScaler
-from lasps.data.universe import select_universe, stored_markets
+from lasps.data.universe import stored_markets
 from lasps.evaluation.calibration import corrected_probabilities
+from lasps.pipeline.datasets import look_at
 from lasps.pipeline.validation import Checkpoint
 from lasps.reproducibility import write_atomically
 
+WHOLE_MARKET, RECENT_DAYS = 0.8, 20
+"""A day is whole when this share of the codes of the days before has a bar. Guess: real days have 0.99."""
 NEEDED = ("features", "scaler", "window", "chart_size", "universe", "horizon")
 BATCH = 512
 
 
 def forecast(checkpoint: Checkpoint, bars: pl.DataFrame, listing: pl.DataFrame, date: str = "latest",
-             device: str = "cpu") -> pl.DataFrame:
+             device: str = "cpu", waive: Sequence[str] = ()) -> tuple[pl.DataFrame, IntegrityReport]:
     """The class probabilities of every stock that traded on `date` and has a full window of history.
+
+    The integrity gate looks first at every row that the forecast reads.
 
     Args:
         checkpoint: with its .json; that names features, scaler, window and chart size.
         bars, listing: as a source reads them (lasps.data.sources.files).
-        date: "latest" or a trading day, "2025-06-17". Later bars are not looked at.
+        date: "latest" (`latest_day`) or a trading day, "2025-06-17". Later bars are not looked at.
+        waive: fatal findings to accept, by name.
 
     Returns:
-        code, name, sector, date, p_sell, p_hold, p_buy, class; sorted by p_buy - p_sell, highest first.
+        code, name, sector, date, p_sell, p_hold, p_buy, class; sorted by p_buy - p_sell, highest first. And the gate's
+        report.
 
     Raises:
         ValueError: no .json beside the checkpoint, features this version does not know, a day without trading, or no
             stock with enough history.
+        IntegrityError: fatal findings in the rows that the forecast reads.
     """
     data = inputs_of(checkpoint)
-    panel, _ = make_panel(bars)
-    day = trading_day(panel, date)
-    known, _ = select_universe(panel.filter(pl.col("date") <= day), listing, data["universe"]["name"],
-                               stored_markets(data["universe"]))
+    day = trading_day(bars, date)
+    report, known = gated(bars, listing, data, day, waive)
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
     series, charts, sectors = model_inputs(known, ends, data)
     logits = predict_in_batches(checkpoint, series, charts, sectors, data, device)
     p = corrected_probabilities(logits, checkpoint.gammas_of(sectors), checkpoint.calibration["class_weights"])
-    return forecast_table(known[ends], listing, p)
+    return forecast_table(known[ends], listing, p), report
+
+
+def gated(bars: pl.DataFrame, listing: pl.DataFrame, data: dict[str, Any], day: dt.date,
+          waive: Sequence[str] = ()) -> tuple[IntegrityReport, pl.DataFrame]:
+    """The gate's report on what a forecast of `day` reads, and the universe's panel up to that day.
+
+    A stock's window and what its features look back at are read, by each stock from its own last rows; ranks and market
+    means read the same days of all others.
+
+    Raises:
+        IntegrityError: a fatal finding that is not waived.
+    """
+    rows = data["window"] + (data.get("warm_up") or 0) + max(f.lookback for f in features_named(data["features"]))
+    seen = look_at(bars.filter(pl.col("date").cast(pl.Date) <= day), listing, data["universe"]["name"], waive,
+                   stored_markets(data["universe"]), rows)
+    seen.report.raise_if_fatal(waive)
+    return seen.report, seen.selected()
 
 
 def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -75,19 +102,71 @@ def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return data
 
 
-def trading_day(panel: pl.DataFrame, date: str) -> dt.date:
-    """The day that `date` names; ValueError unless some stock traded on it."""
-    first, last = panel["date"].min(), panel["date"].max()
+def trading_day(bars: pl.DataFrame, date: str, now: dt.datetime | None = None) -> dt.date:
+    """The day that `date` names.
+
+    Args:
+        bars: raw bars.
+        date: "latest" or an ISO date.
+        now: the moment, with a time zone; the clock's.
+
+    Raises:
+        ValueError: no date, a day that is not over in Seoul, or one on which nothing traded.
+    """
+    over = last_day_over(now or clock.now())
+    days = _days_with_bars(bars)
     if date == "latest":
-        return last  # type: ignore[return-value]
+        return latest_day(days, over)
     try:
         day = dt.date.fromisoformat(date)
     except ValueError:
         raise ValueError(f"--date: expected 'latest' or a day like 2025-06-17, got {date!r}") from None
-    if panel.filter(pl.col("date") == day).is_empty():
-        raise ValueError(f"--date {date}: expected a trading day of the source ({first!s} .. {last!s}), nothing traded "
-                         "then")
+    if day > over:
+        raise ValueError(f"--date {date}: expected a day that is over in Seoul ({over} is the last); its bars still "
+                         "change")
+    if days.filter((pl.col("date") == day) & pl.col("traded")).is_empty():
+        raise ValueError(f"--date {date}: expected a trading day of the source ({days['date'].min()!s} .. "
+                         f"{days['date'].max()!s}), nothing traded then")
     return day
+
+
+def latest_day(days: pl.DataFrame, over: dt.date) -> dt.date:
+    """The last day until `over` on which WHOLE_MARKET of the codes of the RECENT_DAYS days before have a bar.
+
+    So a half-updated source, a stray Sunday or a running day is not taken for today; what is passed over is said.
+
+    Args:
+        days: code, date and `traded`, one row per bar.
+
+    Raises:
+        ValueError: there is no such day.
+    """
+    dates = days["date"].unique().sort()
+    known = dates.filter(dates <= over)
+    passed: list[str] = []
+    for i in range(len(known) - 1, -1, -1):
+        day, recent = known[i], known[max(0, i - RECENT_DAYS) : i]
+        before = days.filter(pl.col("date").is_in(recent.implode()))["code"].unique()
+        here = days.filter((pl.col("date") == day) & pl.col("code").is_in(before.implode()))
+        if here.height >= WHOLE_MARKET * len(before) and days.filter((pl.col("date") == day) & pl.col("traded")).height:
+            break
+        passed.append(f"{day} ({here.height:,} of {len(before):,} stocks have a bar)")
+    else:
+        raise ValueError(f"--date latest: expected a day until {over} on which {WHOLE_MARKET:.0%} of the stocks of the "
+                         f"days before have a bar, found none among {len(known)} days. Name one with --date.")
+    if len(known) < len(dates):
+        passed.insert(0, f"{dates[-1]} (not over in Seoul)")
+    if passed:
+        logger.warning(f"latest: forecasts as of {day}; passed over: {', '.join(passed[:5])}"
+                       + (f" and {len(passed) - 5} more" if len(passed) > 5 else ""))
+    return day  # type: ignore[no-any-return]
+
+
+def _days_with_bars(bars: pl.DataFrame) -> pl.DataFrame:
+    """code, date, traded of every row with a value."""
+    return bars.filter(~is_empty() & pl.col("date").is_not_null()).select(
+        pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date), traded=~is_halted()
+    ).unique(["code", "date"])  # fmt: skip
 
 
 def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 
 import numpy as np
 import polars as pl
 
+from lasps.config import clock
 from lasps.data.exchange import known_sessions, may_be_open
 from lasps.data.integrity.bars import Bars
 from lasps.data.integrity.findings import Finding, Severity, found, plural
@@ -28,7 +29,7 @@ have 0.97 and 0.55 at least."""
 
 def stray_dates(bars: Bars, today: date | None = None) -> Finding:
     """Rows on a day of the week on which KRX was closed (Saturdays were trading days until 1998), or in the future."""
-    today = today or datetime.now().date()
+    today = today or clock.now().date()
     days = bars.calendar["date"]
     closed = pl.Series(~may_be_open(days.fill_null(date(2000, 1, 1)).to_numpy())) | (days > today) | days.is_null()
     bad = bars.rows.filter(pl.col("date").is_in(days.filter(closed.fill_null(True)).implode(), nulls_equal=True))
@@ -125,7 +126,16 @@ def _market_hits(days: np.ndarray, detail: str) -> pl.DataFrame:
 
 
 def unfinished_last_day(bars: Bars) -> Finding:
-    """A last day that only a part of the market has, or whose volume is a fraction of the usual: it was not over."""
+    """A last day that is not over, that only a part of the market has, or whose volume is a fraction of the usual."""
+    moment = clock.now()
+    running = bars.calendar["date"].drop_nulls().tail(1)
+    running = running.filter((running > clock.last_day_over(moment)) & (running <= moment.date()))
+    if len(running):
+        return found(
+            "unfinished_last_day", _market_hits(running.to_numpy(), "not over in Seoul"), bars.calendar.height,
+            severity="warning", summary=f"the last day, {running[0]!s}, is not over in Seoul.",
+            advice="Its bars still change: leave it out, or pull it again when it is over.",
+        )  # fmt: skip
     days = bars.calendar.filter(pl.col("traded") > 0).tail(LAST_DAY_MEMORY + 1)
     if days.height <= LAST_DAY_MEMORY:
         return found("unfinished_last_day", _market_hits(np.empty(0), ""), days.height, severity="info", summary="")
