@@ -27,10 +27,11 @@ from lasps.data.sources.krx_adjustments import AdjustmentChange
 from lasps.data.sources.krx_replies import DownloadError, EmptyReplyError
 from lasps.data.sources.krx_requests import Requests
 from lasps.data.sources.krx_store import Pull, Store
+from lasps.data.universe import market_of
 from lasps.files import held
 
-MARKETS = ("KOSPI", "KOSDAQ", "KOSDAQ GLOBAL")
-"""KONEX stocks trade a few times a month and are left out."""
+MARKETS = ("KOSPI", "KOSDAQ")
+"""KONEX stocks trade a few times a month and are left out. KOSDAQ GLOBAL is a segment of KOSDAQ (`market_of`)."""
 SHORT_LISTING, LISTING_DAYS = 0.8, 90
 """A listing with fewer of the stocks of one that is not older than so many days is not believed. Guess: in a month a
 few stocks in a thousand leave the exchange."""
@@ -107,7 +108,8 @@ def download(
     Args:
         start, end: first and last day; end None means the last day that is over (`clock.last_day_over`).
         folder: where the files go, see the module's docstring.
-        codes: only these stocks; by default all of `markets`, and once more those that have left them.
+        codes: only these stocks; by default all of `markets`, and once more those that have left the exchange.
+        markets: names as `universe.market_of` writes them.
         now: the moment of the pull, with a time zone.
         today: in its place a day in Seoul, as of its morning.
         requests: reader, listing_reader, pause_s, attempts, timeout_s and stop_after of `krx_requests.Requests`.
@@ -226,7 +228,7 @@ def _wanted(listing: pl.DataFrame, codes: Sequence[str] | None, markets: Sequenc
         if unknown:
             logger.warning(f"not in today's listing, asked for anyway: {' '.join(unknown)}")
         return list(dict.fromkeys(codes))
-    wanted = listing.filter(pl.col("market").is_in(list(markets)))["code"].to_list()
+    wanted = listing.filter(market_of(pl.col("market")).is_in(list(markets)))["code"].to_list()
     if not wanted:
         have = sorted(listing["market"].drop_nulls().unique())
         raise DownloadError(f"no stock of the markets {', '.join(markets)} in the listing, which has {', '.join(have)}")
@@ -237,7 +239,7 @@ def _gone(
     store: Store, pull: Pull, known: pl.DataFrame, listing: pl.DataFrame, markets: Sequence[str]
 ) -> list[str]:
     """Stocks of these markets that are no longer listed and were not asked for since: their last days may lack."""
-    left = known.join(listing, on="code", how="anti").filter(pl.col("market").is_in(list(markets)))
+    left = known.join(listing, on="code", how="anti").filter(market_of(pl.col("market")).is_in(list(markets)))
     return [code for code, seen in left.select("code", "last_seen").iter_rows()
             if not store.asked_after(code, seen, pull.start)]
 

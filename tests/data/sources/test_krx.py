@@ -255,6 +255,12 @@ def test_a_listing_that_fails_stops_the_first_pull_and_is_taken_from_an_earlier_
     assert pull(tmp_path / "old", listing_reader=gone, day=date(2024, 3, 6), end="2024-03-02").ok
 
 
+def test_kosdaq_holds_its_global_segment_and_konex_is_left_out(tmp_path: Path) -> None:
+    renamed = lambda market: krx_listing(market).replace({"KOSDAQ": "KOSDAQ GLOBAL"})  # noqa: E731
+    assert pull(tmp_path / "all", listing_reader=renamed).fetched == CODES
+    assert pull(tmp_path / "one", listing_reader=renamed, markets=("KOSDAQ",)).fetched == ["0009K0"]
+
+
 @pytest.mark.parametrize(("given", "message"), [
     ({"start": "01.01.2024"}, "expected a date as"), ({"start": "2024-06-01"}, "lies after end"),
     ({"markets": ["NYSE"]}, "no stock of the markets NYSE in the listing, which has KONEX, KOSDAQ, KOSPI"),
