@@ -1,4 +1,4 @@
-"""Sector heads on given features: stacked with a hand-written backward against vmap and against one head after another.
+"""Sector heads on given features: shared directions against autograd, independent heads against vmap and plain loops.
 
 Slow references train fewer epochs; their times are scaled to all epochs (an epoch costs what every other costs).
 """
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmarks.heads_reference import plain_loops
+from experiments.benchmarks.heads_reference import plain_joint_loop, plain_loops
 from experiments.benchmarks.measure import peak_anonymous_memory, row, timed
 from lasps.models.sector_aware_model import ClassificationHead
+from lasps.training.heads import directions
 from lasps.training.heads.data import HeadData, as_samples, stacked_heads_of
 from lasps.training.heads.gradients import vmap_gradients
 from lasps.training.heads.independent import train_heads
+from lasps.training.heads.joint import JOINT, train_directions
 from lasps.training.heads.settings import HeadSettings
 
 SHARES = (100, 80, 70, 60, 50, 45, 40, 35, 30, 25, 20, 15, 12, 10, 7, 5, 3, 2, 0.8, 0.15)
@@ -70,12 +72,45 @@ def assert_equal_to_plain_loops(setting: HeadSettings) -> float:
     return worst
 
 
+def assert_equal_to_plain_joint_loop(setting: HeadSettings) -> float:
+    """Largest difference of any linear path or loss of shared directions, float64; above 1e-6 is an error."""
+    data = random_head_data([150, 33, 1, 700], dtype="float64")
+    found, worst = train_directions(data, setting), 0.0
+    for sector, (losses, weight, bias) in plain_joint_loop(data, setting).items():
+        path, ours = found.heads[sector], found.losses[sector]
+        pairs = (ours, losses), (path["linear.weight"], weight), (path["linear.bias"], bias)
+        worst = max([worst, *(float(np.abs(np.subtract(a, b)).max()) for a, b in pairs)])
+    assert worst < 1e-6, f"shared directions differ from the plain loop by {worst}"
+    return worst
+
+
+def joint_rows(data: HeadData, setting: HeadSettings, what: str, autograd_epochs: int = 1) -> list[dict[str, Any]]:
+    """The common change and the sector part, as Phase 2 trains them, against the same loop with autograd."""
+    def both(gradients: Any, few: HeadSettings) -> None:
+        for common in (True, False):
+            train_directions(data, few, common=common, gradients=gradients)
+
+    worst = assert_equal_to_plain_joint_loop(replace(setting, epochs=3))
+    _, ours = timed(lambda: both(directions.written_out_gradients, setting))
+    few = replace(setting, epochs=autograd_epochs)
+    _, slow = timed(lambda: both(directions.autograd_gradients, few))
+    batch = JOINT * setting.batch_size
+    return [
+        row(f"{what} rank {setting.rank}, joint batches of {batch}, common change and sectors, against autograd", ours,
+            slow * setting.epochs / autograd_epochs),
+        row("largest difference of shared directions to the plain loop, float64", worst, unit="weight or loss"),
+    ]
+
+
 def run(samples: int = 610_000, epochs: int = 10, vmap_epochs: int = 1, loop_epochs: int = 1) -> list[dict[str, Any]]:
-    """`samples` samples, 20 uneven sectors, `epochs` epochs, batch 64, dropout and L2-SP as configured."""
+    """`samples` samples, 20 uneven sectors, `epochs` epochs: shared directions in batches of 128 a sector (2,048 of
+    all), independent heads in batches of 64, all else as configured."""
     setting = HeadSettings(batch_size=64, epochs=epochs, min_samples=1)
     worst = assert_equal_to_plain_loops(replace(setting, dropout=0.0, batch_size=32, epochs=min(epochs, 10)))
     with tempfile.TemporaryDirectory() as folder:
         data = random_head_data(sector_sizes(samples), folder=Path(folder))
+        what = f"{samples:,} samples, {len(SHARES)} sectors, {epochs} epochs,"
+        joint = joint_rows(data, replace(setting, batch_size=128), what)
         (_, ours), memory = peak_anonymous_memory(lambda: timed(lambda: train_heads(data, [setting])))
 
         def scaled(few: int, call: Any) -> float:
@@ -84,8 +119,9 @@ def run(samples: int = 610_000, epochs: int = 10, vmap_epochs: int = 1, loop_epo
         stacked = scaled(vmap_epochs, lambda s: train_heads(data, [s], gradients=vmap_gradients))
         tensors = scaled(loop_epochs, lambda s: plain_loops(data, s))
         loaders = scaled(loop_epochs, lambda s: plain_loops(data, s, through_data_loader=True))
-    what = f"{samples:,} samples, {len(SHARES)} sectors, {epochs} epochs, against"
+    what = f"{what} independent heads, against"
     rows = [
+        *joint,
         row(f"{what} stacked vmap", ours, stacked),
         row(f"{what} {len(SHARES)} loops over tensors in memory", ours, tensors),
         row(f"{what} {len(SHARES)} loops over DataLoaders", ours, loaders),

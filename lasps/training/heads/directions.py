@@ -17,6 +17,7 @@ Shapes: B batch, D width, C classes, R rank, S sectors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -130,17 +131,18 @@ def calibrated_loss_and_gradient(
     d_log_p = log_p.exp()
     d_log_p.scatter_add_(1, label, d_log_p.new_full((1, 1), -1.0).expand_as(label))
     d_log_q = d_log_p.mul_(slope)
-    return -log_p.gather(1, label).squeeze(1), d_log_q * rest - q * (d_log_q @ _others(q))
+    return -log_p.gather(1, label).squeeze(1), d_log_q * rest - q * (d_log_q @ _others(q.shape[1], q.dtype, q.device))
 
 
 def _softmax_and_rest(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log q, q and 1 - q (B, C), each with all its digits, also where q rounds to 1."""
     log_q = logits.log_softmax(dim=1)
     q = log_q.exp()
-    rest = (q @ _others(q)).clamp_min(TINY)
+    rest = (q @ _others(q.shape[1], q.dtype, q.device)).clamp_min(TINY)
     return torch.where(q > 0.5, torch.log1p(-rest.clamp_max(0.5)), log_q), q, rest
 
 
-def _others(q: Tensor) -> Tensor:
+@lru_cache
+def _others(classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(C, C): a product with it sums over all classes but each one's own."""
-    return 1 - torch.eye(q.shape[1], dtype=q.dtype, device=q.device)
+    return 1 - torch.eye(classes, dtype=dtype, device=device)

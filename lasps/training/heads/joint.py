@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ from lasps.training.heads.directions import (
     written_out_gradients,
 )
 from lasps.training.heads.settings import HeadSettings
+from lasps.training.heads.stack import made_ahead
 from lasps.training.heads.state import read_head_state
 from lasps.training.resume import write_state
 from lasps.training.schedule import BETAS, learning_rate_factor, warmup_steps_of
@@ -44,7 +46,7 @@ default. One factor for both is the linear scaling rule (Goyal et al. 2017)."""
 LARGEST_STEP = 1e37  # float32 holds no more; a rate that large ends as a loss that is not finite, which is refused
 EPSILON = 1e-8  # Adam's default (Kingma & Ba 2015)
 SIGNED_OF_FOUR = 3  # of four directions, three start as SELL against BUY, one as HOLD against both. Guess, not tuned
-SEGMENT_STEPS = 32  # batches gathered at once: 8 MB of features, stays in the cache
+SEGMENT_SAMPLES = 2**14  # gathered at once, while the ones before are trained on: 8 MB of features, stays in the cache
 VAL_ROWS = 65_536
 STATE_VERSION = 1
 
@@ -81,7 +83,7 @@ def train_directions(
     training.resume(state_file)
     what = "common change" if common else "sector heads"
     with tqdm(total=settings.epochs, initial=training.epoch, desc=what, unit="epoch",
-              disable=None if progress else True) as bar:
+              disable=None if progress else True) as bar, one_thread():
         while training.epoch < settings.epochs and not training.result.stopped:
             training.train_epoch()
             training.measure_val()
@@ -89,6 +91,17 @@ def train_directions(
             training.save(state_file)
             bar.update()
     return training.finish()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A step's operations are too small to be shared out: two threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def trained_sectors(samples: HeadSamples, min_samples: int) -> dict[int, np.ndarray]:
@@ -136,19 +149,20 @@ class Part:
         for sector in self.sector_ids.unique().tolist():
             own = (self.sector_ids == sector).nonzero().squeeze(1)
             for part in own.split(VAL_ROWS):
-                self.base[part] = logits_of(data.start_head(sector)[0], samples.features[self.rows[part]]).double()
+                features = samples.features.index_select(0, self.rows[part])
+                self.base[part] = logits_of(data.start_head(sector)[0], features).double()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, index: Tensor, mean: Tensor, eye: Tensor) -> JointBatch:
         """The samples at `index`, on the device of `mean`."""
-        def there(value: Tensor) -> Tensor:
-            return value.to(mean.device)
+        def taken(values: Tensor) -> Tensor:
+            return values.index_select(0, index).to(mean.device)
 
-        x = there(self.samples.features.index_select(0, self.rows[index])).sub_(mean)
-        return JointBatch(x, there(self.labels[index]), eye[there(self.position[index])], there(self.base[index]),
-                          there(self.gamma[index].unsqueeze(1)))
+        x = self.samples.features.index_select(0, self.rows.index_select(0, index)).to(mean.device).sub_(mean)
+        return JointBatch(x, taken(self.labels), eye.index_select(0, taken(self.position)), taken(self.base),
+                          taken(self.gamma).unsqueeze(1))
 
 
 class JointTraining:
@@ -205,9 +219,9 @@ class JointTraining:
                                  f"{sector} with {self.settings}: lower lr; no head was changed")
 
     def _batches(self, order: Tensor) -> Iterator[JointBatch]:
-        for segment in order.split(self.batch_size * SEGMENT_STEPS):
-            gathered = self.train.batch(segment, self.mean, self.eye)
-            for begin in range(0, len(segment), self.batch_size):
+        segments = order.split(self.batch_size * max(1, SEGMENT_SAMPLES // self.batch_size))
+        for gathered in made_ahead(self.train.batch(segment, self.mean, self.eye) for segment in segments):
+            for begin in range(0, len(gathered.y), self.batch_size):
                 yield JointBatch(*(value[begin : begin + self.batch_size] for value in gathered))
 
     def _step(self, batch: JointBatch) -> Tensor:
@@ -326,5 +340,5 @@ def _mean_of(features: Tensor, rows: Tensor) -> Tensor:
     """Mean (D,) float64 of the features at `rows`."""
     total = torch.zeros(features.shape[1], dtype=torch.float64)
     for part in rows.split(VAL_ROWS):
-        total += features[part].double().sum(dim=0)
+        total += features.index_select(0, part).sum(dim=0, dtype=torch.float64)
     return total / len(rows)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's defaults (Loshchilov & Hutte
 SEGMENT_FLOATS = 2**21  # 8 MB of gathered features at a time: stays in the cache. Measured, flat around it
 NOISE_LEVELS = 2**16  # dropout probabilities are rounded to this grid, so that noise + keep rate is exact in float32
 NOISE_STREAM = 1  # keeps a sector's dropout noise apart from its order
+
+
+Made = TypeVar("Made")
 
 
 class HeadLayout:
@@ -85,7 +89,7 @@ class Segment:
         return len(self.x)
 
 
-def made_ahead(segments: Iterator[Segment]) -> Iterator[Segment]:
+def made_ahead(segments: Iterator[Made]) -> Iterator[Made]:
     """The same segments; the next one is gathered in a thread of its own while this one trains."""
     with ThreadPoolExecutor(1) as maker:
         coming = maker.submit(next, segments, None)
