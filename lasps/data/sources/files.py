@@ -80,6 +80,8 @@ def read_bars_counted(path: str | Path, pad_codes: bool = False, signed_prices: 
     with explained(path, "bars with an adjusted close"):
         bars, rescaled = _adjusted(bars, path)
     _refuse_utc_days(bars, path)
+    if decimal is not None and all(split_name(file)[1] == ".parquet" for file in files):
+        logger.warning("--decimal has no effect: {} holds no text files", path)
     if signed_prices and not done.get("signed_rows"):
         logger.warning("--signed-prices has no effect: no price in {} carries a sign", path)
     found = {"files": len(files), "rows": bars.height} | rescaled | {name: n for name, n in done.items() if n}
@@ -100,23 +102,24 @@ def read_listing(path: str | Path, pad_codes: bool = False) -> pl.DataFrame:
 
 def _each(path: Path, files: list[Path], read: Callable[[Path], Any]) -> list[Any]:
     """`read` of every file. Raises one ValueError that names all the files that cannot be read."""
-    results, problems = [], {}
+    results: list[Any] = []
+    problems: dict[Path, Exception] = {}
     for file in files:
         try:
             with explained("the values", "columns of text, days and numbers"):
                 results.append(read(file))
         except (ValueError, OSError) as error:
-            problems[file] = str(error)
+            problems[file] = error
+    if not problems:
+        return results
+    file, first = next(iter(problems.items()))
     if len(problems) == 1:
-        file, problem = next(iter(problems.items()))
-        raise ValueError(f"{file}: {problem}")
-    if problems:
-        by_problem: dict[str, list[str]] = {}
-        for file, problem in problems.items():
-            by_problem.setdefault(problem, []).append(str(file.relative_to(path)))
-        lines = [f"  {problem}: {', '.join(names)}" for problem, names in by_problem.items()]
-        raise ValueError(f"{path}: {len(problems)} of {len(files)} files cannot be read\n" + "\n".join(lines))
-    return results
+        raise ValueError(f"{file}: {first}") from first
+    by_problem: dict[str, list[str]] = {}
+    for file, problem in problems.items():
+        by_problem.setdefault(str(problem), []).append(str(file.relative_to(path)))
+    lines = [f"  {said}: {', '.join(names)}" for said, names in by_problem.items()]
+    raise ValueError(f"{path}: {len(problems)} of {len(files)} files cannot be read\n" + "\n".join(lines)) from first
 
 
 def _bars_of(file: Path, pad_codes: bool, signed: bool, decimal: Decimal | None) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -127,29 +130,25 @@ def _bars_of(file: Path, pad_codes: bool, signed: bool, decimal: Decimal | None)
     columns = {name: found[name] for name in NUMBERS}
     if (adjusted := adjusted_close(frame)) is not None:
         columns["adjusted"] = adjusted
-    numbers, decimal = _numbers(frame, columns, rows, table.separator, decimal)
+    written = frame.select(pl.col(theirs).alias(ours) for ours, theirs in columns.items())
+    numbers, decimal = values.numbers_of(written, rows, table.separator, decimal)
     date = frame[found["date"] if "date" in found else _index_of_days(frame, rows)]
     code = frame[found["code"]] if "code" in found else None
-    blank = numbers.select(pl.all_horizontal(pl.all().is_null())).to_series() & _is_blank(date)
-    if blank.any():
-        numbers, date, rows = numbers.filter(~blank), date.filter(~blank), rows.filter(~blank)
-        code = None if code is None else code.filter(~blank)
+    kept = _not_blank(numbers, date)
+    if kept is not None:
+        numbers, date, rows = numbers.filter(kept), date.filter(kept), rows.filter(kept)
+        code = None if code is None else code.filter(kept)
     day, time = values.days(date, rows)
-    name = _code_of(table, file) if code is None else None
-    written = code if code is not None else pl.Series([name]).new_from_index(0, numbers.height)
-    bars = numbers.with_columns(values.codes(written, rows, pad_codes).alias("code"), day.alias("date"))
+    if code is None:
+        code = values.codes(pl.Series([_code_of(table, file)]), rows, pad_codes).new_from_index(0, numbers.height)
+    else:
+        code = values.codes(code, rows, pad_codes)
+    bars = numbers.with_columns(code.alias("code"), day.alias("date"))
     _refuse_bars_within_the_day(bars, time)
     bars, negative = _unsigned(bars, signed)
-    counts = {"blank_rows": int(blank.sum()), "signed_rows": negative, "decimal_comma_files": int(decimal == "comma")}
+    blank, comma = frame.height - bars.height, int(decimal == "comma")
+    counts = {"blank_rows": blank, "signed_rows": negative, "decimal_comma_files": comma}
     return bars.select("code", "date", *columns), counts
-
-
-def _numbers(frame: pl.DataFrame, columns: dict[str, str], rows: pl.Series, separator: str,
-             decimal: Decimal | None) -> tuple[pl.DataFrame, Decimal]:
-    """The columns of numbers, and the decimal sign they were read with."""
-    texts = [values.text_of(frame[c], name) for name, c in columns.items() if not frame[c].dtype.is_numeric()]
-    sign = values.decimal_of(texts, separator, decimal)
-    return pl.DataFrame([values.numbers(frame[c], rows, name, sign) for name, c in columns.items()]), sign
 
 
 def _index_of_days(frame: pl.DataFrame, rows: pl.Series) -> str:
@@ -165,10 +164,15 @@ def _index_of_days(frame: pl.DataFrame, rows: pl.Series) -> str:
     raise ValueError(f"missing columns, by any of these names: date ({wanted}); the file has {frame.columns}")
 
 
-def _is_blank(column: pl.Series) -> pl.Series:
-    if column.dtype != pl.String:
-        return column.is_null()
-    return column.is_null() | (column.str.strip_chars() == "")
+def _not_blank(numbers: pl.DataFrame, date: pl.Series) -> pl.Series | None:
+    """The rows that hold anything, None where all do. Raises ValueError where none does."""
+    if not all(numbers.null_count().row(0)):
+        return None
+    no_date = date.is_null() if date.dtype != pl.String else date.str.strip_chars().fill_null("") == ""
+    kept = ~(numbers.select(pl.all_horizontal(pl.all().is_null())).to_series() & no_date)
+    if not kept.any():
+        raise ValueError("all rows are blank; complete the file or take it away")
+    return kept
 
 
 def _code_of(table: Table, file: Path) -> str:
@@ -254,13 +258,15 @@ def _warn_of_keys_in_two_files(files: list[Path], tables: list[pl.DataFrame]) ->
     """Name the files in which the same stock and day stand; the gate says whether they differ, and stops."""
     if len(files) < 2:
         return
-    owners = pl.concat([pl.DataFrame({"code": t["code"].unique()}).with_columns(file=pl.lit(i))
-                        for i, t in enumerate(tables)])  # fmt: skip
-    shared = owners.filter(pl.col("code").is_duplicated())
-    if shared.is_empty():
+    owners: dict[str, list[int]] = {}
+    for i, table in enumerate(tables):
+        for code in table["code"].unique():
+            owners.setdefault(code, []).append(i)
+    shared = {code: where for code, where in owners.items() if len(where) > 1}
+    if not shared:
         return
-    parts = [tables[i].select("code", "date", file=pl.lit(i)) for i in shared["file"].unique().sort()]
-    rows = pl.concat(parts).filter(pl.col("code").is_in(shared["code"].unique().implode()))
+    parts = [tables[i].select("code", "date", file=pl.lit(i)) for i in sorted(set().union(*shared.values()))]
+    rows = pl.concat(parts).filter(pl.col("code").is_in(list(shared)))
     twice = rows.group_by("code", "date").agg(pl.col("file").unique().sort()).filter(pl.col("file").list.len() > 1)
     for pair, n in twice.group_by("file").agg(n=pl.len()).sort("n", descending=True).head(5).rows():
         names = " and ".join(str(files[i]) for i in pair)

@@ -44,25 +44,28 @@ _AGAIN = r"_duplicated_\d+$"
 
 
 def plain(column: str) -> str:
-    """A column name in small letters without spaces, underscores and units (of won and shares, not of thousands)."""
+    """A column name in small letters without spaces, underscores, asterisks and the units won and shares."""
     name = unicodedata.normalize("NFKC", re.sub(_AGAIN, "", column))
-    return re.sub(_UNIT, "", re.sub(r"[\s_\ufeff]+", "", name).lower())
+    return re.sub(_UNIT, "", re.sub(r"[\s_*\ufeff]+", "", name).lower())
 
 
 def columns_of(table: pl.DataFrame, names: Aliases, optional: tuple[str, ...]) -> dict[str, str]:
     """Our names -> the table's; of several aliases the first counts.
 
     Raises:
-        ValueError: missing columns, or two that mean the same price or volume and differ.
+        ValueError: missing columns, two that mean the same price or volume and differ, or two of one name that do.
     """
-    candidates = {ours: [c for alias in aliases for c in table.columns if plain(c) == alias]
-                  for ours, aliases in names.items()}  # fmt: skip
+    known: dict[str, list[str]] = {}
+    for column in table.columns:
+        known.setdefault(plain(column), []).append(column)
+    candidates = {ours: [c for alias in aliases for c in known.get(alias, ())] for ours, aliases in names.items()}
     missing = [ours for ours, theirs in candidates.items() if not theirs and ours not in optional]
     if missing:
         wanted = "; ".join(f"{ours} ({', '.join(names[ours][:5])}, ...)" for ours in missing)
         raise ValueError(f"missing columns, by any of these names: {wanted}; the file has {table.columns}")
-    for ours in (*PRICES, "volume"):
-        _refuse_two_answers(table, ours, candidates.get(ours, []))
+    for ours, theirs in candidates.items():
+        rivals = theirs if ours in (*PRICES, "volume") else [c for c in theirs if plain(c) == plain(theirs[0])]
+        _refuse_two_answers(table, ours, rivals)
     return {ours: theirs[0] for ours, theirs in candidates.items() if theirs}
 
 

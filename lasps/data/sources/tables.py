@@ -8,7 +8,7 @@ import io
 import re
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -152,6 +152,9 @@ def _decoded(content: bytes) -> str:
 
 
 def _text_table(text: str) -> Table:
+    if hint := re.match(r"sep=(.)\r?\n", text):  # Excel's line about the separator
+        table = _text_table(text[hint.end():])
+        return replace(table, first_row=table.first_row + 1)
     head = text.split("\n", 3)
     separator = max(SEPARATORS, key=head[0].count)
     header, lines, ticker = _header([next(csv.reader([line], delimiter=separator), [""]) for line in head[:3]])

@@ -22,13 +22,14 @@ _EXCEL_DAY = r"^[2-6]\d{4}(\.\d+)?$"
 _POINT = r"^[+-]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d+)?$"
 _COMMA = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)?(,\d*)?([eE][+-]?\d+)?$"
 _EXCEL_TEXT = r'^="(.*)"$'
-_BLANK = dict.fromkeys(("", "nan", "NaN", "null", "None", "<NA>", "NaT"))
+_BLANK = dict.fromkeys(("", "-", "nan", "NaN", "null", "None", "<NA>", "NaT"))
 MAX_SHARES = 2**63 - 1
 """What an Int64 holds; a volume above it or infinite comes of a division by zero or a broken file."""
 
 
 def text_of(values: pl.Series, name: str) -> pl.Series:
-    """The values as text: without spaces around, full-width characters made plain, ="005930" unwrapped, blank null.
+    """The values as text: without spaces around, full-width characters made plain, ="005930" unwrapped, blank
+    and "-" (as the exchange writes no value) null.
 
     Raises:
         ValueError: a type that has no plain text, as a list or a pandas period.
@@ -69,6 +70,8 @@ def codes(values: pl.Series, rows: pl.Series, pad: bool = False) -> pl.Series:
 
     text = per_value(values, read)["code"]
     refuse(text.is_null(), values, rows, "code", "a code")
+    refuse(text.str.contains(r"^KR[0-9A-Z]{10}$"), values, rows, "code",
+           "a code of six characters (단축코드, ISU_SRT_CD), not an ISIN")  # fmt: skip
     short = text.str.contains(r"^\d{1,5}$")
     if pad:
         return text.str.zfill(6)
@@ -96,6 +99,8 @@ def days(values: pl.Series, rows: pl.Series) -> tuple[pl.Series, pl.Series | Non
     if values.dtype == pl.Date:
         refuse(values.is_null(), values, rows, "date", "a day")
         return values.rename("date"), None
+    if values.dtype == pl.String and not (iso := values.str.to_date("%Y-%m-%d", strict=False)).null_count():
+        return iso.rename("date"), None
     parts = per_value(values, _days_of_text)
     refuse(parts["other_zone"].fill_null(False), values, rows, "date",
            "a day in Korean time (a time of day in another zone may belong to another day)")  # fmt: skip
@@ -157,25 +162,49 @@ def decimal_of(texts: list[pl.Series], separator: str, given: Decimal | None = N
     return "point"
 
 
-def numbers(values: pl.Series, rows: pl.Series, name: str, decimal: Decimal = "point") -> pl.Series:
-    """Numbers, Int64 or Float64; "1,234" is one (with decimal "comma": "1.234" and "1234,5"), blank is null.
+def numbers_of(
+    frame: pl.DataFrame, rows: pl.Series, separator: str = "", decimal: Decimal | None = None
+) -> tuple[pl.DataFrame, Decimal]:
+    """Columns of numbers, Int64 or Float64, and the decimal sign they were read with (`decimal_of`).
+
+    "1,234" is a number (with decimal "comma": "1.234" and "1234,5"), blank and NaN are null.
+
+    Args:
+        frame: the columns under the names that messages use; a column `volume` must be finite.
 
     Raises:
         ValueError: a value that is neither a number nor blank; a volume that is infinite or above `MAX_SHARES`.
     """
-    if values.dtype.is_numeric():
+    plain = frame.select(pl.col(pl.String).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None))
+    usual = plain.width == frame.width and decimal is None and separator not in ";\t"
+    if usual and sum(plain.null_count().row(0)) == sum(frame.null_count().row(0)):
+        return _finite(plain, frame, rows), "point"
+    texts = {column.name: text_of(column, column.name) for column in frame if not column.dtype.is_numeric()}
+    sign = decimal_of(list(texts.values()), separator, decimal)
+    columns = [_numbers(column, texts.get(column.name), rows, sign) for column in frame]
+    return _finite(pl.DataFrame(columns), frame, rows), sign
+
+
+def _numbers(values: pl.Series, text: pl.Series | None, rows: pl.Series, decimal: Decimal) -> pl.Series:
+    """One column's numbers; `text` are its values as `text_of` gives them, None where they are numbers already."""
+    if text is None:
         found = values.cast(pl.Int64 if values.dtype.is_integer() else pl.Float64, strict=False)
-        refuse(found.is_null() & values.is_not_null(), values, rows, name, f"a number up to {MAX_SHARES}")
-    else:
-        text = text_of(values, name)
-        found = text.cast(pl.Float64, strict=False)
-        if decimal == "comma" or found.null_count() > text.null_count():
-            found = _spelled(text, decimal)
-        expected = 'a number such as 1234 or "1,234"' if decimal == "point" else 'a number such as 1234,5 or "1.234"'
-        refuse(found.is_null() & text.is_not_null(), values, rows, name, expected)
-    if name == "volume" and found.dtype == pl.Float64:
-        refuse(found.is_infinite() | (found.abs() > MAX_SHARES), values, rows, name, "a number of shares")
-    return found.rename(name)
+        refuse(found.is_null() & values.is_not_null(), values, rows, values.name, f"a number up to {MAX_SHARES}")
+        return found
+    found = text.cast(pl.Float64, strict=False)
+    if decimal == "comma" or found.null_count() > text.null_count():
+        found = _spelled(text, decimal)
+    expected = 'a number such as 1234 or "1,234"' if decimal == "point" else 'a number such as 1234,5 or "1.234"'
+    refuse(found.is_null() & text.is_not_null(), values, rows, values.name, expected)
+    return found.fill_nan(None).alias(values.name)
+
+
+def _finite(numbers: pl.DataFrame, frame: pl.DataFrame, rows: pl.Series) -> pl.DataFrame:
+    """The numbers. Raises ValueError for a volume that no one can have traded."""
+    if "volume" in numbers.columns and numbers["volume"].dtype == pl.Float64:
+        beyond = ~numbers["volume"].is_between(-MAX_SHARES, MAX_SHARES)
+        refuse(beyond & numbers["volume"].is_not_nan(), frame["volume"], rows, "volume", "a number of shares")
+    return numbers
 
 
 def _spelled(text: pl.Series, decimal: Decimal) -> pl.Series:
@@ -190,7 +219,7 @@ def _spelled(text: pl.Series, decimal: Decimal) -> pl.Series:
 
 def refuse(bad: pl.Series, values: pl.Series, rows: pl.Series, name: str, expected: str) -> None:
     """Raise ValueError with the first row of the bad values, if there are any."""
-    bad = bad.fill_null(False)
     if bad.any():
+        bad = bad.fill_null(False)
         example, row = values.filter(bad)[0], rows.filter(bad)[0]
         raise ValueError(f"row {row}, column {name}: expected {expected}, got {example!r} ({bad.sum()} such rows)")

@@ -346,10 +346,10 @@ def test_two_columns_of_one_meaning_are_refused_unless_they_agree(tmp_path) -> N
     text = truth(("005930",), n=3).with_columns(종가="close").write_csv()
     (tmp_path / "bars.csv").write_text(text)
     assert read_bars(tmp_path / "bars.csv").height == 3
-    for name in ("close", "종가"):
+    for name, meaning in (("close", "close"), ("종가", "close"), ("Date", "date")):
         header = f"code,date,open,high,low,close,volume,{name}"
-        (tmp_path / "bars.csv").write_text(f"{header}\n005930,20240102,1,3,1,2,5,9\n")
-        with pytest.raises(ValueError, match="both mean close and differ"):
+        (tmp_path / "bars.csv").write_text(f"{header}\n005930,20240102,1,3,1,2,5,20240103\n")
+        with pytest.raises(ValueError, match=f"both mean {meaning} and differ"):
             read_bars(tmp_path / "bars.csv")
 
 
@@ -391,3 +391,30 @@ def test_the_industry_is_the_column_whose_names_the_sector_map_knows(tmp_path: P
     for header in ("Code,Name,Industry,Sector", "Code,Name,Sector,Industry"):
         (tmp_path / "listing.csv").write_text(f"{header}\n{rows}", "utf-8")
         assert read_listing(tmp_path / "listing.csv")["industry"][0] == "통신 및 방송 장비 제조업"
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("KR7005930003,20240102,1,3,1,2,5", "row 2, column code: .*not an ISIN"), (",,,,,,", "all rows are blank"),
+    ("005930,1704153600000,1,3,1,2,5", "row 2, column date: expected a day"),
+    ("005930,20240102,1,3,1,2,5,6", "not a readable CSV table"), ('005930,20240102,"₩9",3,1,2,5', "row 2, column open"),
+])  # fmt: skip
+def test_rows_that_are_something_else_are_refused_with_a_reason(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "bars.csv").write_text(f"code,date,open,high,low,close,volume\n{line}\n", "utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_bars(tmp_path / "bars.csv")
+
+
+def test_excels_line_about_the_separator_is_none_of_the_header_but_counts_as_a_line(tmp_path: Path) -> None:
+    text = "sep=;\ncode;date;open;high;low;close;volume\n005930;20240102;1;3;1;2;5\n"
+    (tmp_path / "bars.csv").write_text(text)
+    assert read_bars(tmp_path / "bars.csv").height == 1
+    (tmp_path / "bars.csv").write_text(text + "005930;20240103;x;3;1;2;5\n")
+    with pytest.raises(ValueError, match="row 4, column open"):
+        read_bars(tmp_path / "bars.csv")
+
+
+def test_the_exchanges_dash_is_no_value(tmp_path: Path) -> None:
+    (tmp_path / "bars.csv").write_text(
+        "code,date,open,high,low,close,volume\n005930,20240102,-,-,-,2,0\n005930,20240103,1,3,1,2,5\n")
+    panel, report = make_panel(read_bars(tmp_path / "bars.csv"))
+    assert (panel.height, report.halted_rows) == (1, 1)
