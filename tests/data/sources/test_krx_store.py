@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from lasps.config import clock
@@ -131,9 +131,15 @@ RUN = st.fixed_dictionaries({
 })
 
 
+def run(wait: int, **more: object) -> dict[str, object]:
+    return {"wait": wait, "start": DAYS[0], "failing": (), "listing": None, "kill_at": None} | more
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
           phases=(Phase.explicit, Phase.reuse, Phase.generate))  # shrinking takes minutes
 @given(runs=st.lists(RUN, min_size=1, max_size=5))
+@example(runs=[run(wait=110, kill_at=1), run(wait=5, start=DAYS[12]), run(wait=8)])  # a pull begun before the newest
+@example(runs=[run(wait=98, start=DAYS[5]), run(wait=97, start=DAYS[12])])  # then an earlier start, with one stock gone
 def test_any_pulls_at_any_time_killed_anywhere_keep_no_unfinished_bar_and_lose_no_row(
     runs: list[dict], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
