@@ -17,9 +17,10 @@ from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference
 from lasps.evaluation.simulation import SimulatedMarket, simulate_market
 from lasps.evaluation.verification import EDGE, N_SIGNALS, Finding, difference
-from lasps.training.heads.acceptance import accept_heads, logits_of
+from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, HeadSamples, as_samples
 from lasps.training.heads.independent import train_heads
+from lasps.training.heads.nested import train_nested
 from lasps.training.heads.settings import HeadSettings
 
 Array = NDArray[np.float64]
@@ -78,18 +79,15 @@ def common_head(train: HeadSamples, val: HeadSamples | None, seed: int) -> tuple
     """(the head of Phase 1 on fixed features: one for all sectors, its focal gamma)."""
     settings = HeadSettings(**COMMON, seed=seed)  # type: ignore[arg-type]
     start = new_head(seed, train.features.shape[1])
-    (result,) = train_heads(HeadData(train, start, val), [settings])
+    result = train_heads(HeadData(train, start, val), settings)
     return result.best_heads[0], settings.gamma
 
 
 def sector_heads(train: Split, val: Split, common: dict[str, Tensor], seed: int) -> dict[int, dict[str, Tensor]]:
-    """Phase 2 from the common head, with its own settings: heads that val does not accept stay the common one."""
-    settings = HeadSettings(seed=seed)
+    """Phase 2 from the common head, with its own settings: sectors of which val accepts nothing stay with it."""
     start = {name: value.unsqueeze(0).repeat(SECTORS, *[1] * value.ndim) for name, value in common.items()}
     data = HeadData(train.samples(), start, val.samples())
-    (result,) = train_heads(data, [settings])
-    judged = accept_heads(data, result)
-    return {s: head if judged[s].accepted else common for s, head in result.best_heads.items()}
+    return dict.fromkeys(range(SECTORS), common) | train_nested(data, HeadSettings(seed=seed)).heads
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def assert_equal_to_plain_loops(setting: HeadSettings) -> float:
     expected = plain_loops(data, setting)
     worst = 0.0
     for options in ({}, {"gradients": vmap_gradients}):
-        (found,) = train_heads(data, [setting], **options)  # type: ignore[arg-type]
+        found = train_heads(data, setting, **options)  # type: ignore[arg-type]
         for sector, (losses, head) in expected.items():
             worst = max(worst, float(np.abs(np.subtract(found.losses[sector], losses)).max()))
             worst = max([worst, *(float((found.heads[sector][n] - v).abs().max()) for n, v in head.items())])
@@ -111,12 +111,12 @@ def run(samples: int = 610_000, epochs: int = 10, vmap_epochs: int = 1, loop_epo
         data = random_head_data(sector_sizes(samples), folder=Path(folder))
         what = f"{samples:,} samples, {len(SHARES)} sectors, {epochs} epochs,"
         joint = joint_rows(data, replace(setting, batch_size=128), what)
-        (_, ours), memory = peak_anonymous_memory(lambda: timed(lambda: train_heads(data, [setting])))
+        (_, ours), memory = peak_anonymous_memory(lambda: timed(lambda: train_heads(data, setting)))
 
         def scaled(few: int, call: Any) -> float:
             return timed(lambda: call(replace(setting, epochs=few)))[1] * epochs / few
 
-        stacked = scaled(vmap_epochs, lambda s: train_heads(data, [s], gradients=vmap_gradients))
+        stacked = scaled(vmap_epochs, lambda s: train_heads(data, s, gradients=vmap_gradients))
         tensors = scaled(loop_epochs, lambda s: plain_loops(data, s))
         loaders = scaled(loop_epochs, lambda s: plain_loops(data, s, through_data_loader=True))
     what = f"{what} independent heads, against"

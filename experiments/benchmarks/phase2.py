@@ -104,7 +104,7 @@ def run(samples: int = 1_200, val_samples: int = 400, epochs: int = 10) -> list[
         torch.manual_seed(0)
         model = SectorAwareFusionModel().eval()
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        (ours,) = train_heads(head_data(model, train, val, cache=False), [setting])
+        ours = train_heads(head_data(model, train, val, cache=False), setting)
         _, reference = timed(lambda: plain_phase2(model, train, val, setting))
         difference = max(
             float((ours.heads[sector][name] - value.detach()).abs().max())

@@ -186,10 +186,10 @@ torch.set_num_threads(1)
 rank = int(sys.argv[2])
 training = joint.JointTraining if rank else independent.HeadTraining
 original = training.train_epoch
-def train_epoch(self, *pool):
+def train_epoch(self):
     if self.epoch == 3 and not getattr(self, "common", False):
         os.kill(os.getpid(), signal.SIGKILL)
-    original(self, *pool)
+    original(self)
 training.train_epoch = train_epoch
 trainer = make_trainer()
 trainer.resume_dir = sys.argv[1]

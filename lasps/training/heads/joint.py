@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,7 @@ from lasps.training.heads.directions import (
     written_out_gradients,
 )
 from lasps.training.heads.settings import HeadSettings
-from lasps.training.heads.stack import made_ahead
+from lasps.training.heads.stack import made_ahead, one_thread_on_a_processor
 from lasps.training.heads.state import read_head_state
 from lasps.training.resume import write_state
 from lasps.training.schedule import BETAS, learning_rate_factor, warmup_steps_of
@@ -83,7 +82,7 @@ def train_directions(
     training.resume(state_file)
     what = "common change" if common else "sector heads"
     with tqdm(total=settings.epochs, initial=training.epoch, desc=what, unit="epoch",
-              disable=None if progress else True) as bar, one_thread():
+              disable=None if progress else True) as bar, one_thread_on_a_processor(training.mean.device):
         while training.epoch < settings.epochs and not training.result.stopped:
             training.train_epoch()
             training.measure_val()
@@ -91,17 +90,6 @@ def train_directions(
             training.save(state_file)
             bar.update()
     return training.finish()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A step's operations are too small to be shared out: two threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def trained_sectors(samples: HeadSamples, min_samples: int) -> dict[int, np.ndarray]:

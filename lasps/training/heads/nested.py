@@ -95,8 +95,7 @@ def train_head(data: HeadData, settings: HeadSettings, on_epoch: OnEpoch | None 
     """The sector part of one setting: shared directions, or, at rank 0, independent heads."""
     if settings.rank > 0:
         return train_directions(data, settings, on_epoch, state_file=state_file, device=device, progress=progress)
-    (result,) = train_heads(data, [settings], on_epoch, state_file=state_file, device=device, progress=progress)
-    return result
+    return train_heads(data, settings, on_epoch, state_file=state_file, device=device, progress=progress)
 
 
 def accepted_gains(data: HeadData, result: HeadResult, by_sector: Mapping[int, Acceptance] | None = None,

@@ -1,12 +1,12 @@
-"""Many heads trained at once: the heads of A sectors under K settings as rows of one matrix.
+"""Many heads trained at once: the heads of A sectors as rows of one matrix.
 
-Phase 2's heads are small (128 -> 64 -> 3) and independent, so one head after the other spends its time on calls, not
-on arithmetic. A `HeadStack` keeps R = A * K heads as rows, sectors outermost and sorted by size: at step t the sectors
-that still have a t-th batch are a prefix of the rows, and shrinking that prefix is a slice, not a copy. Every row has
-its own batches, order, dropout, step count, learning rate and optimiser state, exactly as if it were trained alone.
+Independent heads are small (128 -> 64 -> 3), so one head after the other spends its time on calls, not on arithmetic.
+A `HeadStack` keeps A heads as rows, sorted by the sector's size: at step t the sectors that still have a t-th batch are
+a prefix of the rows, and shrinking that prefix is a slice, not a copy. Every row has its own batches, order, dropout,
+step count and optimiser state, exactly as if it were trained alone.
 
-Shapes: A sectors of this stack, K settings, R = A * K rows, T steps of a segment, B batch, D width, H hidden, P
-parameters of one head (padded to a multiple of 16, so that every row starts on a cache line).
+Shapes: A sectors, T steps of a segment, B batch, D width, H hidden, P parameters of one head (padded to a multiple of
+16, so that every row starts on a cache line).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -89,6 +90,18 @@ class Segment:
         return len(self.x)
 
 
+@contextmanager
+def one_thread_on_a_processor(device: torch.device) -> Iterator[None]:
+    """A stack's operations are too small to be shared out: two threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def made_ahead(segments: Iterator[Made]) -> Iterator[Made]:
     """The same segments; the next one is gathered in a thread of its own while this one trains."""
     with ThreadPoolExecutor(1) as maker:
@@ -99,7 +112,7 @@ def made_ahead(segments: Iterator[Made]) -> Iterator[Made]:
 
 
 class SectorBatches:
-    """The batches of A sectors, sorted by size, for stacks that share seed and batch size."""
+    """The batches of A sectors, sorted by size."""
 
     def __init__(
         self,
@@ -107,16 +120,16 @@ class SectorBatches:
         rows: Sequence[np.ndarray],
         sectors: Sequence[int],
         class_weights: Sequence[float],
-        batch_size: int,
-        seed: int,
+        settings: HeadSettings,
         noise_width: int,
         device: str | torch.device = "cpu",
     ) -> None:
         self.samples, self.rows, self.sectors = samples, rows, sectors
-        self.batch_size, self.seed, self.noise_width, self.device = batch_size, seed, noise_width, device
+        self.batch_size, self.seed, self.noise_width, self.device = (
+            settings.batch_size, settings.seed, noise_width, device)
         self.class_weights = torch.tensor(class_weights, dtype=samples.features.dtype, device=device)
         self.sizes = np.array([len(own) for own in rows])
-        self.steps = -(-self.sizes // batch_size)
+        self.steps = -(-self.sizes // self.batch_size)
 
     def segments(self, epoch: int) -> Iterator[Segment]:
         """One epoch (from 1) in segments of steps between which no sector finishes."""
@@ -174,12 +187,10 @@ class SectorBatches:
 
 
 class HeadStack:
-    """R = A * K heads and their AdamW state, trained together one epoch at a time.
+    """A heads and their AdamW state, trained together one epoch at a time.
 
     Args:
         start: (A, P) start heads of the sectors, in the order of `batches.sectors`.
-        settings: K settings that share seed and batch size with `batches`.
-        indices: each setting's position among all settings of the job.
     """
 
     def __init__(
@@ -187,77 +198,49 @@ class HeadStack:
         layout: HeadLayout,
         start: Tensor,
         batches: SectorBatches,
-        settings: Sequence[HeadSettings],
-        indices: Sequence[int],
+        settings: HeadSettings,
         gradients: Gradients = written_out_gradients,
     ) -> None:
-        self.layout, self.batches, self.gradients = layout, batches, gradients
-        self.settings, self.indices = list(settings), list(indices)
-        self.start = start.to(batches.device).repeat_interleave(len(settings), dim=0)
+        self.layout, self.batches, self.settings, self.gradients = layout, batches, settings, gradients
+        self.start = start.to(batches.device)
         self.params = self.start.clone()
         self.first, self.second = torch.zeros_like(self.params), torch.zeros_like(self.params)
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Per-row constants (R, 1) and work space, after a change of the rows."""
-        k, sizes = len(self.settings), torch.from_numpy(self.batches.sizes)
-        dtype, device = self.params.dtype, self.params.device
-
-        def per_setting(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64).repeat(len(sizes)).unsqueeze(1)
-
-        self.lr = per_setting([s.lr for s in self.settings]).to(device)
-        decay = per_setting([s.lr * s.weight_decay for s in self.settings])
-        pull = per_setting([s.l2_sp for s in self.settings]) / sizes.repeat_interleave(k).unsqueeze(1)
-        self.decay = None if not decay.any() else (1 - decay).to(device, dtype)
-        self.pull = None if not pull.any() else pull.to(device, dtype)
-        gammas = [s.gamma for s in self.settings]
-        self.gamma = None if len(set(gammas)) == 1 else per_setting(gammas).unsqueeze(2).to(device, dtype)
-        kept = 1 - np.round(np.array([s.dropout for s in self.settings]) * NOISE_LEVELS) / NOISE_LEVELS
-        self.drops = bool((kept < 1).any())
-        self.keep_rate = per_setting(kept.clip(1 / NOISE_LEVELS).tolist()).unsqueeze(2).to(device, dtype)
         self.grads, self.work = torch.zeros_like(self.params), torch.zeros_like(self.params)
+        dtype, device = self.params.dtype, self.params.device
+        pull = settings.l2_sp / torch.from_numpy(batches.sizes).double().unsqueeze(1)
+        self.pull = None if settings.l2_sp == 0 else pull.to(device, dtype)
+        kept = 1 - round(settings.dropout * NOISE_LEVELS) / NOISE_LEVELS
+        self.drops = kept < 1
+        self.keep_rate = torch.full((len(self.params), 1, 1), max(kept, 1 / NOISE_LEVELS), dtype=dtype, device=device)
         self.prefixes: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
 
-    @property
-    def updates(self) -> int:
-        """Head updates of an epoch."""
-        return int(self.batches.steps.sum()) * len(self.settings)
-
     def train_epoch(self, epoch: int) -> Tensor:
-        """One epoch (from 1) of every row; returns the training criterion's sample means, (A, K) float64."""
-        k = len(self.settings)
+        """One epoch (from 1) of every row; returns the training criterion's sample means, (A,) float64."""
         total = torch.zeros(len(self.params), dtype=torch.float64, device=self.params.device)
         for segment in made_ahead(self.batches.segments(epoch)):
-            rows = segment.x.shape[1] * k
-            scale, offset = self._adamw_tables(segment.steps, rows)
+            rows = segment.x.shape[1]
+            scale, offset = self._adamw_tables(segment.steps)
             for t in range(len(segment)):
                 loss = self._gradients(segment, t, rows)
-                total[:rows] += loss * segment.sizes[t].repeat_interleave(k)
+                total[:rows] += loss * segment.sizes[t]
                 self._adamw(rows, scale[t], offset[t])
-        sizes = torch.from_numpy(self.batches.sizes).to(total.device).unsqueeze(1)
-        return (total.view(-1, k) / sizes).cpu()
+        return (total / torch.from_numpy(self.batches.sizes).to(total.device)).cpu()
 
     def _gradients(self, segment: Segment, t: int, rows: int) -> Tensor:
-        k = len(self.settings)
         keep = None
         if self.drops and segment.noise is not None:  # u + keep rate reaches 1 with probability keep rate
-            keep = (segment.noise[t].unsqueeze(1) + self.keep_rate[:k]).floor_().flatten(0, 1)
+            keep = (segment.noise[t] + self.keep_rate[:rows]).floor_()
         if rows not in self.prefixes:
             self.prefixes[rows] = self.layout.views(self.params[:rows]), self.layout.views(self.grads[:rows])
-        x, y, weight = (_for_settings(value[t], k) for value in (segment.x, segment.y, segment.weight))
-        batch = HeadBatch(x, y, weight, keep, self.keep_rate[:rows])
-        gamma = self.settings[0].gamma if self.gamma is None else self.gamma[:rows]
-        return self.gradients(*self.prefixes[rows], batch, gamma)
+        batch = HeadBatch(segment.x[t], segment.y[t], segment.weight[t], keep, self.keep_rate[:rows])
+        return self.gradients(*self.prefixes[rows], batch, self.settings.gamma)
 
-    def _adamw_tables(self, steps: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Bias corrections of T steps as (T, R, 1): w += m / (scale * sqrt(v) + offset) is AdamW's step."""
+    def _adamw_tables(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Bias corrections of T steps as (T, A, 1): w += m / (scale * sqrt(v) + offset) is AdamW's step."""
         correction1, correction2 = 1 - BETA1**steps, 1 - BETA2**steps
-        k, dtype = len(self.settings), self.params.dtype
-        lr = self.lr[:rows]
-        scale = (correction1 / correction2.sqrt()).repeat_interleave(k, dim=1).unsqueeze(2) / -lr
-        offset = (EPSILON * correction1).repeat_interleave(k, dim=1).unsqueeze(2) / -lr
-        return scale.to(dtype), offset.to(dtype)
+        scale = (correction1 / correction2.sqrt()).unsqueeze(2) / -self.settings.lr
+        offset = (EPSILON * correction1).unsqueeze(2) / -self.settings.lr
+        return scale.to(self.params.dtype), offset.to(self.params.dtype)
 
     def _adamw(self, rows: int, scale: Tensor, offset: Tensor) -> None:
         """One AdamW step of the first `rows` rows, the L2-SP pull added to the gradient."""
@@ -266,43 +249,18 @@ class HeadStack:
         if self.pull is not None:
             torch.sub(params, self.start[:rows], out=work)
             grads.addcmul_(work, self.pull[:rows])
-        if self.decay is not None:
-            params.mul_(self.decay[:rows])
+        if self.settings.weight_decay:
+            params.mul_(1 - self.settings.lr * self.settings.weight_decay)
         first.lerp_(grads, 1 - BETA1)
         second.mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)
         torch.sqrt(second, out=work)
         params.addcdiv_(first, work.mul_(scale).add_(offset))
 
-    def rows_of(self, setting: int) -> Tensor:
-        """(A, P), the heads of one setting (position in this stack), sharing memory."""
-        return self.params.view(len(self.batches.sectors), len(self.settings), -1)[:, setting]
-
-    def keep_settings(self, positions: Sequence[int]) -> None:
-        """Drop every setting but those at `positions`; the rest trains on as if nothing had happened."""
-        k, kept = len(self.settings), list(positions)
-        for name in ("start", "params", "first", "second"):
-            value = getattr(self, name).view(-1, k, self.layout.padded)[:, kept]
-            setattr(self, name, value.flatten(0, 1).clone())
-        self.settings = [self.settings[p] for p in kept]
-        self.indices = [self.indices[p] for p in kept]
-        self._prepare()
-
-    def state(self) -> dict[str, Tensor | list[int]]:
+    def state(self) -> dict[str, Tensor]:
         """What must be kept to continue after an epoch."""
-        return {"params": self.params, "first": self.first, "second": self.second, "indices": self.indices}
+        return {"params": self.params, "first": self.first, "second": self.second}
 
-    def load_state(self, state: Mapping[str, Tensor | list[int]]) -> None:
-        """Continue from `state`, which may hold fewer settings than this stack."""
-        left = set(state["indices"])
-        self.keep_settings([p for p, index in enumerate(self.indices) if index in left])
-        for name in ("params", "first", "second"):
-            getattr(self, name).copy_(state[name])
-
-
-def _for_settings(batch: Tensor, k: int) -> Tensor:
-    """(A, B, ...) to (A * K, B, ...), each sector's batch for each of its K settings; no copy where A or K is 1."""
-    if k == 1:
-        return batch
-    if len(batch) == 1:
-        return batch.expand(k, *batch.shape[1:])
-    return batch.unsqueeze(1).expand(-1, k, *batch.shape[1:]).flatten(0, 1)
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state`."""
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
