@@ -38,11 +38,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--baselines", action="store_true", help="fit (once) and show every baseline of --data-dir")
     parser.add_argument("--prior", type=prior, default=None, metavar="A,B,C",
                         help="training shares of SELL, HOLD, BUY; default: those of --data-dir, else in-sample")
-    parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write a report with pictures")
+    parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write the comparison page")
     parser.add_argument("--picture", type=Path, default=None, metavar="FILE.png",
                         help="class-wise accuracy of every model, and the last two sector by sector, in one picture")
     parser.add_argument("--cost", type=fraction, default=0.0010, metavar="C",
                         help="commission and half spread per side, as a fraction of the traded value")
+    parser.add_argument("--full", action="store_true", help="print every baseline, pair, seed and split")
     parser.add_argument("--tax", type=fraction, default=None, help="tax on sales; default: the year's Korean rate")
     return parser.parse_args()
 
@@ -101,25 +102,23 @@ def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> d
     return found | cached_baselines(loader.data_dir, loader.splits, settings.REPORT_DIR / "cache")
 
 
-def save_picture(path: Path, result: dict[str, Any], models: dict[str, Any], split: str) -> None:
+def save_picture(path: Path, comparison: Comparison, models: dict[str, Any], split: str) -> None:
     """One picture of a comparison for a page of text; of several seeds it shows the first."""
-    from loguru import logger
-
     from lasps.evaluation.class_accuracy import class_accuracy
-    from lasps.evaluation.report_figures import comparison_picture
-    from lasps.reproducibility import write_atomically
+    from lasps.evaluation.figures import comparison_picture
+    from lasps.files import write_atomically
 
     shares = {name: class_accuracy(forecasts[split][0]) for name, forecasts in models.items()}
-    picture = comparison_picture(result, shares, split)
+    picture = comparison_picture(comparison.sectors.to_pandas(), shares, split, list(comparison.sector_names) or None)
     write_atomically(path, lambda file: picture.savefig(file, format="png", dpi=100))
-    logger.info(f"Saved: {path}")
 
 
-def log_comparison(result: dict[str, Any], page: str | None, tracker: Tracker) -> None:
-    """A run `compare` with the differences, the JSON and the report."""
+def log_comparison(comparison: Comparison, page: str | None, tracker: Tracker) -> None:
+    """A run `compare`: its description is the verdict, its artifacts the JSON and the page, which opens in the UI."""
     from lasps.evaluation.metrics import flat_metrics
 
-    tags = {"verdict": result["verdict"][:4000], "first_line": result["first_line"]}
+    result, verdict = comparison.as_json(), "\n".join(comparison.verdict)
+    tags = {"verdict": verdict[:4000], "first_line": comparison.first_line, "mlflow.note.content": note_of(comparison)}
     with tracker.run("compare", tags=tags) as run, \
             tempfile.TemporaryDirectory() as folder:
         for name, by_split in result["models"].items():
@@ -134,26 +133,39 @@ def log_comparison(result: dict[str, Any], page: str | None, tracker: Tracker) -
             run.log_artifact(Path(folder) / "comparison.html")
 
 
+def note_of(comparison: Comparison) -> str:
+    """The run's description: the verdict as Markdown, and where the page is."""
+    sentences = [re.sub(r"(?<=\w)_(?=\w)", r"\\_", sentence) for sentence in comparison.verdict]
+    return "\n\n".join([*sentences, "The page: *Artifacts*, comparison.html."])
+
+
 def main() -> None:
     """Compare, print, write, log."""
     args = parse_args()
-    from loguru import logger
-
-    from lasps.evaluation.report import comparison_html, comparison_text
-    from lasps.reproducibility import write_atomically
+    from lasps.files import write_atomically
+    from lasps.pages.comparison import comparison_page
+    from lasps.pages.comparison_text import show_comparison
+    from lasps.terminal import show_end
     from lasps.tracking import open_tracker
 
     comparison, models = compared(args)
-    result = comparison.as_json()
-    print(comparison_text(result))
-    write_json(args.json, result)
-    page = comparison_html(result) if args.html or not args.no_track else None
+    show_comparison(comparison, args.full)
+    write_json(args.json, comparison.as_json())
+    page = comparison_page(comparison) if args.html or not args.no_track else None
     if args.html and page is not None:
         write_atomically(args.html, page)
-        logger.info(f"Saved: {args.html}")
     if args.picture:
-        save_picture(args.picture, result, models, "test" if args.split == "both" else args.split)
-    log_comparison(result, page, open_tracker(enabled=not args.no_track))
+        save_picture(args.picture, comparison, models, "test" if args.split == "both" else args.split)
+    log_comparison(comparison, page, open_tracker(enabled=not args.no_track))
+    show_end([str(path) for path in (args.html, args.json, args.picture) if path], next_steps(args))
+
+
+def next_steps(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """What to do after a comparison."""
+    steps = [] if args.full else [("compare.py ... --full", "every baseline, pair, seed and split")]
+    if not args.baselines:
+        steps.append(("compare.py ... --baselines", "LightGBM and the other baselines beside them"))
+    return [*steps, ("make ui", "the run 'compare'"), ("make notebooks", "which predictions changed")]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from loguru import logger
-
 from experiments._cli import add_data_flags, resolve_device, run_script, write_json
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
@@ -22,17 +20,25 @@ def main() -> None:
     add_data_flags(parser, batch_size=TRAINING_CONFIG["eval_batch_size"])
     parser.add_argument("--output-dir", type=Path, default=settings.CHECKPOINT_DIR)
     args = parser.parse_args()
-    from lasps.pipeline.summary import baseline_tables, print_summary, summarize, validate_all
+    from lasps.data.datasets.loading import read_description
+    from lasps.pages.comparison_text import show_comparison
+    from lasps.pipeline.summary import baseline_tables, compare_all, summarize, validate_all
+    from lasps.terminal import show_end
     from lasps.tracking import open_tracker
 
     validations = validate_all(args.data_dir, args.output_dir, resolve_device(args.device),
                                open_tracker(enabled=not args.no_track, system_metrics=False), args.batch_size)
-    content = summarize(validations, baseline_tables(args.data_dir))
-    print_summary(content)
+    baselines = baseline_tables(args.data_dir)
+    comparison = compare_all(validations, baselines, (read_description(args.data_dir) or {}).get("sectors"))
+    content = summarize(validations, baselines, comparison)
+    print()
+    show_comparison(comparison)
     write_json(args.output_dir / "summary.json", content)
     write_json(args.json, content)
-    logger.info(f"Saved: {args.output_dir / 'summary.json'}")
-    print("\nLook further: make ui (the runs) - make compare (is the difference real?) - make notebooks - make tune")
+    made = [str(args.output_dir / f"{name}.pt") for name in validations] + [str(args.output_dir / "summary.json")]
+    show_end(made, [("make compare", "is phase2_best better, and better than LightGBM? with a page"),
+                    ("make ui", "the runs: curves, plots, checkpoints"), ("make predict", "the last day's forecasts"),
+                    ("make notebooks", "class by class, sector by sector"), ("make tune", "a study of Phase 2")])
 
 
 if __name__ == "__main__":

@@ -297,6 +297,27 @@ def change_bars(changes: pd.DataFrame, a: str, b: str) -> Figure:
     return figure
 
 
+def comparison_picture(sectors: pd.DataFrame, shares: Mapping[str, Mapping[str, Share]], split: str,
+                       names: Sequence[str] | None = None) -> Figure:  # fmt: skip
+    """Two plots in one: class-wise accuracy of every model, and the last two of them sector by sector.
+
+    Args:
+        sectors: a Comparison's sectors.
+        shares: model -> class -> its accuracy with an interval over days.
+    """
+    a, b = ([None, None, *shares])[-2:]
+    rows = sectors[(sectors["split"] == split) & (sectors["a"] == a) & (sectors["b"] == b)]
+    figure, axes = new_figure(14, 5.6, 1, 2, width_ratios=(1.5, 1))
+    draw_class_accuracy(axes[0, 0], shares, fontsize=6.5)
+    axes[0, 0].set_title(f"Class-wise accuracy on {split}, 95 % intervals over days", loc="left", fontsize=11)
+    axes[0, 1].set_visible(len(rows) > 0)
+    if len(rows):
+        frame = rows.assign(significant=rows["better"].notna())
+        draw_sector_differences(axes[0, 1], frame, str(a), str(b), names=names)
+        axes[0, 1].set_title(f"{b} against {a}, sector by sector", loc="left", fontsize=11)
+    return figure
+
+
 # ------------------------------------------------------------------------------------------------ the market
 
 

@@ -61,6 +61,7 @@ def comparison_page(comparison: Comparison, title: str = "lasps: comparison") ->
         models_caption=prior_caption(view),
         identical=tables.identical_lines(comparison.identical),
         sections=shown,
+        prior=prior_source(view),
         rest=sections.rest(view),
         how=HOW,
         survivorship=SURVIVORSHIP,
@@ -78,11 +79,17 @@ def prior_caption(view: View) -> str:
     """What a constant forecast gets."""
     m, prior = view.of("models"), view.of("prior")
     shares = " / ".join(percent(s) for s in prior["share"])
-    source = f" (prior {shares} % SELL / HOLD / BUY: {prior['source'][0]})" if len(prior) else ""
+    source = f" (always {shares} % SELL / HOLD / BUY)" if len(prior) else ""
     return (
         f"A constant forecast gets log loss {decimal(m['prior_log_loss'][0])} and accuracy "
         f"{percent(m['majority_accuracy'][0])} %{source}."
     )
+
+
+def prior_source(view: View) -> str:
+    """Where the prior comes from."""
+    prior = view.of("prior")
+    return f"The prior, a constant forecast: {prior['source'][0]}." if len(prior) else ""
 
 
 def difference_figure(view: View) -> Figure | None:

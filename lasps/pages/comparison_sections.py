@@ -7,7 +7,7 @@ import polars as pl
 from lasps.config.settings import CLASS_NAMES
 from lasps.pages import comparison_tables as tables
 from lasps.pages.comparison_view import Section, View, context_line, few_days
-from lasps.pages.numbers import count
+from lasps.pages.numbers import count, percent
 from lasps.pages.page import Figure
 from lasps.plots import comparison as plots
 
@@ -119,12 +119,23 @@ def return_section(view: View) -> Section | None:
         "returns",
         "Deciles, turnover and costs",
         "Each day's stocks are sorted by P(BUY) - P(SELL) into ten equal groups. Long-only comes first: short "
-        "selling was banned for long. Net is after commission and tax, before market impact.",
+        f"selling was banned for long. {book_facts(view)}Net is after commission and tax, before market impact.",
         figures,
         () if books is None else (("Holding the top decile, % per 5 days", books),),
         "",
         few_days(view.n_days),
     )
+
+
+def book_facts(view: View) -> str:
+    """What is alike for all models, so that no column of the table repeats it: costs, and the days of a ban."""
+    books, said = view.of("books"), []
+    costs, banned = books["cost_per_holding"].drop_nulls().unique().to_list(), books["banned_days"].max()
+    if len(costs) == 1:
+        said.append(f"A holding costs {percent(costs[0], 2)} %. ")
+    if banned:
+        said.append(f"Short selling was banned on {banned} of these {books['n_days'].max()} days. ")
+    return "".join(said)
 
 
 def rest(view: View) -> list[Section]:

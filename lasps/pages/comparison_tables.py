@@ -265,7 +265,10 @@ def sector_table(sectors: pl.DataFrame, by_model: pl.DataFrame, a: str, b: str) 
         ),
         Column(
             b,
-            lambda r: Cell(answers[r["better"]], css={"b": "better", "a": "worse", None: "unsure"}[r["better"]]),
+            lambda r: Cell(
+                "unchanged" if r["low"] == r["high"] == 0 else answers[r["better"]],
+                css={"b": "better", "a": "worse", None: "unsure"}[r["better"]],
+            ),
             text=True,
         ),
     )
@@ -288,11 +291,6 @@ def book_table(books: pl.DataFrame, shown: Sequence[str]) -> Table | None:
         _with_interval("net, above the universe", "net", _percent2),
         _with_interval("long-short", "long_short", _percent2),
         _number("long-short where allowed", "long_short_allowed", _percent2),
-        Column(
-            "days of a short-selling ban",
-            lambda r: Cell(count(r["banned_days"]) if r["banned_days"] else "-", r["banned_days"]),
-            always=True,
-        ),
     )
     return make_table(rows, columns)
 

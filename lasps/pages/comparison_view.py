@@ -17,30 +17,20 @@ WEEK = 5
 
 
 class Comparison(Protocol):
-    """What the page reads; lasps.evaluation.comparison.Comparison is one."""
+    """What pages read of a lasps.evaluation.comparison.Comparison, besides its frames (`View.of`)."""
 
-    models: pl.DataFrame
-    pairs: pl.DataFrame
-    sectors: pl.DataFrame
-    sector_models: pl.DataFrame
-    classes: pl.DataFrame
-    confusion: pl.DataFrame
-    days: pl.DataFrame
-    months: pl.DataFrame
-    deciles: pl.DataFrame
-    books: pl.DataFrame
-    calibration: pl.DataFrame
-    coverage: pl.DataFrame
-    quintiles: pl.DataFrame
-    seeds: pl.DataFrame
-    pair_seeds: pl.DataFrame
-    identical: pl.DataFrame
-    prior: pl.DataFrame
-    splits: tuple[str, ...]
-    judged: str | None
-    deployed: str
-    verdict: tuple[str, ...]
-    notes: tuple[str, ...]
+    @property
+    def identical(self) -> pl.DataFrame: ...
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+    @property
+    def judged(self) -> str | None: ...
+    @property
+    def deployed(self) -> str: ...
+    @property
+    def verdict(self) -> tuple[str, ...]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)

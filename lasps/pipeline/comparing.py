@@ -211,7 +211,7 @@ def cached_baselines(
         name: {split: _cached(folder, name, split, known) for split in splits} for name in names}
     missing = [name for name, by_split in cached.items() if None in by_split.values()]
     if missing:
-        logger.info(f"fitting baselines {', '.join(missing)}")
+        logger.info(f"Fitting {len(missing)} baselines (once: they are cached)")
         arrays = {split: baseline_split(data_dir, split) for split in SPLITS}
         found = baselines.fit_baselines(arrays["train"], arrays["val"], {s: arrays[s] for s in splits}, missing)
         for name in missing:

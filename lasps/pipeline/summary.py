@@ -5,21 +5,19 @@ A difference is b minus a; its 95 % interval is over days (lasps.evaluation.sign
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.loading import load_split, read_description
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.labels import classify
 from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_baselines
+from lasps.evaluation.comparison import Comparison, compare
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import summary
-from lasps.evaluation.report import own_days
-from lasps.evaluation.significance import day_difference
 from lasps.pipeline.common_change import COMMON_CHANGE, common_change_of
 from lasps.pipeline.validation import (
     Validation,
@@ -88,77 +86,40 @@ def past_outcomes(dataset: WindowDataset, horizon: int, threshold: float) -> tup
     return now / then - 1, classify(then, now, threshold).astype(np.int64)
 
 
-def summarize(validations: dict[str, dict[str, Validation]], baselines: Tables) -> dict[str, Any]:
-    """summary.json: M per model and split, baselines included, and the differences between checkpoints."""
+def compare_all(validations: dict[str, dict[str, Validation]], baselines: Tables,
+                sector_names: Sequence[str] | None = None) -> Comparison:  # fmt: skip
+    """The checkpoints and the baselines as the one Comparison that pages, terminal and summary.json show."""
+    models = {name: {split: [v.forecast] for split, v in by_split.items()} for name, by_split in validations.items()}
+    others = {name: {split: [forecast] for split, forecast in by_split.items()} for name, by_split in baselines.items()}
+    prior = next(iter(validations.values()))["test"].prior
+    return compare(models, prior=prior, prior_source="training frequencies", baselines=others,
+                   sector_names=sector_names)  # fmt: skip
+
+
+def summarize(validations: dict[str, dict[str, Validation]], baselines: Tables,
+              comparison: Comparison) -> dict[str, Any]:  # fmt: skip
+    """summary.json: M per model and split, baselines included, the differences between checkpoints, the verdict."""
     prior = next(iter(validations.values()))["test"].prior
     models = {name: {split: v.metrics for split, v in by_split.items()} for name, by_split in validations.items()}
     others = {name: {split: summary(forecast, prior) for split, forecast in by_split.items()}
               for name, by_split in baselines.items()}
-    return {**others, **models, "differences": differences(validations)}
+    return {**others, **models, "differences": differences(comparison), "verdict": list(comparison.verdict)}
 
 
-def differences(validations: dict[str, dict[str, Validation]]) -> list[dict[str, Any]]:
+def differences(comparison: Comparison) -> list[dict[str, Any]]:
     """phase2_best minus the others of PAIRS, per split and metric, with intervals over days."""
-    rows = []
-    for a, b in ((a, b) for a, b in PAIRS if a in validations):
-        for split in SPLITS:
-            for metric in PAIR_METRICS:
-                d = day_difference(validations[a][split].forecast, validations[b][split].forecast, metric)
-                rows.append({"a": a, "b": b, "split": split, "metric": metric, "difference": d.difference,
-                             "interval": [d.low, d.high], "n": d.n, "n_days": d.n_days})
-    return rows
+    found = {(row["a"], row["b"], row["split"], row["metric"]): row for row in comparison.as_json()["pairs"]}
+    wanted = [(a, b, split, metric) for a, b in PAIRS for split in SPLITS for metric in PAIR_METRICS]
+    rows = [found.get(key) or _nothing(comparison, *key) for key in wanted]
+    return [{key: row[key] for key in ("a", "b", "split", "metric", "difference", "n", "n_days")}
+            | {"interval": row["interval"] or [None, None]} for row in rows if row is not None]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ for people
-
-
-def print_summary(content: dict[str, Any]) -> None:
-    """The comparison table on stdout, one block per split, then the differences on test."""
-    names = [name for name in (*SUMMARY_BASELINES, *CHECKPOINTS) if name in content]
-    names.sort(key=lambda name: name == "oracle")
-    for split in SPLITS:
-        first = content[CHECKPOINTS[0]][split]
-        note = "chosen on: printed, not judged" if split == "val" else "looked at once per result"
-        print(f"\n{split}: n = {first['n']:,} on {first['n_days'] or '?'} days ({note})")
-        print(header())
-        for name in names:
-            print(line(name, content[name][split]))
-    print("\nDifferences on test, 95 % intervals over days:")
-    for row in content["differences"]:
-        if row["split"] == "test":
-            print("  " + difference_line(row))
-
-
-def header() -> str:
-    """Column titles of `line`."""
-    recalls = "".join(f"{name:>8}" for name in CLASS_NAMES)
-    return f"  {'':<16}{'accuracy':>9}{recalls}{'macro-F1':>10}{'log loss':>10}{'rank IC':>9}"
-
-
-def line(name: str, m: dict[str, Any]) -> str:
-    """One model of the table; '-' where a number is undefined."""
-    recalls = "".join(f"{percent(m['class_accuracy'][c]):>8}" for c in CLASS_NAMES)
-    return (f"  {name:<16}{percent(m['accuracy']):>9}{recalls}{number(m['macro_f1'], 3):>10}"
-            f"{number(m['log_loss'], 4):>10}{number(m.get('rank_ic'), 3):>9}{own_days(m, 'rank_ic')}")
-
-
-def difference_line(row: dict[str, Any]) -> str:
-    """'phase2_best minus phase3_final: accuracy +1.23 points [+0.80, +1.66] (above 0)'."""
-    scale, unit, digits = (100, " points", 2) if row["metric"] == "accuracy" else (1, "", 4)
-    low, high = row["interval"]
-    metric = row["metric"].replace("_", " ")
-    text = f"{row['b']} minus {row['a']}: {metric} {scale * row['difference']:+.{digits}f}{unit}"
-    if low is None or high is None:
-        return f"{text} (no interval: the data has no dates, or too few days)"
-    verdict = "not distinguishable from 0" if low <= 0 <= high else "above 0" if low > 0 else "below 0"
-    return f"{text} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}] ({verdict})"
-
-
-def percent(value: float | None) -> str:
-    """0.5321 -> '53.21%'."""
-    return "-" if value is None else f"{100 * value:.2f}%"
-
-
-def number(value: float | None, digits: int) -> str:
-    """A number with `digits` decimals."""
-    return "-" if value is None else f"{value:.{digits}f}"
+def _nothing(comparison: Comparison, a: str, b: str, split: str, metric: str) -> dict[str, Any] | None:
+    """The difference of identical models, which no pair is made of; None for models that are not there."""
+    same = {name: name for name in comparison.details} | dict(comparison.identical.iter_rows())
+    if a not in same or b not in same or same[a] != same[b]:
+        return None
+    m = comparison.details[same[a]][split]
+    return {"a": a, "b": b, "split": split, "metric": metric, "difference": 0.0, "interval": [0.0, 0.0], "n": m["n"],
+            "n_days": m["n_days"]}

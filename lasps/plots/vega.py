@@ -21,7 +21,7 @@ CONFIG: Spec = {
     "line": {"strokeWidth": 2}, "point": {"size": 55, "filled": True, "opacity": 1},
 }  # fmt: skip
 MODEL_COLORS = tuple(f"var(--model-{i})" for i in range(1, 7))
-OF_BASELINE = {"lightgbm": "var(--baseline)", "volatility_bins": "var(--baseline)"}
+OF_BASELINE = {"lightgbm": "var(--model-4)", "volatility_bins": "var(--baseline)"}
 DASHED = "volatility_bins"
 
 
@@ -51,7 +51,7 @@ def tooltip(**fields: str) -> list[Spec]:
 
 
 def model_colors(models: Sequence[str], deployed: str) -> dict[str, str]:
-    """A colour per model: the deployed one the first, baselines grey, the oracle as text; none is a class's."""
+    """A colour per model: the deployed one the first, the oracle as text; none is a class's."""
     others = iter(MODEL_COLORS[1:] * (1 + len(models) // 5))
     return {m: MODEL_COLORS[0] if m == deployed else
             "var(--oracle)" if m == "oracle" else OF_BASELINE.get(m) or next(others) for m in models}  # fmt: skip
@@ -64,6 +64,6 @@ def by_model(models: Sequence[str], deployed: str) -> Spec:
 
 
 def dash_by_model(models: Sequence[str]) -> Spec:
-    """Volatility bins dashed, since it shares grey with LightGBM; the oracle dotted."""
+    """Volatility bins dashed, the oracle dotted."""
     dashes = [[5, 4] if m == DASHED else [2, 2] if m == "oracle" else [1, 0] for m in models]
     return nominal("model", models, scale={"domain": list(models), "range": dashes})

@@ -10,11 +10,12 @@ import torch
 
 from lasps.data.labels import make_labels
 from lasps.data.splits import Borders
+from lasps.pages.comparison_text import show_comparison
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.forecast import forecast
 from lasps.pipeline.phase_options import PhaseOptions
 from lasps.pipeline.phases import run_phases
-from lasps.pipeline.summary import baseline_split, baseline_tables, print_summary, summarize, validate_all
+from lasps.pipeline.summary import baseline_split, baseline_tables, compare_all, summarize, validate_all
 from lasps.pipeline.validation import open_checkpoint, unflagged, validate_checkpoint
 from lasps.training.checkpoints import load_checkpoint
 from tests.pipeline.conftest import Job
@@ -50,7 +51,9 @@ def test_phase_1_leaves_every_sector_head_a_copy_of_the_common_head(job: Job) ->
 
 
 def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.CaptureFixture) -> None:
-    content = summarize(validate_all(job.data_dir, job.output_dir, "cpu", None), baseline_tables(job.data_dir))
+    validations, baselines = validate_all(job.data_dir, job.output_dir, "cpu", None), baseline_tables(job.data_dir)
+    comparison = compare_all(validations, baselines)
+    content = summarize(validations, baselines, comparison)
     for name in (*CHECKPOINTS, "oracle", "volatility_bins", "majority", "prior"):
         for split in ("val", "test"):
             m = content[name][split]
@@ -65,9 +68,9 @@ def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.Capt
         exact = content[row["b"]][row["split"]][row["metric"]] - content[row["a"]][row["split"]][row["metric"]]
         assert row["difference"] == pytest.approx(exact, abs=1e-12)
         assert row["interval"][0] <= row["difference"] <= row["interval"][1]
-    print_summary(content)
+    show_comparison(comparison)
     printed = capsys.readouterr().out
-    assert "oracle" in printed and "phase2_best minus phase1_best: accuracy" in printed
+    assert "oracle" in printed and content["verdict"][0].split(" (")[0] in printed
 
 
 def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> None:
