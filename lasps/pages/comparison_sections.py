@@ -134,7 +134,7 @@ def book_facts(view: View) -> str:
     if len(costs) == 1:
         said.append(f"A holding costs {percent(costs[0], 2)} %. ")
     if banned:
-        said.append(f"Short selling was banned on {banned} of these {books['n_days'].max()} days. ")
+        said.append(f"Short selling was banned on {banned!s} of these {books['n_days'].max()!s} days. ")
     return "".join(said)
 
 
