@@ -17,13 +17,16 @@ import argparse
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from experiments._cli import resolve_device, run_script, write_json
 from lasps.config.model_config import THREE_PHASE_CONFIG
 from lasps.config.settings import settings
+
+if TYPE_CHECKING:
+    from lasps.evaluation.comparison import Comparison
 
 MODELS = ("phase1_best", "phase3_final", "phase3_longer", "common_change", "phase2_best")
 PAIRS = tuple((before, "phase2_best") for before in ("common_change", "phase1_best", "phase3_final", "phase3_longer"))
@@ -45,8 +48,8 @@ def main() -> None:
     results = {}
     for seed in args.seeds:
         folder = args.work_dir / f"{args.preset}_{args.effect}_{seed}"
-        results[str(seed)] = market_result(folder, args.preset, seed, args.effect, device, args)
-        print_market(seed, results[str(seed)])
+        comparison, results[str(seed)] = market_result(folder, args.preset, seed, args.effect, device, args)
+        print_market(seed, comparison, results[str(seed)]["accepted"])
     print_acceptance(results)
     path = args.json or settings.REPORT_DIR / f"replicate_{args.effect}.json"
     write_json(path, results)
@@ -54,10 +57,9 @@ def main() -> None:
 
 
 def market_result(folder: Path, preset: str, seed: int, effect: str, device: str,
-                  asked: argparse.Namespace) -> dict[str, Any]:
-    """One market from bars to differences on test."""
-    from lasps.evaluation.metrics import summary
-    from lasps.evaluation.significance import day_difference
+                  asked: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
+    """One market from bars to a comparison on test, and that as JSON."""
+    from lasps.evaluation.comparison import compare
     from lasps.pipeline.datasets import build_synthetic
     from lasps.pipeline.phase_options import PhaseOptions
     from lasps.pipeline.phases import run_phases
@@ -75,13 +77,24 @@ def market_result(folder: Path, preset: str, seed: int, effect: str, device: str
         train_longer(options, seconds_2 / seconds_3)
     runs = {name: validate_checkpoint(open_checkpoint(path_of(options, name), device), folder / "data", "test", device)
             for name in names}
-    oracle = baseline_tables(folder / "data", ("volatility_bins", "oracle"))
-    metrics = {name: run.metrics for name, run in runs.items()} | {
-        name: summary(forecasts["test"], runs["phase1_best"].prior) for name, forecasts in oracle.items()}
-    differences = {f"{b} minus {a}": {metric: as_row(day_difference(runs[a].forecast, runs[b].forecast, metric))
-                                      for metric in ("accuracy", "log_loss")} for a, b in PAIRS if a in runs}
-    return {"models": metrics, "differences": differences, "accepted": accepted_of(path_of(options, "phase2_best")),
-            "seconds": {"phase3": seconds_3, "phase2": seconds_2}}
+    baselines = baseline_tables(folder / "data", ("volatility_bins", "oracle"))
+    comparison = compare({name: {"test": [run.forecast]} for name, run in runs.items()},
+                         baselines={name: {"test": [by_split["test"]]} for name, by_split in baselines.items()},
+                         prior=runs["phase1_best"].prior, prior_source="training frequencies")
+    told = comparison.as_json()
+    models = {name: by_split["test"] for name, by_split in told["models"].items()}
+    return comparison, {"models": models | {name: run.metrics for name, run in runs.items()},
+                        "differences": differences(told), "verdict": told["verdict"],
+                        "accepted": accepted_of(path_of(options, "phase2_best")),
+                        "seconds": {"phase3": seconds_3, "phase2": seconds_2}}
+
+
+def differences(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """'b minus a' -> accuracy and log loss of PAIRS, from a comparison's JSON."""
+    found = {(p["a"], p["b"], p["metric"]): p for p in told["pairs"]}
+    return {f"{b} minus {a}": {metric: {key: found[a, b, metric][key] for key in ("difference", "interval", "n")}
+                               for metric in ("accuracy", "log_loss")}
+            for a, b in PAIRS if (a, b, "log_loss") in found}
 
 
 def accepted_of(phase2: Path) -> dict[str, Any]:
@@ -111,11 +124,6 @@ def path_of(options: Any, name: str) -> Path:
     return options.output_dir / f"{name}.pt"
 
 
-def as_row(difference: Any) -> dict[str, Any]:
-    """A difference as JSON."""
-    return {"difference": difference.difference, "interval": [difference.low, difference.high], "n": difference.n}
-
-
 def timed(run: Any) -> float:
     """Seconds that `run` takes."""
     start = time.perf_counter()
@@ -123,24 +131,17 @@ def timed(run: Any) -> float:
     return time.perf_counter() - start
 
 
-def print_market(seed: int, result: dict[str, Any]) -> None:
-    """A market in a few lines, and the share of the log-loss gap to the oracle that Phase 2 closed."""
-    models = result["models"]
-    print(f"\nmarket seed {seed}, test n = {models['phase1_best']['n']:,}")
-    for name in (name for name in ("volatility_bins", *MODELS, "oracle") if name in models):
-        m = models[name]
-        print(f"  {name:<16} accuracy {100 * m['accuracy']:6.2f} %   log loss {m['log_loss']:.4f}")
-    for pair, metrics in result["differences"].items():
-        (accuracy, loss) = metrics["accuracy"], metrics["log_loss"]
-        low, high = (100 * x for x in accuracy["interval"])
-        print(f"  {pair}: accuracy {100 * accuracy['difference']:+.2f} points [{low:+.2f}, {high:+.2f}], log loss "
-              f"{loss['difference']:+.4f} [{loss['interval'][0]:+.4f}, {loss['interval'][1]:+.4f}]")
-    gap = models["phase1_best"]["log_loss"] - models["oracle"]["log_loss"]
-    closed = models["phase1_best"]["log_loss"] - models["phase2_best"]["log_loss"]
-    accepted = result["accepted"]
-    print(f"  Common change accepted: {'yes' if accepted['common_change'] else 'no'}; sector part accepted on val: "
+def print_market(seed: int, comparison: Comparison, accepted: dict[str, Any]) -> None:
+    """A market's comparison, what val accepted, and the share of the log-loss gap to the oracle that Phase 2 closed."""
+    from lasps.pages.comparison_text import show_comparison
+
+    print(f"\nMarket of seed {seed}")
+    show_comparison(comparison)  # type: ignore[arg-type]
+    print(f"Common change accepted: {'yes' if accepted['common_change'] else 'no'}; sector part accepted on val: "
           f"{accepted['sectors']} of {accepted['trained']}")
-    print(f"  Phase 2 closed {100 * closed / gap:.0f} % of the log-loss gap between phase1_best and the oracle")
+    loss = {model: m["test"]["log_loss"] for model, m in comparison.as_json()["models"].items()}
+    closed = (loss["phase1_best"] - loss["phase2_best"]) / (loss["phase1_best"] - loss["oracle"])
+    print(f"Phase 2 closed {100 * closed:.0f} % of the log-loss gap between phase1_best and the oracle")
 
 
 def print_acceptance(results: dict[str, dict[str, Any]]) -> None:

@@ -96,11 +96,12 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """JSON-ready: models {name: {split: metrics}}, pairs, sectors, verdict, first_line, notes, rows, prior ...
 
-        Identical models have an entry and pairs each, so that a reader finds a pair by the names that were given.
+        Identical models have an entry and pairs each, with differences of zero between them, so that a reader finds a
+        pair by the names that were given.
         """
         names = {model: self.names_of(model) for model in self.details}
         pairs = [self._pair_json(row, a, b) for row in self.pairs.to_dicts()
-                 for a in names[row["a"]] for b in names[row["b"]]]
+                 for a in names[row["a"]] for b in names[row["b"]]] + self._identical_pairs()
         sectors = [_with_interval(row) | {"a": a, "b": b, "metric": verdict.PRIMARY}
                    for row in self.sectors.to_dicts() for a in names[row["a"]] for b in names[row["b"]]]
         models = {name: {split: m | ({} if name == model else {"same_as": model}) for split, m in by_split.items()}
@@ -114,6 +115,16 @@ class Comparison:
     def _pair_json(self, row: dict[str, Any], a: str, b: str) -> dict[str, Any]:
         by_seed = self.seed_differences[row["split"], row["a"], row["b"], row["metric"]]
         return _with_interval(row) | {"a": a, "b": b, "by_seed": by_seed}
+
+    def _identical_pairs(self) -> list[dict[str, Any]]:
+        """The differences of models that are the same: zero, wherever the metric exists."""
+        pairs = [(model, names[i], names[j]) for model in self.details if len(names := self.names_of(model)) > 1
+                 for i in range(len(names)) for j in range(i + 1, len(names))]
+        return [{"split": split, "a": a, "b": b, "metric": metric, "family": False, "role": "model", "difference": 0.0,
+                 "p_value": None, "adjusted_p": None, "n": m["n"], "n_days": m["n_days"] or 0,
+                 "n_seeds": len(m["seeds"]), "over": "days", "better": None, "interval": None, "by_seed": None}
+                for model, a, b in pairs for split, m in self.details[model].items()
+                for metric in metrics.METRICS if m[metric] is not None]
 
     def _rows_json(self) -> dict[str, dict[str, dict[str, int]]]:
         found: dict[str, dict[str, dict[str, int]]] = {}

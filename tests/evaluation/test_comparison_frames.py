@@ -55,6 +55,8 @@ def test_identical_models_are_named_once_and_found_by_either_name_in_the_json(fo
     assert told["models"]["phase3_final"]["test"]["same_as"] == "phase1_best"
     of = [[p for p in told["pairs"] if (p["a"], p["b"]) == (a, "phase2_best")] for a in ("phase1_best", "phase3_final")]
     assert len(of[0]) == len(of[1]) > 0 and of[0][0]["difference"] == of[1][0]["difference"]
+    same = [p for p in told["pairs"] if (p["a"], p["b"]) == ("phase1_best", "phase3_final")]
+    assert {p["difference"] for p in same} == {0.0} and {p["better"] for p in same} == {None}
 
 
 def test_the_default_pairs_are_the_family_that_holm_corrects_over(found):
