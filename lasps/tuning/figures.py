@@ -35,7 +35,7 @@ def study_history(trials: pd.DataFrame) -> Figure:
             label="pruned (every new head counted)")
     ax.plot(complete["number"], complete["value"], "o", color="black", markersize=4, label="completed")
     ax.step(complete["number"], complete["value"].cummin(), where="post", color=MARK_COLOR, label="best so far")
-    for row, name in zip(trials.head(2).itertuples(), ("default", "no pull"), strict=False):
+    for row, name in zip(trials.head(2).itertuples(), ("default", "no penalty"), strict=False):
         ax.annotate(name, (row.number, row.value), xytext=(0, 6), fontsize=8, textcoords="offset points", ha="center")
     ax.set(xlabel="trial", ylabel="log loss on the study's half of val")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
