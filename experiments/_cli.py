@@ -62,10 +62,18 @@ def run_script(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
+def hide_passwords(record: Any) -> None:
+    """No line of the log shows the password of an address, whoever wrote the message."""
+    from lasps.tracking.reasons import without_password
+
+    record["message"] = without_password(record["message"])
+
+
 def start_log() -> None:
     """Log lines on stderr from the level in LASPS_LOG on, INFO by default; upper or lower case."""
     wanted = os.environ.get("LASPS_LOG", "").strip().upper() or "INFO"
     level = wanted if wanted in LEVELS else "INFO"
+    logger.configure(patcher=hide_passwords)
     logger.remove()
     # without `diagnose`: it prints the values of variables, passwords included
     logger.add(sys.stderr, format="<level>{level: <7}</level> {message}", level=level, diagnose=False)

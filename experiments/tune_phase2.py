@@ -141,8 +141,6 @@ def make_variables(args: argparse.Namespace) -> str:
 def main() -> None:
     """Run trials, then say what the study came to."""
     args = parse_args()
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up as after Ctrl-C
     if args.helper is not None:
         end_with(args.helper)
     from lasps.tracking import Tracker, open_tracker

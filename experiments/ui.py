@@ -14,7 +14,6 @@ import ipaddress
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from loguru import logger
 
 from experiments._cli import run_script
 from lasps.config.settings import settings
-from lasps.tracking.database import is_missing, is_unused
+from lasps.tracking.database import check_readable, is_missing, is_unused
 from lasps.tracking.store import Location, connect, default_location, quiet_mlflow, repair_paths, runs_page
 
 LOOPBACK = "127.0.0.1"
@@ -128,11 +127,9 @@ def make_usable(location: Location) -> None:
     """
     if location.database is None:
         return
-    try:
-        used = not is_missing(location.database) and not is_unused(location.database)
-    except sqlite3.Error:
-        used = False
-    if not used:
+    if not is_missing(location.database):
+        check_readable(location.database)
+    if is_missing(location.database) or is_unused(location.database):
         logger.info("no runs yet (make train makes some); making sure of an empty store")
         connect(location)
 

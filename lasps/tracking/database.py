@@ -7,9 +7,12 @@ MLflow nor `mlflow db upgrade` can use. So it is made under another name; one le
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
-from contextlib import closing, suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from loguru import logger
@@ -33,24 +36,37 @@ def make_database(database: Path, artifacts: Path) -> None:
     Raises:
         StoreError: the folder or disk does not take it.
     """
-    for left in database.parent.glob(f".{database.name}{MAKING}*"):
-        left.unlink(missing_ok=True)
-    making = database.with_name(f".{database.name}{MAKING}{os.getpid()}")
     try:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        store = SqlAlchemyStore(f"sqlite:///{making}", str(artifacts))
-        store.engine.dispose()
-        if database.exists() and database.stat().st_size == 0:
-            os.replace(making, database)
-        else:
-            with suppress(FileExistsError):  # another program was faster
-                os.link(making, database)
+        with making(database) as new:
+            open_store(new, artifacts)
+            if database.exists() and database.stat().st_size == 0:
+                os.replace(new, database)
+            else:
+                with suppress(FileExistsError):  # another program was faster
+                    os.link(new, database)
     except Exception as error:
         raise StoreError(f"{database} cannot be made: {reason_of(error)}") from error
+
+
+@contextmanager
+def making(database: Path) -> Iterator[Path]:
+    """A name beside the database for the block; nothing of it stays, nor of what a kill has left."""
+    for left in database.parent.glob(f".{database.name}{MAKING}*"):
+        left.unlink(missing_ok=True)
+    name = f".{database.name}{MAKING}{uuid.uuid4().hex[:8]}"  # a new one each time: MLflow keeps engines by name
+    try:
+        yield database.with_name(name)
     finally:
-        for left in database.parent.glob(f"{making.name}*"):
+        for left in database.parent.glob(f"{name}*"):
             left.unlink(missing_ok=True)
+
+
+def open_store(database: Path, artifacts: Path) -> None:
+    """Have MLflow open it once, and make what is missing in it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"sqlite:///{database}", str(artifacts))
+    store.engine.dispose()
 
 
 def is_missing(database: Path) -> bool:
@@ -71,31 +87,47 @@ def check_readable(database: Path) -> None:
 
 
 def is_unused(database: Path) -> bool:
-    """Whether no run, model or trace is in it: no table of the kind, or empty ones."""
-    with closing(sqlite3.connect(database, timeout=30)) as connection:
-        known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return not any(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0]
-                       for table in OF_USERS if table in known)
-
-
-def set_aside_if_half_made(database: Path, error: Exception) -> None:
-    """After MLflow could not open it: move a database that nobody has used yet out of the way; the caller makes anew.
+    """Whether no run, model or trace is in it: no table of the kind, or empty ones.
 
     Raises:
-        StoreError: it holds runs, so it is left as it is; the message has the way out.
+        StoreError: it is damaged.
     """
     try:
-        while (wait := database.stat().st_mtime + SETTLED_SECONDS - time.time()) > 0:
-            time.sleep(min(wait, 1.0))
-        unused = is_unused(database)
-    except (sqlite3.Error, OSError) as trouble:
-        raise StoreError(f"{database} is damaged ({reason_of(trouble)}): put back a copy of it, or rescue what can be "
+        with closing(sqlite3.connect(database, timeout=30)) as connection:
+            known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return not any(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0]
+                           for table in OF_USERS if table in known)
+    except sqlite3.Error as error:
+        raise StoreError(f"{database} is damaged ({reason_of(error)}): put back a copy of it, or rescue what can be "
                          f"read with: sqlite3 {database} .recover | sqlite3 rescued.db. Then 'make sync'") from error
-    if not unused:
-        raise StoreError(told(database, error)) from error
+
+
+def set_aside_half_made(database: Path, artifacts: Path) -> bool:
+    """Move a database out of the way that nobody has used yet and MLflow cannot open; whether it was one.
+
+    It is tried on a copy: MLflow keeps a connection to the file itself for the life of the process.
+    """
+    if not is_unused(database) or opens(database, artifacts):
+        return False
+    while (wait := database.stat().st_mtime + SETTLED_SECONDS - time.time()) > 0:
+        time.sleep(min(wait, 1.0))
+    if not is_unused(database) or opens(database, artifacts):
+        return False
     aside = database.with_name(f"{database.name}.half-made-{time.strftime('%Y%m%d-%H%M%S')}")
     os.replace(database, aside)
     logger.warning(f"{database.name} was left half-made and holds no run: it is now {aside.name}, a new one is made")
+    return True
+
+
+def opens(database: Path, artifacts: Path) -> bool:
+    """Whether MLflow can open a copy of it."""
+    with making(database) as copy:
+        shutil.copyfile(database, copy)
+        try:
+            open_store(copy, artifacts)
+        except Exception:
+            return False
+        return True
 
 
 def told(database: Path, error: Exception) -> str:

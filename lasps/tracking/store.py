@@ -20,7 +20,14 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock
 
 from lasps.config.settings import settings
-from lasps.tracking.database import check_readable, is_missing, make_database, set_aside_if_half_made
+from lasps.tracking.database import (
+    StoreError,
+    check_readable,
+    is_missing,
+    make_database,
+    set_aside_half_made,
+    told,
+)
 from lasps.tracking.reasons import hidden
 
 if TYPE_CHECKING:
@@ -120,12 +127,12 @@ def connect(location: Location) -> MlflowClient:
         if is_missing(location.database):
             make_database(location.database, location.folder)
         check_readable(location.database)
+        if set_aside_half_made(location.database, location.folder):
+            make_database(location.database, location.folder)
         try:
             client = MlflowClient(location.uri)
         except Exception as error:
-            set_aside_if_half_made(location.database, error)
-            make_database(location.database, location.folder)
-            client = MlflowClient(location.uri)
+            raise StoreError(told(location.database, error)) from error
         repair_paths(location)
     return client
 

@@ -139,8 +139,8 @@ def mend(path: Path) -> None:
         with path.open("r+b") as file:
             file.truncate(whole)
             os.fsync(file.fileno())
-    left, lost = content[:whole].count(b"\n"), content[whole:].count(b"\n")
-    after = f", and {lost - 1} lines after it" if lost > 1 else ""
+    left, lost = content[:whole].count(b"\n"), max(content[whole:].count(b"\n") - 1, 0)
+    after = f" ({lost} more behind it)" if lost else ""
     logger.warning(f"{path}: line {left + 1} is cut short or damaged{after}: the study goes on with the {left} lines "
                    f"before it, the rest is kept in {aside.name}")
 

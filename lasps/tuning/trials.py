@@ -106,7 +106,7 @@ class TrialRun:
             run.set_tags({"error": error})
             logger.warning(f"trial {self.trial.number} failed: {error}")
             return
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, and a polite kill
             with suppress(UpdateFinishedTrialError):
                 self._end(run, TrialState.FAIL, "KILLED")
                 queue_again(self.study, self.study.trials[self.trial.number])
