@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -76,8 +76,11 @@ train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3
 validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
 	$(PY) experiments/validate_model.py --checkpoint $(call checkpoint,phase2_best) $(COMMON) $(call flag,--split,SPLIT)
 
-compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files
-	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) $(call output,phase2_best)) $(DATA) --baselines --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
+compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files; FULL=1
+	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) $(call output,phase2_best)) $(DATA) --baselines $(if $(FULL),--full) --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
+
+screenshots: $(STAMP) ## docs/comparison_page.png, the page's first screen, by the system's Chromium; HTML=reports/comparison.html
+	$(PY) experiments/screenshots.py $(call flag,--page,HTML)
 
 predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
 	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)

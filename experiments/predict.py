@@ -67,8 +67,8 @@ def main() -> None:
     checkpoint = open_checkpoint(args.checkpoint, device)
     table, report = forecast(checkpoint, read_bars(source, **reading_of(args)),
                              read_listing(listing, pad_codes=args.pad_codes), args.date, device, names_in(args.waive))
-    show_forecast(table, checkpoint, args.top, args.out)
     print(f"What the integrity gate found in the bars that these forecasts read:\n{as_text(report)}")
+    show_forecast(table, checkpoint, args.top, args.out)
     if args.out is not None:
         write_forecast(table, args.out)
         write_json(args.out.with_name(f"{args.out.name}.integrity.json"), report.to_dict())
