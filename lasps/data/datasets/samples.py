@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lasps.data.datasets.scan import frame_digest
+from lasps.data.errors import explained
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 """time series float32 (B,T,F), charts (B,3,H,W) uint8 or float32 in 0..1, sector ids int64 (B,), labels int64 (B,)"""
@@ -92,7 +93,8 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         """
         if not self.samples_path.is_file():
             return None
-        table = pl.read_parquet(self.samples_path)
+        with explained(self.samples_path, "one row per sample", "The file is damaged: build the dataset again"):
+            table = pl.read_parquet(self.samples_path)
         if table.height != len(self):
             raise ValueError(f"{self.samples_path}: expected {len(self)} rows, one per sample, found {table.height}. "
                              "The file belongs to another build: remove it or build the dataset again")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from lasps.data.errors import explained
 from lasps.data.integrity.jumps import level_changes, lives
 from lasps.data.panel import BAR_COLUMNS, PRICES, is_empty, is_halted, market_calendar, segment_starts
 
@@ -85,13 +86,11 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
         raise ValueError(f"bars need the columns {list(BAR_COLUMNS)}; missing: {missing}; found: {raw.columns}")
     if raw.height == 0:
         raise ValueError("bars have no rows: the source is empty, or the selection left nothing")
-    try:
+    with explained("the bars", "dates in `date` and numbers in the other columns"):
         typed = raw.select(
             pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date),
             pl.col(*PRICES, "volume").cast(pl.Float64).fill_nan(None),
         )  # fmt: skip
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"bars need dates in `date` and numbers in the other columns: {error}") from error
     typed = typed.with_row_index("row").filter(~is_empty()).with_columns(halted=is_halted())
     if typed.height == 0:
         raise ValueError(f"bars have no values: all {raw.height} rows are without prices and volume")

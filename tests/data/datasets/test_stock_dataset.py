@@ -121,6 +121,9 @@ def test_samples_are_the_table_beside_the_arrays_or_none(tmp_path, arrays):
     pl.DataFrame({"code": ["1"]}).write_parquet(tmp_path / "samples.parquet")
     with pytest.raises(ValueError, match="expected 23 rows"):
         _ = dataset.samples
+    (tmp_path / "samples.parquet").write_bytes(b"PAR1torn")
+    with pytest.raises(ValueError, match="samples.parquet: expected one row per sample, got: .*build"):
+        _ = dataset.samples
 
 
 @pytest.mark.parametrize(("column", "array"), [("label", "labels"), ("sector", "sector_ids")])
