@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -116,6 +116,9 @@ bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
 
 verify: $(STAMP) ## known answers: planted effects, false alarms, coverage, leaks (minutes)
 	$(PY) experiments/verify.py
+
+torture: $(STAMP) ## commands killed, on full disks, with a dying server; writes docs/reliability.md (tens of minutes); ARGS="--kills 8"
+	$(PY) experiments/torture.py $(ARGS)
 
 clean: ## remove caches; never data, checkpoints, runs or .venv
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

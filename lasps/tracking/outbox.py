@@ -14,10 +14,12 @@ import tempfile
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 
 from loguru import logger
 
+from lasps.files import temporary_folder
 from lasps.tracking.reasons import reason_of, whole_story
 from lasps.tracking.spool import Journal
 from lasps.tracking.store import Location
@@ -48,14 +50,16 @@ class Outbox:
         self._pending: deque[Operation] = deque()
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary = ExitStack()
+        self._folder: Path | None = None
 
     def new_folder(self) -> Path:
         """An empty folder, for a file that is made to be tracked; it goes when the outermost run has ended."""
         with self._changed:
-            if self._temporary is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="lasps-")
-            return Path(tempfile.mkdtemp(dir=self._temporary.name))
+            if self._folder is None:
+                own = temporary_folder(Path(tempfile.gettempdir()), "lasps-")
+                self._folder = self._temporary.enter_context(own)
+            return Path(tempfile.mkdtemp(dir=self._folder))
 
     def put(self, operation: Operation, keep: bool = True, stays: bool = False) -> None:
         """Queue an operation; returns at once, for a file in a local store after milliseconds. Never raises.
@@ -224,9 +228,8 @@ class Outbox:
             self._wait(LOCAL_SECONDS if self.location.is_local else SERVER_SECONDS)
             if self._late and (self.broken is not None or self._unstored):
                 self._keep(self._late.pop())
-            if self._temporary is not None:
-                self._temporary.cleanup()
-                self._temporary = None
+            self._temporary.close()
+            self._folder = None
             if self.broken is not None and self._late:
                 logger.error(f"the spool cannot be written: {len(self._late)} records are lost")
             self._late.clear()

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lasps import tracking
 from lasps.config.settings import settings
 from lasps.tracking import MlflowTracker, NullTracker
 from lasps.tracking.environment import is_dead, process_tags
+from lasps.tracking.outbox import Outbox
 from lasps.tracking.store import Location, connect, default_location
 
 
@@ -355,3 +357,15 @@ def test_a_script_that_does_not_track_imports_neither_mlflow_nor_pandas():
             "print({'mlflow', 'pandas'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_folders_of_killed_runs_are_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "lasps-999999999-abcd" / "sub").mkdir(parents=True)
+    outbox = Outbox(Location.__new__(Location))
+    first, second = outbox.new_folder(), outbox.new_folder()
+    assert first != second and first.parent == second.parent
+    assert list(tmp_path.iterdir()) == [first.parent]
+    assert first.parent.stat().st_mode & 0o777 == 0o700
+    outbox._temporary.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,103 @@
+"""A tracking server that is killed while a training writes to it, and comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.verification.commands import COMMANDS, Workplace
+from lasps.config.settings import settings
+
+STARTS_WITHIN = 180.0
+Records = Counter[tuple[str, str, int]]
+
+
+def dying_server(place: Workplace) -> dict[str, Any]:
+    """Train against a server that dies and returns, sync, and count every metric of every step."""
+    command = COMMANDS["train"]
+    tracked = replace(command, name="train, tracked", words=command.words.replace(" --no-track", ""))
+    folder, port = place.root / "server", _free_port()
+    folder.mkdir()
+    env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    place.restore(command)
+    server = _started(folder, port)
+    spool = settings.ROOT / "mlruns" / "spool"
+    before = {path.name for path in spool.iterdir()} if spool.is_dir() else set()
+    training = subprocess.Popen([sys.executable, "-c", _killer(server.pid, place.folder / "checkpoints")])
+    ended = place.run(tracked, env=env)
+    training.wait()
+    _stop(server)
+    server = _started(folder, port)
+    own = {path.name for path in spool.iterdir()} - before if spool.is_dir() else set()
+    wrong = [f"training ended with {ended.returncode}: {ended.last_line}"] if ended.returncode else []
+    for journal in sorted(own):
+        subprocess.run([sys.executable, str(settings.ROOT / "experiments" / "sync.py"), journal], cwd=place.root,
+                       env={**os.environ, **env}, capture_output=True, check=False)
+    left = {path.name for path in spool.iterdir()} & own if spool.is_dir() else set()
+    records = _records(env["MLFLOW_TRACKING_URI"])
+    _stop(server)
+    wrong += [f"{name} was not sent" for name in sorted(left)]
+    wrong += [f"{key} is there {count} times" for key, count in records.items() if count != 1][:5]
+    epochs = {phase: max((step for _, name, step in records if name.startswith(f"{phase}/")), default=0)
+              for phase in ("phase1", "phase3", "phase2")}
+    wrong += [f"{phase}: a step lacks its metrics" for phase, last in epochs.items()
+              if not last or {step for _, name, step in records if name == f"{phase}/val_log_loss"} - {0}
+              != set(range(1, last + 1))]
+    return {"trouble": "dying server", "command": "train", "records": sum(records.values()), "journals": len(own),
+            "wrong": wrong}
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _started(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """An MLflow server that answers."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+         "--artifacts-destination", str(folder / "art"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True)
+    deadline = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < deadline and server.poll() is None:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server
+        time.sleep(0.5)
+    raise ValueError("the MLflow server for the test did not start")
+
+
+def _killer(pid: int, checkpoints: Path) -> str:
+    """Code that kills the server's process group once Phase 1 has its checkpoint."""
+    return (f"import os, signal, time; from pathlib import Path\n"
+            f"path, end = Path({str(checkpoints)!r}) / 'phase1_best.pt', time.monotonic() + 1800\n"
+            "while not path.exists() and time.monotonic() < end: time.sleep(0.05)\n"
+            f"os.killpg({pid}, signal.SIGKILL)")
+
+
+def _records(uri: str) -> Records:
+    """(run's name, metric, step) -> how often it is in the store; system metrics aside."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    runs = [run for experiment in client.search_experiments() for run in client.search_runs([experiment.experiment_id])]
+    return Counter(
+        (str(run.info.run_name), name, point.step)
+        for run in runs for name in run.data.metrics if name.startswith("phase")
+        for point in client.get_metric_history(run.info.run_id, name))
