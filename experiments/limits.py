@@ -41,7 +41,9 @@ def main() -> None:
     for row in rows:
         shares = ", ".join(f"{name} {100 * row['gap_closed'][name]:.0f} %" for name in TRAINED)
         print(f"rank {row['rank']}, size {row['size']:g}, gap {row['gap']:.4f}: {shares}", flush=True)
-    write_json(args.json, {"command": "python experiments/limits.py", "rows": rows})
+    nothing = false_acceptances(data)
+    print("nothing planted: " + ", ".join(f"{name} {value}" for name, value in nothing.items()))
+    write_json(args.json, {"command": "python experiments/limits.py", "rows": rows, "nothing_planted": nothing})
     if args.figure is not None:
         draw(rows, args.figure)
 
@@ -77,6 +79,23 @@ def row_of(data: Any, test: Any, rank: int, size: float, seed: int = 7) -> dict[
         heads = train_nested(planted, HeadSettings(**changed)).heads  # type: ignore[arg-type]
         closed[name] = (before - log_loss(calibrated(data, test, heads), y)) / gap
     return {"rank": rank, "size": size, "gap": gap, "gap_closed": closed}
+
+
+def false_acceptances(data: Any, draws: int = 20) -> dict[str, int]:
+    """How often val accepts what is not there: labels drawn from the initial heads' own probabilities."""
+    from lasps.training.heads.nested import train_nested
+    from lasps.training.heads.settings import HeadSettings
+
+    found = {"markets": draws, "sector part accepted": 0, "sectors accepted": 0, "common change accepted": 0}
+    for seed in range(draws):
+        rng = np.random.default_rng([seed, 0])
+        effect = Effect(rng, data, rank=1, size=0.0)
+        train, val = (replace(s, labels=effect.labels(s, rng), fingerprint="") for s in (data.train, data.val))
+        nested = train_nested(replace(data, train=train, val=val), HeadSettings())
+        found["sector part accepted"] += bool(nested.accepted)
+        found["sectors accepted"] += len(nested.accepted)
+        found["common change accepted"] += nested.common_accepted
+    return found
 
 
 class Effect:
@@ -142,6 +161,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axis.plot([r["rank"] for r in own], [100 * r["gap_closed"][name] for r in own], marker="o", label=name)
         axis.set(xscale="log", xticks=RANKS, xticklabels=RANKS, xlabel="rank of the planted effect",
                  title=f"size {size:g}, gap {np.mean([r['gap'] for r in own]):.3f}")
+        axis.minorticks_off()
         axis.axhline(0, color="0.7", linewidth=0.8)
     axes[0].set_ylabel("gap closed on test, %")
     axes[0].legend(frameon=False)

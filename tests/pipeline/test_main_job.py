@@ -17,7 +17,7 @@ from lasps.pipeline.phase_options import PhaseOptions
 from lasps.pipeline.phases import run_phases
 from lasps.pipeline.summary import baseline_split, baseline_tables, compare_all, summarize, validate_all
 from lasps.pipeline.validation import open_checkpoint, unflagged, validate_checkpoint
-from lasps.training.checkpoints import load_checkpoint
+from lasps.training.checkpoints import load_checkpoint, save_checkpoint
 from tests.pipeline.conftest import Job
 
 CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")
@@ -100,7 +100,8 @@ def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
 
 
 def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path) -> None:
-    overrides = job.options.overrides | {"focal_gamma": 0.0, "l2_sp": 0.0, "weight_decay": 0.1, "batch_size": 8}
+    overrides = job.options.overrides | {"focal_gamma": 0.0, "l2_sp": 0.0, "weight_decay": 0.1, "batch_size": 8,
+                                         "rank": 0}
     run_phases((2,), replace(job.options, output_dir=tmp_path, checkpoint=job.output_dir / "phase3_final.pt",
                              overrides=overrides))
     meta = json.loads((tmp_path / "phase2_best.json").read_text())
@@ -113,7 +114,7 @@ def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path
 
     gammas = [0.0 if sector % 2 else 2.0 for sector in range(20)]
     meta["calibration"]["focal_gamma"] = gammas
-    (tmp_path / "phase2_best.json").write_text(json.dumps(meta))
+    save_checkpoint(tmp_path / "phase2_best.pt", load_checkpoint(tmp_path / "phase2_best.pt")[0], meta)
     checkpoint = open_checkpoint(tmp_path / "phase2_best.pt")
     table = validate_checkpoint(checkpoint, job.data_dir, "test").forecast.table
     same = (table["p_buy"] - table["raw_p_buy"]).abs().to_numpy() < 1e-9
