@@ -7,7 +7,7 @@ compared with; a difference is over the rows (and, for day-wise metrics, the day
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,7 @@ import polars as pl
 from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import metrics, verdict
 from lasps.evaluation.comparison_frames import (
-    INTERVAL_METRICS,
     SCHEMAS,
-    calibration_curve,
     day_frame,
     frame,
     model_rows,
@@ -26,9 +24,9 @@ from lasps.evaluation.comparison_frames import (
     pair_rows,
 )
 from lasps.evaluation.forecast import Forecast, align
-from lasps.evaluation.leaks import FIRST_DAY_LIMIT, FIRST_DAY_SHARE, first_day_excess
+from lasps.evaluation.model_metrics import days_note, leak_note, model_metrics
 from lasps.evaluation.pairs import Entry, Pair, adjusted, all_pairs, deployed_of, family_of, make_pair
-from lasps.evaluation.portfolio import Costs, portfolio_summary
+from lasps.evaluation.portfolio import Costs
 
 Tables = Mapping[str, Sequence[Forecast]]
 """split -> one forecast per seed"""
@@ -296,66 +294,11 @@ def _row_counts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _notes(split: str, counts: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]],
            in_sample: bool) -> list[str]:
-    notes = [f"{split}: {leak}" for name, m in found.items() if (leak := _leak_note(name, m["leak"]))]
+    notes = [f"{split}: {note}" for name, m in found.items()
+             for note in (leak_note(name, m["leak"]), days_note(name, m)) if note]
     if in_sample:
         notes.append(f"{split}: prior and majority are {NO_VALUE}")
     return notes + [
         f"{split}: {row['own'] - row['compared']:,} of {row['own']:,} rows of {row['model']} are not in every other "
         "model: its metrics are over all of its rows, each difference over the rows that both sides have"
         for row in counts if row["own"] > row["compared"]]
-
-
-def _leak_note(name: str, leak: Mapping[str, Any]) -> str | None:
-    if not leak["flagged"]:
-        return None
-    excess, (low, high) = leak["excess"], leak["interval"]
-    return (f"{name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], above "
-            f"{FIRST_DAY_LIMIT} and above {FIRST_DAY_SHARE} of its rank IC {leak['rank_ic']:.3f} "
-            "(lasps.evaluation.leaks). Look for a feature of tomorrow.")
-
-
-# ------------------------------------------------------------------------------------------------ one model's metrics
-
-
-def model_metrics(entry: Entry, prior: Sequence[float], costs: Costs | None = None) -> dict[str, Any]:
-    """All metrics of one model (the mean over seeds), its seeds' own and their spread, and what goes beyond metrics."""
-    forecasts = entry.forecasts
-    per_seed = [metrics.summary(f, prior) for f in forecasts]
-    sectors = [metrics.by_sector(f, prior) for f in forecasts]
-    quintiles = _mean_of([metrics.rank_ic_in_volatility_quintiles(f) for f in forecasts])
-    leak = max((first_day_excess(f) for f in forecasts), key=lambda x: x.excess or 0.0)
-    return {
-        **_mean_of(per_seed),
-        "baseline": entry.baseline,
-        "intervals": {m: entry.interval(m) for m in INTERVAL_METRICS},
-        "seeds": [{"seed": s, **_scalars(m)} for s, m in zip(entry.seeds, per_seed, strict=True)],
-        "seed_spread": _spread_of(per_seed) if len(per_seed) > 1 else None,
-        "sectors": {s: _mean_of([x[s] for x in sectors]) for s in sectors[0]},
-        "rank_ic_in_volatility_quintiles": [ic for ic, _ in quintiles],
-        "rank_ic_in_volatility_quintiles_days": [days for _, days in quintiles],
-        "coverage": _mean_of([metrics.coverage_curve(f) for f in forecasts]),
-        "calibration": calibration_curve(*forecasts),
-        "portfolio": portfolio_summary(forecasts, costs),
-        "leak": asdict(leak) | {"flagged": leak.flagged},
-    }  # fmt: skip
-
-
-def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in m.items() if not isinstance(v, Mapping)}
-
-
-def _mean_of(per_seed: Sequence[Any]) -> Any:
-    """Mean over seeds, part by part of dictionaries and lists; what is undefined for one seed is undefined."""
-    first = per_seed[0]
-    if isinstance(first, Mapping):
-        return {key: _mean_of([m[key] for m in per_seed]) for key in first}
-    if isinstance(first, list | tuple):
-        return [_mean_of(values) for values in zip(*per_seed, strict=True)]
-    if any(v is None for v in per_seed):
-        return None
-    return first if all(v == first for v in per_seed) else float(np.mean(per_seed))
-
-
-def _spread_of(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    keys = [k for k, v in _scalars(per_seed[0]).items() if isinstance(v, float)]
-    return {k: float(np.std([m[k] for m in per_seed], ddof=1)) for k in keys if all(m[k] is not None for m in per_seed)}

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.pages.numbers import count, decimal, difference, p_value, percent, true_minus
+from lasps.pages.numbers import count, decimal, difference, own_days, p_value, percent, true_minus
 from lasps.pages.page import Cell, Column, Row, Table, make_table
 
 ORACLE = "oracle"
@@ -77,6 +77,7 @@ def _with_interval(title: str, key: str, show: Callable[[float | None], str]) ->
     def cell(row: Row) -> Cell:
         low, high = row[f"{key}_low"], row[f"{key}_high"]
         small = "" if low is None else true_minus(f"[{show(low)}, {show(high)}]")
+        small = " ".join(part for part in (small, own_days(row, key)) if part)
         return Cell(true_minus(show(row[key])), "" if row[key] is None else row[key], small=small)
 
     return Column(title, cell, always=True)

@@ -12,7 +12,7 @@ from lasps import terminal
 from lasps.config.settings import CLASS_NAMES
 from lasps.pages import comparison_tables as tables
 from lasps.pages.comparison_view import Comparison, View, few_days
-from lasps.pages.numbers import count, decimal, difference, p_value, percent
+from lasps.pages.numbers import count, decimal, difference, own_days, p_value, percent
 
 SELECTION_SPLITS = ("train", "val")
 """Shown, not judged."""
@@ -61,7 +61,7 @@ MODEL_COLUMNS: tuple[Column, ...] = (
     ("accuracy %", lambda r: percent(r["accuracy"], 2)),
     *((f"{name} %", lambda r, name=name: percent(r[name])) for name in CLASS_NAMES),  # type: ignore[misc]
     ("macro-F1", lambda r: decimal(r["macro_f1"], 3)),
-    ("rank IC", lambda r: decimal(r["rank_ic"], 3)),
+    ("rank IC", lambda r: " on ".join(t for t in (decimal(r["rank_ic"], 3), own_days(r, "rank_ic")) if t)),
     ("calib. %", lambda r: percent(r["expected_calibration_error"])),
 )
 

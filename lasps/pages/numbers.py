@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 POINTS = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error"})
 """Metrics whose differences are shown in percentage points."""
@@ -28,6 +30,12 @@ def decimal(value: float | None, digits: int = 4) -> str:
 def count(value: float | None) -> str:
     """8078 -> '8,078'."""
     return decimal(value, 0)
+
+
+def own_days(row: Mapping[str, Any], metric: str) -> str:
+    """'5 of 60 days' of a day-wise metric that does not exist on all days; '' where it does, or on none."""
+    days, all_days = row.get(f"{metric}_days"), row.get("n_days")
+    return "" if not days or not all_days or days == all_days else f"{days:,} of {all_days:,} days"
 
 
 def signed(value: float | None, digits: int = 4) -> str:

@@ -39,6 +39,7 @@ def test_under_20_common_days_a_day_wise_difference_is_null(metric):
     found = next(p for p in few["pairs"] if p["metric"] == metric)
     assert found["difference"] is None and found["interval"] is None and found["better"] is None
     assert found["n_days"] == 19
+    assert any("silent has a rank IC on 19 of 60 days" in note and "undefined" in note for note in few["notes"])
     assert few["models"]["silent"]["test"][metric] is None and few["models"]["full"]["test"][metric] is not None
     assert few["models"]["silent"]["test"]["rank_ic_days"] == 19
     assert day_difference(silent_after(full, 20), full, metric).difference == pytest.approx(0)
