@@ -164,6 +164,8 @@ def serve(location: Location, host: str, port: int) -> int:
                               env=server_environment(location, host, port))
     try:
         if not wait_until_up(server, host, port):
+            if location.database is not None:
+                connect(location)  # says what is wrong with the store, if it is that
             raise ValueError("MLflow's server did not start; its own message stands above")
         logger.info(f"MLflow is up after {time.monotonic() - start:.1f} s (Ctrl-C stops it); the runs: "
                     f"{runs_page(location, page)}")

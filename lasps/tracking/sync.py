@@ -127,7 +127,7 @@ def _replay(folder: Path, reading: Reading, targets: dict[str, Target], root: Pa
         logger.info(f"{folder.name}: a living process still writes it, left alone")
         return None
     if not reading.operations:
-        reasons = _reasons(reading.bad) or ("it is empty",)
+        reasons = _reasons(reading.bad) or (() if reading.header else ("it is empty",))
         return _finish(Replay(folder, "", 0, reading.total, None, reasons), [], [])
     if reading.header is None and uri is None:
         return Replay(folder, "", 0, reading.total, "its first line, which says where it goes, cannot be read: name "

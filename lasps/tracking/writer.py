@@ -199,7 +199,9 @@ class Writer:
             self.client.delete_tag(found.info.run_id, CLOSED)
 
     def _seen(self, run: str, at: float) -> None:
-        """The heartbeat of a run's process."""
+        """The heartbeat of a run's process; a finished run that is only added to has none."""
+        if run in self.finished_before:
+            return
         found = self.client.get_run(self.run_ids[run])
         if CLOSED in found.data.tags:
             self.client.update_run(found.info.run_id, status="RUNNING")

@@ -184,6 +184,12 @@ def test_a_journal_of_nothing_is_set_aside_and_the_next_one_is_sent(root, conten
     assert sync(root) == []
 
 
+def test_a_journal_whose_process_died_before_its_first_record_goes_without_a_word(root):
+    folder = journal_of(root, [])
+    assert [(replay.error, replay.set_aside) for replay in sync(root)] == [(None, ())]
+    assert not folder.exists()
+
+
 def test_a_record_that_mlflow_refuses_is_set_aside_with_its_reason_and_the_rest_is_sent(root):
     refused = {"do": "log", "run": "r1", "metrics": [["bad?name!", 1.0, 1, 0, None, None, None]]}
     unknown = {"do": "dance", "run": "r1"}
