@@ -67,17 +67,18 @@ train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
 checkpoints-if-missing: data-if-empty
 	@if [ -z $(call quote,$(value CHECKPOINT)$(value MODELS)) ] && [ ! -f $(call output,phase2_best) ]; then $(MAKE) train; fi
 
-train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR STUDY STORAGE
+train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR RANK PENALTY STUDY STORAGE
 	@if [ -z $(call quoted,CHECKPOINT) ] && [ ! -f $(call output,phase3_final) ]; then \
 	  $(PY) experiments/train.py $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) --phase 1 && \
 	  $(PY) experiments/train.py $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) --phase 3; fi
-	$(PY) experiments/train_phase2.py --checkpoint $(call checkpoint,phase3_final) $(TRAIN) $(call flag,--epochs,EPOCHS) $(call flag,--lr,LR) $(call flag,--min-samples,MIN_SAMPLES) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE)
+	$(PY) experiments/train_phase2.py --checkpoint $(call checkpoint,phase3_final) $(TRAIN) $(call flag,--epochs,EPOCHS) $(call flag,--lr,LR) $(call flag,--min-samples,MIN_SAMPLES) $(call flag,--rank,RANK) $(call flag,--penalty,PENALTY) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE)
 
 validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
 	$(PY) experiments/validate_model.py --checkpoint $(call checkpoint,phase2_best) $(COMMON) $(call flag,--split,SPLIT)
 
 compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files; FULL=1
-	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) $(call output,phase2_best)) $(DATA) --baselines $(if $(FULL),--full) --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
+	@set --; if [ -z $(call quote,$(value MODELS)) ] && [ -f $(call output,common_change) ]; then set -- $(call output,common_change); fi; \
+	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) "$$@" $(call output,phase2_best)) $(DATA) --baselines $(if $(FULL),--full) --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
 
 screenshots: $(STAMP) ## docs/comparison_page.png, the page's first screen, by the system's Chromium; HTML=reports/comparison.html
 	$(PY) experiments/screenshots.py $(call flag,--page,HTML)
