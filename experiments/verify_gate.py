@@ -237,8 +237,9 @@ def report(result: dict[str, Any]) -> str:
         "| corruption | checks | " + " | ".join(files) + " |", "|---|---|" + "---|" * len(files),
     ]  # fmt: skip
     for kind, (checks, _) in KINDS.items():
-        cells = [f"{row['found']} of {row['places']}, {row['fatal']} fatal" for name in files
-                 for row in result["injected"] if (row["kind"], row["file"]) == (kind, name)]  # fmt: skip
+        of_kind = {row["file"]: row for row in result["injected"] if row["kind"] == kind}
+        cells = [f"{of_kind[name]['found']} of {of_kind[name]['places']}, {of_kind[name]['fatal']} fatal"
+                 if name in of_kind else "not measured" for name in files]  # fmt: skip
         lines.append(f"| {kind} | {', '.join(checks)} | {' | '.join(cells)} |")
     lines += ["", "What the gate says of the clean files. Nothing is fatal; what is named are real relistings, capital "
               "reductions and", "roundings, and there is no telling how many of them are errors of the source.", "",
