@@ -19,7 +19,7 @@ WHAT = {
     "phase1_best": "backbone and one head",
     "phase3_final": "trained end to end",
     "phase2_best": "with sector heads",
-    "phase2_common": "one head refitted for all sectors",
+    "common_change": "one change for all sectors",
     "lightgbm": "the same features",
     "oracle": "upper bound: true probabilities",
     "volatility_bins": "20-day volatility alone",
@@ -52,7 +52,7 @@ def identical_lines(identical: pl.DataFrame) -> list[str]:
     why = {
         "phase3_final": "Phase 3 found nothing better",
         "phase2_best": "Phase 2 accepted no head",
-        "phase2_common": "its refitted head was not accepted",
+        "common_change": "its common change was not accepted",
     }
     return [
         f"{name} is {same_as}: {why.get(name, 'the same probabilities to the bit')}."

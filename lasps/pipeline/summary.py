@@ -110,16 +110,11 @@ def differences(comparison: Comparison) -> list[dict[str, Any]]:
     """phase2_best minus the others of PAIRS, per split and metric, with intervals over days."""
     found = {(row["a"], row["b"], row["split"], row["metric"]): row for row in comparison.as_json()["pairs"]}
     wanted = [(a, b, split, metric) for a, b in PAIRS for split in SPLITS for metric in PAIR_METRICS]
-    rows = [found.get(key) or _nothing(comparison, *key) for key in wanted]
     return [{key: row[key] for key in ("a", "b", "split", "metric", "difference", "n", "n_days")}
-            | {"interval": row["interval"] or [None, None]} for row in rows if row is not None]  # fmt: skip
+            | {"interval": _interval(row)} for row in map(found.get, wanted) if row is not None]
 
 
-def _nothing(comparison: Comparison, a: str, b: str, split: str, metric: str) -> dict[str, Any] | None:
-    """The difference of identical models, which no pair is made of; None for models that are not there."""
-    same = {name: name for name in comparison.details} | dict(comparison.identical.iter_rows())
-    if a not in same or b not in same or same[a] != same[b]:
-        return None
-    m = comparison.details[same[a]][split]
-    return {"a": a, "b": b, "split": split, "metric": metric, "difference": 0.0, "interval": [0.0, 0.0], "n": m["n"],
-            "n_days": m["n_days"]}
+def _interval(row: dict[str, Any]) -> list[float | None]:
+    """[low, high]; of identical models nothing but zero is possible."""
+    identical = row["difference"] == 0 and row["n_days"] > 0
+    return row["interval"] or ([0.0, 0.0] if identical else [None, None])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -164,3 +165,36 @@ def test_the_script_prints_the_verdict_and_writes_json_and_html(tmp_path, data_d
 def test_the_script_refuses_with_code_2(tmp_path, data_dir, monkeypatch, capsys):
     assert run(monkeypatch, tmp_path / "none.parquet", "--data-dir", data_dir, "--no-track") == 2
     assert run(monkeypatch, "x", "--prior", "1,1,1") == 2
+
+
+class Keeper:
+    """A tracker that keeps the tags and artifacts of its one run."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+        self.artifacts: dict[str, str] = {}
+
+    @contextmanager
+    def run(self, name, tags):
+        self.tags = tags
+        yield self
+
+    def log_metrics(self, metrics) -> None:
+        assert all("/" in name for name in metrics)
+
+    def log_artifact(self, path) -> None:
+        self.artifacts[path.name] = path.read_text()
+
+
+def test_mlflow_shows_the_verdict_as_the_run_s_description_and_the_page_as_an_artifact() -> None:
+    from lasps.evaluation.comparison import compare
+    from tests.evaluation.conftest import make_forecast
+
+    forecasts = {name: {"test": [make_forecast(skill=skill, n_days=40, n_stocks=30, market_seed=2)]}
+                 for name, skill in (("phase3_final", 0.1), ("phase2_best", 0.9))}
+    comparison, keeper = compare(forecasts, prior=(0.3, 0.4, 0.3)), Keeper()
+    script.log_comparison(comparison, "<!doctype html>", keeper)
+    note = keeper.tags["mlflow.note.content"]
+    assert note.startswith(comparison.verdict[0].split(" ")[0].replace("_", "\\_")) and "comparison.html" in note
+    assert keeper.tags["verdict"].splitlines() == list(comparison.verdict)
+    assert keeper.artifacts["comparison.html"] == "<!doctype html>" and "comparison.json" in keeper.artifacts
