@@ -136,7 +136,7 @@ def print_market(seed: int, comparison: Comparison, accepted: dict[str, Any]) ->
     from lasps.pages.comparison_text import show_comparison
 
     print(f"\nMarket of seed {seed}")
-    show_comparison(comparison)  # type: ignore[arg-type]
+    show_comparison(comparison)
     print(f"Common change accepted: {'yes' if accepted['common_change'] else 'no'}; sector part accepted on val: "
           f"{accepted['sectors']} of {accepted['trained']}")
     loss = {model: m["test"]["log_loss"] for model, m in comparison.as_json()["models"].items()}

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from lasps.evaluation.baselines import BaselineSplit
 from lasps.evaluation.forecast import Forecast
 
 
@@ -29,6 +30,28 @@ def make_forecast(n_days=40, n_stocks=60, skill=1.0, seed=0, market_seed=None, m
     })  # fmt: skip
     sectors = np.tile(np.arange(n_stocks) % 3, n_days)
     return Forecast.from_logits(logits, labels.ravel(), sectors, samples=samples).named(model, "test", seed)
+
+
+def make_split(n_days, first_day, seed, n_stocks=40, features=True):
+    """Labels depend on volatility (wide stocks leave HOLD) and weakly on feature 0."""
+    rng = np.random.default_rng(seed)
+    n = n_days * n_stocks
+    volatility = rng.uniform(0.01, 0.06, n)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    returns = volatility * (rng.normal(size=n) * 1.5 + 0.8 * x[:, 0])
+    day = np.repeat(np.arange(n_days), n_stocks) + first_day
+    start = dt.date(2024, 1, 1)
+    samples = pl.DataFrame({
+        "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
+        "date": [start + dt.timedelta(days=int(d)) for d in day],
+        "label_end": [start + dt.timedelta(days=int(d) + 5) for d in day],
+        "forward_return": returns, "forward_return_skip1": returns, "volatility_20": volatility,
+    })  # fmt: skip
+    labels = np.where(returns >= 0.03, 2, np.where(returns <= -0.03, 0, 1)).astype(np.int64)
+    sectors = np.tile(np.arange(n_stocks) % 4, n_days).astype(np.int64)
+    past = volatility * rng.normal(size=n)
+    x = np.c_[x, np.log(volatility).astype(np.float32)] if features else None
+    return BaselineSplit(samples, x, labels, sectors, past, np.where(past >= 0.03, 2, np.where(past <= -0.03, 0, 1)))
 
 
 def altered(forecast, *filters, **columns):

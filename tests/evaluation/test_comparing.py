@@ -15,8 +15,7 @@ from lasps.config.settings import Settings
 from lasps.evaluation import baselines
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline import comparing
-from tests.evaluation.conftest import make_forecast
-from tests.evaluation.test_baselines import make_split
+from tests.evaluation.conftest import make_forecast, make_split
 
 
 @pytest.fixture(scope="module")

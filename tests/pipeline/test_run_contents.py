@@ -73,7 +73,15 @@ def place_of(part: np.ndarray, whole: np.ndarray) -> tuple[int, int]:
 
 
 def test_nothing_is_drawn_where_nothing_is_tracked() -> None:
-    log_charts(NullTracker(), None)  # type: ignore[arg-type]
+    class Unread:
+        """Data that nobody may look at."""
+
+        def __len__(self) -> int:
+            pytest.fail("it was read")
+
+    log_charts(NullTracker(), Unread())  # type: ignore[arg-type]
+    with pytest.raises(pytest.fail.Exception, match="it was read"):
+        log_charts(Keeper(), Unread())  # type: ignore[arg-type]
 
 
 def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_sector_by_sector(job: Job) -> None:
