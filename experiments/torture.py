@@ -64,7 +64,8 @@ def main() -> int:
     started = time.monotonic()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        place = prepared(Path(folder).resolve())
+        used = args.commands if args.no_server else [*args.commands, "train"]
+        place = prepared(Path(folder).resolve(), used)
         tries = planned(args, place)
         for attempt in tries:
             minutes = (time.monotonic() - started) / 60

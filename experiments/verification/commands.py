@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,8 +177,8 @@ class Workplace:
             shutil.copytree(kept, self.folder, dirs_exist_ok=True)
 
 
-def prepared(root: Path) -> Workplace:
-    """A workplace with a market's files, a dataset and checkpoints in `start`."""
+def prepared(root: Path, names: Iterable[str]) -> Workplace:
+    """A workplace with a market's files and, in `start`, what the named commands need: a dataset, checkpoints."""
     from lasps.data.sources.synthetic import make_market
 
     market = make_market(seed=7, n_stocks=N_STOCKS, n_days=N_DAYS)
@@ -186,12 +186,12 @@ def prepared(root: Path) -> Workplace:
     market.panel.write_parquet(root / "long.parquet")
     market.panel.filter(pl.col("date") < days[-SHORT_BY]).write_parquet(root / "short.parquet")
     market.listing.write_csv(root / "listing.csv")
-    (root / "tmp").mkdir()
+    for folder in ("tmp", "start"):
+        (root / folder).mkdir()
     place = Workplace(root)
-    for name in ("build", "train"):
-        place.undisturbed(COMMANDS[name])
-        start = root / "start"
-        start.mkdir(exist_ok=True)
-        made = "data" if name == "build" else "checkpoints"
-        shutil.copytree(place.folder / made, start / made)
+    needed = {need for name in names for need in COMMANDS[name].needs}
+    for made, maker in (("data", "build"), ("checkpoints", "train")):
+        if made in needed:
+            place.undisturbed(COMMANDS[maker])
+            shutil.copytree(place.folder / made, root / "start" / made)
     return place
