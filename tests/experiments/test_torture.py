@@ -1,0 +1,50 @@
+"""The scoreboard of make torture counts what held, and its eyes see what a command left or changed."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.torture import document, spread
+from experiments.verification.commands import COMMANDS, Command, Workplace
+
+
+def test_what_did_not_hold_stands_in_the_document() -> None:
+    rows = [{"trouble": "kill -9", "command": "build", "wrong": []},
+            {"trouble": "kill -9", "command": "build", "wrong": ["data/dataset.json is not bit-equal"]}]
+    text = document({"rows": rows, "planned": 5, "minutes": 3.2, "seed": 7, "git_commit": "abc"})
+    assert "| kill -9 | build | 1 of 2 |" in text and "- kill -9, build: data/dataset.json is not bit-equal" in text
+    assert "2 of 5 planned tries in 3.2 minutes" in text and "Everything held" not in text
+
+
+def test_tries_are_spread_evenly_over_the_commands() -> None:
+    assert spread(["a", "b"], 5) == ["a", "b", "a", "b", "a"] and spread([], 3) == []
+
+
+@pytest.mark.parametrize("name", [".a.pt.12.tmp", ".building-7-ab", ".new", "lock", "phase1.resume.pt", "pipeline.run"])
+def test_what_a_command_leaves_is_seen_wherever_it_lies(tmp_path: Path, name: str) -> None:
+    for folder in ("run/data/rows", "tmp"):
+        (tmp_path / folder).mkdir(parents=True)
+    place = Workplace(tmp_path)
+    (tmp_path / "run" / "data" / "rows" / "features.npy").touch()
+    assert place.leftovers() == []
+    (tmp_path / "run" / "data" / name).touch()
+    assert place.leftovers() == [f"{name} was left"]
+
+
+def test_changed_missing_and_new_results_are_seen(tmp_path: Path) -> None:
+    place, command = Workplace(tmp_path), Command("x", "x.py", (), ("*.txt",))
+    place.folder.mkdir()
+    for name in ("a", "b"):
+        (place.folder / f"{name}.txt").write_text(name)
+    expected, before = place.digests(command.results), place.digests(("**/*",))
+    assert place.differences(command, expected) == place.changed(before) == []
+    (place.folder / "a.txt").write_text("other")
+    (place.folder / "b.txt").rename(place.folder / "c.txt")
+    assert place.differences(command, expected) == [f"{n}.txt is not bit-equal" for n in "abc"]
+    assert place.changed(before) == ["a.txt was changed", "b.txt was changed"]
+
+
+def test_a_command_that_fails_or_is_killed_is_told_from_one_that_ends(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    place = Workplace(tmp_path)
+    assert place.run(COMMANDS["check-data"], kill_after=0.01).returncode == -9
