@@ -14,6 +14,7 @@ import torch
 from experiments import build_dataset, predict, train, train_phase2, tune_phase2, validate_model
 from experiments._cli import run_script
 from lasps.models.sector_aware_model import SectorAwareFusionModel
+from lasps.training.checkpoints import load_checkpoint, save_checkpoint
 
 FEATURES, SIZES = 7, {"train": 150, "val": 60}
 
@@ -116,7 +117,7 @@ def test_phases_1_and_3_train_on_foreign_arrays_too(arrays: Path, tmp_path: Path
 
 
 def test_a_study_judges_its_start_heads_by_the_loss_they_were_trained_with(arrays: Path, bare: Path) -> None:
-    bare.with_suffix(".json").write_text(json.dumps({"calibration": {"focal_gamma": 0.5}}))
+    save_checkpoint(bare, load_checkpoint(bare)[0], {"calibration": {"focal_gamma": 0.5, "class_weights": [1, 1, 1]}})
     data, judged = tune_phase2.load_data(argparse.Namespace(checkpoint=bare, data_dir=arrays), "cpu")
     assert data.start_gamma == 0.5 and data.start_head(4)[1] == 0.5
     assert len(data.val) + len(judged) <= SIZES["val"] and len(judged) > 20

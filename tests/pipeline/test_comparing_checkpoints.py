@@ -12,6 +12,7 @@ from lasps.config.settings import Settings
 from lasps.evaluation.prediction_schema import P_COLUMNS
 from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 from lasps.tracking import runs
+from lasps.training.checkpoints import described
 from tests.pipeline.conftest import call
 
 
@@ -26,7 +27,7 @@ def seeds(job, tmp_path):
             shutil.copy(job.output_dir / f"{name}.pt", folders[-1])
             meta = job.meta(name)
             meta["training"]["seed"] = seed
-            (folders[-1] / f"{name}.json").write_text(json.dumps(meta))
+            (folders[-1] / f"{name}.json").write_text(described(meta))
     return folders
 
 
