@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from experiments._cli import run_script
 from lasps.data.sources.synthetic import SyntheticMarket, make_market
@@ -14,6 +15,7 @@ from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.phase_options import PhaseOptions
 from lasps.pipeline.phases import run_phases
+from lasps.training.checkpoints import load_checkpoint, save_checkpoint
 
 N_DAYS = 260
 
@@ -37,6 +39,15 @@ def call(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object
     with pytest.raises(SystemExit) as end:
         run_script(script.main)
     return end.value.code
+
+
+def move_heads(checkpoint: Path, meta: dict, seed: int) -> None:
+    """Save the checkpoint again with every second sector's head moved a little: too few samples here to train one."""
+    state, _ = load_checkpoint(checkpoint)
+    noise = torch.Generator().manual_seed(seed)
+    for name in [f"sector_heads.{sector}.fc2.bias" for sector in range(0, 20, 2)]:
+        state[name] = state[name] + 0.3 * torch.randn(3, generator=noise)
+    save_checkpoint(checkpoint, state, meta)
 
 
 @pytest.fixture(scope="session")
