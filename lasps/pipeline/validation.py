@@ -75,6 +75,7 @@ class Validation:
     metrics: dict[str, Any]
     fingerprint: str
     """of the split's data"""
+    dataset: SampleDataset
     without_flagged: bool = False
 
 
@@ -105,7 +106,7 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     losses = focal_losses(forecast.raw_p, forecast.labels, checkpoint.gammas_of(forecast.sectors), weights)
     metrics = summary(forecast, prior) | {"loss": float(losses.mean()), "checkpoint": str(checkpoint.path),
                                           "split": split}
-    return Validation(checkpoint, split, forecast, prior, metrics, dataset.fingerprint, without_flagged)
+    return Validation(checkpoint, split, forecast, prior, metrics, dataset.fingerprint, dataset, without_flagged)
 
 
 def predictions_path(checkpoint: Path, name: str, split: str) -> Path:

@@ -19,6 +19,7 @@ from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import by_sector, flat_metrics
 from lasps.evaluation.pairs import sector_differences
 from lasps.evaluation.run_figures import learning_curves
+from lasps.pipeline.direction_tracking import log_directions
 from lasps.pipeline.validation import Validation
 from lasps.tracking import NullTracker, Tracker
 
@@ -57,6 +58,7 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
             run.log_metrics_beside(parent_id, {f"{name}/{split}/{key}": validation.metrics[key] for key in HEADLINE})
         if split == "val" and (history := validation.checkpoint.meta.get("history")):
             run.log_figure(learning_curves(validation.checkpoint.name, history), "learning_curves")
+            log_directions(validation, run)
         for name, figure in validation_figures(validation.forecast, validation.checkpoint.name, split).items():
             run.log_figure(figure, name)
         run.log_table(class_table(validation.metrics), f"{split}_classes.json")

@@ -16,6 +16,7 @@ from loguru import logger
 from lasps.tracking.mlflow_tracker import MlflowTracker
 from lasps.tracking.null import NullTracker
 from lasps.tracking.queries import (
+    direction_tables,
     download_artifact,
     download_predictions,
     head_curves,
@@ -24,6 +25,7 @@ from lasps.tracking.queries import (
     loss_curves,
     metric_history,
     nested_runs,
+    read_table,
     runs,
 )
 from lasps.tracking.store import Location, default_location, repair_paths
@@ -38,6 +40,7 @@ __all__ = [
     "Replay",
     "Tracker",
     "default_location",
+    "direction_tables",
     "download_artifact",
     "download_predictions",
     "head_curves",
@@ -47,6 +50,7 @@ __all__ = [
     "metric_history",
     "nested_runs",
     "open_tracker",
+    "read_table",
     "repair_paths",
     "replay_all",
     "runs",

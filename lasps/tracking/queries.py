@@ -140,3 +140,23 @@ def download_artifact(run_id: str, path: str, location: Location | None = None) 
 def download_predictions(run_id: str, split: str, location: Location | None = None) -> Path:
     """The parquet of a run's predictions on a split ("val" or "test"); read it with polars or pandas."""
     return download_artifact(run_id, f"predictions/{split}.parquet", location)
+
+
+def read_table(run_id: str, name: str, location: Location | None = None) -> pd.DataFrame:
+    """A table that a run logged as NAME.json.
+
+    Raises:
+        ValueError: the run has no such table.
+    """
+    import pandas as pd
+
+    return pd.read_json(download_artifact(run_id, name, location), orient="split")
+
+
+def direction_tables(run_id: str, location: Location | None = None) -> dict[str, pd.DataFrame]:
+    """weights, readings and movement of a Phase 2 run's shared directions; empty for a run without any."""
+    client = connect(location or default_location())
+    logged = {file.path for file in client.list_artifacts(run_id)}
+    names = {name: f"directions_{name}.json" for name in ("weights", "readings", "movement")}
+    return {name: read_table(run_id, file, location) for name, file in names.items()} \
+        if logged.issuperset(names.values()) else {}

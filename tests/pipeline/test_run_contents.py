@@ -17,9 +17,14 @@ from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
 from lasps.data.datasets.loading import load_split
 from lasps.evaluation.comparison import compare
+from lasps.evaluation.directions import SharedDirections
+from lasps.pipeline.direction_tracking import direction_tables
 from lasps.pipeline.phase_tracking import log_charts
 from lasps.pipeline.summary import validate_all
+from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.pipeline.validation_tracking import log_validation
 from lasps.tracking import NullTracker
+from lasps.training.inference import predict, shared_features
 from tests.pipeline.conftest import Job, move_heads
 
 
@@ -120,3 +125,31 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_by_sec
         assert shown.get(f"test/sector_{row['sector']:02d}/class_accuracy/BUY") == row["class_accuracy_BUY"]
     per_sector = [key for key in shown if "/sector_" in key]
     assert len(per_sector) <= 2 * 7 * len(by_sector)  # of two splits; MLflow's page draws a chart for each metric
+
+
+def test_the_run_of_phase_2_shows_what_its_sectors_share(job: Job) -> None:
+    keeper = Keeper()
+    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    log_validation(validate_checkpoint(checkpoint, job.data_dir, "val"), keeper)  # type: ignore[arg-type]
+    saved = checkpoint.meta["history"]["directions"]
+    weights, readings, movement = (keeper.tables[keeper.name, f"directions_{name}.json"]
+                                   for name in ("weights", "readings", "movement"))
+    assert len(weights) == len(saved["sectors"]) * len(saved["classes"][0])
+    assert set(readings["feature"]) <= set(checkpoint.meta["data"]["features"])
+    assert (keeper.name, "shared_directions") in keeper.figures
+
+    dataset = load_split(job.data_dir, "val")
+    before, after = (open_checkpoint(job.output_dir / f"{name}.pt") for name in (
+        "common_change" if checkpoint.meta["history"]["common_change_accepted"] else "phase3_final", "phase2_best"))
+    shared = shared_features(after.model, dataset)
+    change = SharedDirections.of(saved).change(shared, dataset.sector_ids)
+    moved = predict(after.model, dataset).logits - predict(before.model, dataset).logits
+    refused = set(movement.filter("refused")["sector"])
+    own = ~np.isin(dataset.sector_ids, list(refused))
+    assert np.allclose(moved[own], change[own], atol=1e-3) and not moved[~own].any()
+    assert (movement["mean_kl"] > 0).any()
+
+
+def test_heads_that_share_nothing_have_no_such_picture(job: Job) -> None:
+    validation = validate_checkpoint(open_checkpoint(job.output_dir / "phase3_final.pt"), job.data_dir, "val")
+    assert direction_tables(validation.checkpoint, validation.dataset) == {}
