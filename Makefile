@@ -118,8 +118,8 @@ bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
 verify: $(STAMP) ## known answers: planted effects, false alarms, coverage, leaks (minutes)
 	$(PY) experiments/verify.py
 
-torture: $(STAMP) ## commands killed, on full disks, with a dying server; writes docs/reliability.md (tens of minutes); ARGS="--kills 8"
-	$(PY) experiments/torture.py $(ARGS)
+torture: $(STAMP) ## commands killed, on full disks, with a dying server; writes docs/reliability.md (tens of minutes); WORKERS=2 ARGS="--kills 8"
+	$(PY) experiments/torture.py $(call flag,--workers,WORKERS) $(ARGS)
 
 clean: ## remove caches; never data, checkpoints, runs or .venv
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

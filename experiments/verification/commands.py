@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -37,23 +40,36 @@ class Command:
     results: tuple[str, ...]
     resume: str = ""
     """What is added when it is given again."""
+    keys: tuple[str, ...] = ()
+    """Of a JSON result: what is compared, where the rest may differ (how many trials were begun); empty: the file."""
+    keeps: tuple[str, ...] = ()
+    """Ends of names that look temporary and may stay: the lock files beside a study."""
 
 
 DATA = "--source {root}/%s.parquet --listing {root}/listing.csv --data-dir {root}/run/data"
 USES = "--data-dir {root}/run/data --device cpu --no-track"
+PHASE3 = "{root}/run/checkpoints/phase3_final.pt"
 DATASET = ("data/*.json", "data/*/*.npy", "data/*/*.parquet")
 COMMANDS = {command.name: command for command in (
     Command("build", f"build_dataset.py {DATA % 'short'} --fractions 0.75,0.1", (), DATASET),
     Command("extend", f"build_dataset.py {DATA % 'long'} --extend", ("data",), DATASET),
     Command("train", f"train.py {USES} --output-dir {{root}}/run/checkpoints --epoch-samples 64 --no-charts", ("data",),
             ("checkpoints/*.pt",), resume="--resume"),
-    Command("validate", f"validate_model.py {USES} --checkpoint {{root}}/run/checkpoints/phase3_final.pt",
+    Command("validate", f"validate_model.py {USES} --checkpoint {PHASE3}",
             ("data", "checkpoints"), ("checkpoints/predictions/*.parquet",)),
     Command("predict", "predict.py --checkpoint {root}/run/checkpoints/phase3_final.pt --source {root}/long.parquet "
             "--listing {root}/listing.csv --data-dir {root}/run/data --device cpu --out {root}/run/today.csv",
             ("data", "checkpoints"), ("today.csv",)),
     Command("check-data", "check_data.py --data-dir {root}/run/data --deep --html {root}/run/page.html "
             "--json {root}/run/findings.json", ("data",), ("findings.json",)),
+    Command("train_phase2", f"train_phase2.py {USES} --checkpoint {PHASE3} --output-dir {{root}}/run/heads",
+            ("data", "checkpoints"), ("heads/*.pt",)),
+    Command("compare", f"compare.py {PHASE3} {{root}}/run/checkpoints/phase2_best.pt {USES} "
+            "--json {root}/run/compared.json --html {root}/run/page.html", ("data", "checkpoints"),
+            ("compared.json", "page.html")),
+    Command("tune", f"tune_phase2.py {USES} --checkpoint {PHASE3} --trials 2 --storage {{root}}/run/tune/s.journal",
+            ("data", "checkpoints"), ("tune/*.json",), keys=("best", "log_loss", "difference", "made_on"),
+            keeps=(".start.lock", ".claim.lock", ".journal.lock")),
 )}
 
 
@@ -101,13 +117,21 @@ class Workplace:
                "LASPS_LOG": "INFO"}
         process = subprocess.Popen([sys.executable, str(settings.ROOT / "experiments" / words[0]), *words[1:]],
                                    cwd=self.root, env={**os.environ, **own, **(env or {})}, text=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=limited)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+                                   preexec_fn=None if file_limit is None else limited)
         try:
             _, text = process.communicate(timeout=LONGEST if kill_after is None else kill_after)
         except subprocess.TimeoutExpired:
-            process.kill()
+            end_group(process)
             _, text = process.communicate()
+        finally:
+            end_group(process)
         return Ended(process.returncode, text)
+
+    def beside(self, root: Path) -> Workplace:
+        """Another place with the same market and start, and what is known of the commands: for tries side by side."""
+        shutil.copytree(self.root, root)
+        return replace(self, root=root)
 
     def restore(self, command: Command) -> dict[str, str]:
         """Put `run` into the state that the command begins from; the digests of what lies there."""
@@ -127,7 +151,7 @@ class Workplace:
                 raise ValueError(f"{command.name} fails without any trouble: {ended.text[-2000:]}")
             self.written[command.name] = sum((self.folder / name).stat().st_size
                                              for name in self.digests(command.results))
-            self.known[command.name] = (self.digests(command.results), time.monotonic() - started)
+            self.known[command.name] = (self.results(command), time.monotonic() - started)
         return self.known[command.name]
 
     def digests(self, patterns: tuple[str, ...]) -> dict[str, str]:
@@ -136,9 +160,18 @@ class Workplace:
         return {str(path.relative_to(self.folder)): sha256_of(path) for path in sorted(found)
                 if path.name != ".scan.json"}
 
+    def results(self, command: Command) -> dict[str, str]:
+        """Path below `run` -> digest of the command's results; of a JSON with `keys`, those parts as text."""
+        found = self.digests(command.results)
+        if not command.keys:
+            return found
+        contents = {name: json.loads((self.folder / name).read_text(encoding="utf-8")) for name in found}
+        return {name: json.dumps({key: content[key] for key in command.keys}, sort_keys=True)
+                for name, content in contents.items()}
+
     def differences(self, command: Command, expected: Mapping[str, str]) -> list[str]:
         """Results that are not as those of the run without trouble."""
-        found = self.digests(command.results)
+        found = self.results(command)
         return [f"{name} is not bit-equal" for name in sorted({*expected, *found})
                 if expected.get(name) != found.get(name)]
 
@@ -147,10 +180,11 @@ class Workplace:
         found = self.digests(("**/*",))
         return [f"{name} was changed" for name, digest in before.items() if found.get(name) != digest]
 
-    def leftovers(self) -> list[str]:
+    def leftovers(self, keeps: tuple[str, ...] = ()) -> list[str]:
         """What a command left that nobody needs."""
         paths = [*self.folder.rglob("*"), *self.folder.rglob(".*"), *(self.root / "tmp").iterdir()]
-        return sorted({f"{path.name} was left" for path in paths if any(part in path.name for part in TEMPORARY)})
+        return sorted({f"{path.name} was left" for path in paths if any(part in path.name for part in TEMPORARY)
+                       and not path.name.endswith(keeps)})
 
     @contextmanager
     def little_room(self, command: Command, share: float) -> Iterator[int | None]:
@@ -177,10 +211,18 @@ class Workplace:
             shutil.copytree(kept, self.folder, dirs_exist_ok=True)
 
 
-def prepared(root: Path, names: Iterable[str]) -> Workplace:
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """Kill -9 for a process that leads its own group, and all that it started; nothing where it has ended."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def prepared(root: Path, names: Collection[str]) -> Workplace:
     """A workplace with a market's files and, in `start`, what the named commands need: a dataset, checkpoints."""
     from lasps.data.sources.synthetic import make_market
 
+    root.mkdir()
     market = make_market(seed=7, n_stocks=N_STOCKS, n_days=N_DAYS)
     days = market.panel["date"].unique().sort()
     market.panel.write_parquet(root / "long.parquet")

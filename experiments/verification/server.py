@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.verification.commands import COMMANDS, Workplace
+from experiments.verification.commands import COMMANDS, Workplace, end_group
 from lasps.config.settings import settings
 
 STARTS_WITHIN = 180.0
@@ -32,19 +32,25 @@ def dying_server(place: Workplace) -> dict[str, Any]:
     server = _started(folder, port)
     spool = settings.ROOT / "mlruns" / "spool"
     before = {path.name for path in spool.iterdir()} if spool.is_dir() else set()
-    training = subprocess.Popen([sys.executable, "-c", _killer(server.pid, place.folder / "checkpoints")])
+    over = threading.Event()
+    killer = threading.Thread(target=_kill_after_phase1, args=(server, place.folder / "checkpoints", over))
+    killer.start()
     ended = place.run(tracked, env=env)
-    training.wait()
-    _stop(server)
+    over.set()
+    killer.join()
+    was_killed = server.poll() is not None
+    end_group(server)
+    server.wait()
     server = _started(folder, port)
     own = {path.name for path in spool.iterdir()} - before if spool.is_dir() else set()
     wrong = [f"training ended with {ended.returncode}: {ended.last_line}"] if ended.returncode else []
+    wrong += [] if was_killed and own else ["the server did not die before training had sent everything"]
     for journal in sorted(own):
         subprocess.run([sys.executable, str(settings.ROOT / "experiments" / "sync.py"), journal], cwd=place.root,
                        env={**os.environ, **env}, capture_output=True, check=False)
     left = {path.name for path in spool.iterdir()} & own if spool.is_dir() else set()
     records = _records(env["MLFLOW_TRACKING_URI"])
-    _stop(server)
+    end_group(server)
     wrong += [f"{name} was not sent" for name in sorted(left)]
     wrong += [f"{key} is there {count} times" for key, count in records.items() if count != 1][:5]
     epochs = {phase: max((step for _, name, step in records if name.startswith(f"{phase}/")), default=0)
@@ -54,12 +60,6 @@ def dying_server(place: Workplace) -> dict[str, Any]:
               != set(range(1, last + 1))]
     return {"trouble": "dying server", "command": "train", "records": sum(records.values()), "journals": len(own),
             "wrong": wrong}
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
 
 
 def _free_port() -> int:
@@ -83,12 +83,13 @@ def _started(folder: Path, port: int) -> subprocess.Popen[bytes]:
     raise ValueError("the MLflow server for the test did not start")
 
 
-def _killer(pid: int, checkpoints: Path) -> str:
-    """Code that kills the server's process group once Phase 1 has its checkpoint."""
-    return (f"import os, signal, time; from pathlib import Path\n"
-            f"path, end = Path({str(checkpoints)!r}) / 'phase1_best.pt', time.monotonic() + 1800\n"
-            "while not path.exists() and time.monotonic() < end: time.sleep(0.05)\n"
-            f"os.killpg({pid}, signal.SIGKILL)")
+def _kill_after_phase1(server: subprocess.Popen[bytes], checkpoints: Path, over: threading.Event) -> None:
+    """Kill -9 for the server once Phase 1 has a checkpoint; not if training is over before."""
+    while not over.wait(0.05):
+        if (checkpoints / "phase1_best.pt").exists():
+            end_group(server)
+            server.wait()
+            return
 
 
 def _records(uri: str) -> Records:

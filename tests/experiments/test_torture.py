@@ -1,19 +1,45 @@
 """The scoreboard of make torture counts what held, and its eyes see what a command left or changed."""
 
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from experiments.torture import document, spread
+from experiments.torture import document, made, spread
 from experiments.verification.commands import COMMANDS, Command, Workplace
 
 
 def test_what_did_not_hold_stands_in_the_document() -> None:
-    rows = [{"trouble": "kill -9", "command": "build", "wrong": []},
-            {"trouble": "kill -9", "command": "build", "wrong": ["data/dataset.json is not bit-equal"]}]
-    text = document({"rows": rows, "planned": 5, "minutes": 3.2, "seed": 7, "git_commit": "abc"})
-    assert "| kill -9 | build | 1 of 2 |" in text and "- kill -9, build: data/dataset.json is not bit-equal" in text
+    rows = [{"trouble": "kill -9", "command": "build", "code": -9, "wrong": []},
+            {"trouble": "kill -9", "command": "build", "code": 0, "wrong": ["data/dataset.json is not bit-equal"]}]
+    text = document({"rows": rows, "planned": 5, "minutes": 3.2, "seed": 7, "git_commit": "abc", "workers": 2,
+                     "cpus": 2, "flags": ["--kills", "5"]})
+    assert "| kill -9 | build | 1 of 2 | 1 |" in text and "flags: `--kills 5`" in text
+    assert "- kill -9, build: data/dataset.json is not bit-equal" in text
     assert "2 of 5 planned tries in 3.2 minutes" in text and "Everything held" not in text
+
+
+def test_tries_run_side_by_side_each_in_a_place_of_its_own_until_the_deadline(tmp_path: Path) -> None:
+    places = [Workplace(tmp_path / "a"), Workplace(tmp_path / "b")]
+    both = Barrier(2, timeout=10)
+
+    def attempt(place: Workplace) -> str:
+        both.wait()
+        return place.root.name
+
+    assert sorted(made([attempt, attempt], places)) == ["a", "b"]
+    assert made([attempt, attempt], places, deadline=0.0) == []
+
+
+def test_of_a_json_with_keys_only_those_are_compared(tmp_path: Path) -> None:
+    place, command = Workplace(tmp_path), Command("x", "x.py", (), ("*.json",), keys=("best",))
+    place.folder.mkdir()
+    (place.folder / "s.json").write_text('{"best": 1, "trials": 2}')
+    expected = place.results(command)
+    (place.folder / "s.json").write_text('{"best": 1, "trials": 3}')
+    assert place.differences(command, expected) == []
+    (place.folder / "s.json").write_text('{"best": 2, "trials": 2}')
+    assert place.differences(command, expected) == ["s.json is not bit-equal"]
 
 
 def test_tries_are_spread_evenly_over_the_commands() -> None:
