@@ -47,6 +47,7 @@ EPSILON = 1e-8  # Adam's default (Kingma & Ba 2015)
 SIGNED_OF_FOUR = 3  # of four directions, three start as SELL against BUY, one as HOLD against both. Guess, not tuned
 SEGMENT_SAMPLES = 2**14  # gathered at once, while the ones before are trained on: 8 MB of features, stays in the cache
 VAL_ROWS = 65_536
+MEAN_ROWS = 1024  # summed in the features' precision, by a product with ones (8 x as fast as float64), then exactly
 STATE_VERSION = 1
 
 OnEpoch = Callable[[int, np.ndarray], set[int] | None]
@@ -78,18 +79,11 @@ def train_directions(
     Raises:
         ValueError: no sector reaches min_samples, or a loss is not finite.
     """
-    training = JointTraining(data, settings, common, torch.device(device), gradients)
-    training.resume(state_file)
-    what = "common change" if common else "sector heads"
-    with tqdm(total=settings.epochs, initial=training.epoch, desc=what, unit="epoch",
-              disable=None if progress else True) as bar, one_thread_on_a_processor(training.mean.device):
-        while training.epoch < settings.epochs and not training.result.stopped:
-            training.train_epoch()
-            training.measure_val()
-            training.stop(on_epoch)
-            training.save(state_file)
-            bar.update()
-    return training.finish()
+    with one_thread_on_a_processor(torch.device(device)):
+        training = JointTraining(data, settings, common, torch.device(device), gradients)
+        training.resume(state_file)
+        training.run(on_epoch, state_file, progress)
+        return training.finish()
 
 
 def trained_sectors(samples: HeadSamples, min_samples: int) -> dict[int, np.ndarray]:
@@ -190,6 +184,17 @@ class JointTraining:
         self.batch_size = self.settings.batch_size * JOINT
         self.total_steps = -(-len(self.train) // self.batch_size) * self.settings.epochs
         self.warmup = warmup_steps_of(self.total_steps, TRAINING_CONFIG["warmup_fraction"])
+
+    def run(self, on_epoch: OnEpoch | None, state_file: Path | None, progress: bool) -> None:
+        """All epochs that are left."""
+        with tqdm(total=self.settings.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True,
+                  desc="common change" if self.common else "sector heads") as bar:
+            while self.epoch < self.settings.epochs and not self.result.stopped:
+                self.train_epoch()
+                self.measure_val()
+                self.stop(on_epoch)
+                self.save(state_file)
+                bar.update()
 
     # ------------------------------------------------------------------------------------------------ one epoch
 
@@ -326,7 +331,7 @@ class JointTraining:
 
 def _mean_of(features: Tensor, rows: Tensor) -> Tensor:
     """Mean (D,) float64 of the features at `rows`."""
-    total = torch.zeros(features.shape[1], dtype=torch.float64)
-    for part in rows.split(VAL_ROWS):
-        total += features.index_select(0, part).sum(dim=0, dtype=torch.float64)
+    total, ones = torch.zeros(features.shape[1], dtype=torch.float64), features.new_ones(MEAN_ROWS)
+    for part in rows.split(MEAN_ROWS):
+        total += ones[: len(part)] @ features.index_select(0, part)
     return total / len(rows)
