@@ -251,7 +251,7 @@ def test_a_picture_that_no_disk_takes_costs_a_warning_and_no_training(root, monk
     def refuse(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(outbox.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(outbox, "temporary_folder", refuse)
     with tracking.open_tracker(root=root, system_metrics=False).run("pipeline") as run:
         run.log_figure(Image.new("RGB", (9, 9)), "train_charts")
     assert [line.strip() for line in warnings_logged] == [

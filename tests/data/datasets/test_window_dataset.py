@@ -1,5 +1,6 @@
 """Windows cut on demand: the same samples as the arrays, from rows stored once."""
 
+import gc
 import os
 import pickle
 import shutil
@@ -212,7 +213,11 @@ def test_memory_does_not_grow_with_the_number_of_windows(tmp_path):
     windows = 1_000_000
     large = folder("large", windows)
     small = use(*folder("small", 1000))
-    before = anonymous_bytes()
-    dataset = use(*large)
-    assert len(small) == 1000 and len(dataset) == windows
-    assert anonymous_bytes() - before < 8 * windows
+    kept, grown = [], []
+    for _ in range(3):  # memory that grows with the windows does so each time; what else grows beside them, not
+        gc.collect()
+        before = anonymous_bytes()
+        kept.append(use(*large))
+        grown.append(anonymous_bytes() - before)
+    assert len(small) == 1000 and [len(dataset) for dataset in kept] == 3 * [windows]
+    assert min(grown) < 4 * windows
