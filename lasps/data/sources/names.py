@@ -40,7 +40,7 @@ INDEX_NAMES = ("", "unnamed:0", "indexlevel0", "index", "level0", "unnamed:1")
 """What an unnamed pandas index is called in a file; it is the date where no column is and its values are days."""
 
 _UNIT = r"\((원|주|krw|won|shares)\)$"
-_AGAIN = r"_duplicated_\d+$"
+_AGAIN = r"(_duplicated_\d+|(?<=[^\d.])\.\d+)$"  # a name that stood twice, as polars and as pandas write the second
 
 
 def plain(column: str) -> str:

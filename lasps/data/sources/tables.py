@@ -22,6 +22,15 @@ KINDS = (*TEXT_KINDS, ".parquet")
 PACKED = (".gz", ".zip")
 ENCODINGS = ("utf-8-sig", "cp949")
 SEPARATORS = ",\t;|"
+OTHER_KINDS = {
+    b"PK\x03\x04": "an Excel workbook or a zip archive; save it as CSV, or name it .zip",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
+    b"PAR1": "a parquet file; name it .parquet",
+    b"\x1f\x8b": "gzip-packed; name it .gz",
+    b"SQLite format 3": "a SQLite database; export the table as CSV",
+    b"<": "a page of HTML or XML (some portals call it .xls); save it as CSV",
+}
+"""How files of another kind begin, and what they are; such a file under the name of a text file is refused."""
 _PAIR = re.compile(r"^\('(.*)', '(.*)'\)$")
 _PRICE_NAMES = {alias for name in ("open", "high", "low", "close", "volume") for alias in BAR_NAMES[name]}
 _KNOWN_NAMES = _PRICE_NAMES | {"adjclose", "dividends", "stocksplits", "capitalgains", "repaired?"}
@@ -123,8 +132,15 @@ def _text(file: Path) -> str:
             content = gzip.decompress(content) if packing == ".gz" else content
         except gzip.BadGzipFile as error:
             raise EOFError(str(error)) from error
+    _refuse_other_kinds(content)
     text = _decoded(content)
     return text if "\n" in text else text.replace("\r", "\n")
+
+
+def _refuse_other_kinds(content: bytes) -> None:
+    start = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if what := next((what for mark, what in OTHER_KINDS.items() if start.startswith(mark)), None):
+        raise ValueError(f"expected text with one row per line, got {what}")
 
 
 def _unzip(file: Path) -> bytes:

@@ -418,3 +418,29 @@ def test_the_exchanges_dash_is_no_value(tmp_path: Path) -> None:
         "code,date,open,high,low,close,volume\n005930,20240102,-,-,-,2,0\n005930,20240103,1,3,1,2,5\n")
     panel, report = make_panel(read_bars(tmp_path / "bars.csv"))
     assert (panel.height, report.halted_rows) == (1, 1)
+
+
+@pytest.mark.parametrize("again", ["{}.1", "{}_duplicated_0", "{}"])
+def test_two_stocks_side_by_side_under_one_name_are_refused(tmp_path: Path, again: str) -> None:
+    one, other = (truth((code,), seed=seed).drop("code") for seed, code in enumerate(CODES[:2]))
+    rows = [",".join(map(str, (*a, *b[1:]))) for a, b in zip(one.rows(), other.rows(), strict=True)]
+    header = [*one.columns, *(again.format(name) for name in one.columns[1:])]
+    (tmp_path / "005930.csv").write_text("\n".join([",".join(header), *rows]) + "\n")
+    with pytest.raises(ValueError, match="both mean open and differ"):
+        read_bars(tmp_path / "005930.csv")
+
+
+def test_a_file_of_another_kind_under_a_text_file_s_name_is_called_what_it_is(tmp_path: Path) -> None:
+    packed, table, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    packed.write(gzip.compress(truth().write_csv().encode()))
+    truth().write_parquet(table)
+    with zipfile.ZipFile(archive, "w") as book:
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    kinds = {"gzip-packed": packed.getvalue(), "a parquet file": table.getvalue(),
+             "an Excel workbook": archive.getvalue(),
+             "an old Excel workbook": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+             "a page of HTML": b"\xef\xbb\xbf\n<html><table><tr><td>date</td></tr></table></html>"}  # fmt: skip
+    for what, content in kinds.items():
+        (tmp_path / "005930.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=f"expected text with one row per line, got {what}"):
+            read_bars(tmp_path / "005930.csv")
