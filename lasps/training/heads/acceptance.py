@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lasps.evaluation.calibration import corrected_log_probabilities
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
+from lasps.training.heads.stack import one_thread_on_a_processor
 
 BLOCK_DAYS = 10  # twice the label's horizon of 5 days: neighbouring blocks share at most their seam
 LEVEL = 0.05  # one-sided, of the whole sector part and of the common change
@@ -43,21 +44,25 @@ class Acceptance:
         return bool(self.gain > stats.t.ppf(1 - LEVEL, self.blocks - 1) * self.standard_error)
 
 
-def accept_heads(data: HeadData, result: HeadResult) -> dict[int, Acceptance]:
+def accept_heads(data: HeadData, result: HeadResult, gains: Mapping[int, np.ndarray] | None = None
+                 ) -> dict[int, Acceptance]:
     """Compare each trained sector's best head with its initial one on the sector's val samples, each calibrated for the
     loss it was trained with. A sector without val samples gets 0 blocks and is not accepted.
+
+    Args:
+        gains: `gains_of` the same, if known.
     """
     assert data.val is not None
     rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
-    judged = {}
+    judged, gains = {}, gains_of(data, result) if gains is None else gains
     for sector in result.best_heads:
         own = rows.get(sector, np.empty(0, dtype=np.int64))
         own_blocks = equal_blocks(len(own)) if blocks is None else blocks[own]
-        judged[sector] = judge(_gains(data, result, sector, own), own_blocks)
+        judged[sector] = judge(gains.get(sector, np.empty(0)), own_blocks)
     return judged
 
 
-def accept_together(data: HeadData, result: HeadResult) -> Acceptance:
+def accept_together(data: HeadData, result: HeadResult, gains: Mapping[int, np.ndarray] | None = None) -> Acceptance:
     """The gain of all trained sectors' best heads over their initial ones, on all of their val samples."""
     assert data.val is not None
     rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
@@ -65,9 +70,18 @@ def accept_together(data: HeadData, result: HeadResult) -> Acceptance:
     if not trained:
         return judge(np.empty(0), np.empty(0))
     own = np.concatenate([rows[sector] for sector in trained])
-    gains = np.concatenate([_gains(data, result, sector, rows[sector]) for sector in trained])
+    gains = gains_of(data, result) if gains is None else gains
+    all_gains = np.concatenate([gains[sector] for sector in trained])
     order = np.argsort(own)  # without dates, blocks are made of neighbours in the file
-    return judge(gains[order], equal_blocks(len(own)) if blocks is None else blocks[own[order]])
+    return judge(all_gains[order], equal_blocks(len(own)) if blocks is None else blocks[own[order]])
+
+
+def gains_of(data: HeadData, result: HeadResult) -> dict[int, np.ndarray]:
+    """sector -> what its best head takes off the log loss of each of its val samples; trained sectors with any."""
+    assert data.val is not None
+    with one_thread_on_a_processor(data.val.features.device):  # twenty small products: two threads wait, not compute
+        return {sector: _gains(data, result, sector, rows) for sector, rows in data.val.rows_by_sector().items()
+                if sector in result.best_heads}
 
 
 def _gains(data: HeadData, result: HeadResult, sector: int, rows: np.ndarray) -> np.ndarray:

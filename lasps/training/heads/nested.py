@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lasps.training.heads.acceptance import Acceptance, accept_heads, accept_together
+from lasps.training.heads.acceptance import Acceptance, accept_heads, accept_together, gains_of
 from lasps.training.heads.data import HeadData, HeadResult
 from lasps.training.heads.independent import train_heads
 from lasps.training.heads.joint import OnEpoch, train_directions
@@ -76,8 +76,9 @@ def train_nested(data: HeadData, settings: HeadSettings, *, resume_dir: Path | N
     result = train_head(base, settings, state_file=sector_file, device=device, progress=progress)
     if data.val is None:
         return NestedResult(base, result)
-    sector_gain = accept_together(base, result) if settings.rank > 0 else None
-    return NestedResult(base, result, common, common_gain, sector_gain, accept_heads(base, result))
+    gains = gains_of(base, result)
+    sector_gain = accept_together(base, result, gains) if settings.rank > 0 else None
+    return NestedResult(base, result, common, common_gain, sector_gain, accept_heads(base, result, gains))
 
 
 def common_change(data: HeadData, settings: HeadSettings, *, state_file: Path | None = None,
@@ -104,8 +105,10 @@ def accepted_gains(data: HeadData, result: HeadResult, by_sector: Mapping[int, A
 
     Shared directions are accepted as a whole first (one-sided 5 %); independent heads share nothing to accept.
     """
-    by_sector = accept_heads(data, result) if by_sector is None else by_sector
-    if result.settings.rank > 0 and not (together or accept_together(data, result)).significant:
+    as_a_whole = result.settings.rank > 0
+    gains = gains_of(data, result) if by_sector is None or (as_a_whole and together is None) else {}
+    by_sector = accept_heads(data, result, gains) if by_sector is None else by_sector
+    if as_a_whole and not (together or accept_together(data, result, gains)).significant:
         return {}
     return {sector: gain for sector, gain in by_sector.items() if gain.accepted}
 
