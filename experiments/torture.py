@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -63,6 +64,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-server", action="store_true", help="leave out the server that dies and returns")
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), metavar="NAME")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further try after these")
+    parser.add_argument("--work", type=Path, default=None, metavar="FOLDER",
+                        help="keep the prepared market, dataset and checkpoints there, and use them again")
     parser.add_argument("--workers", type=positive_int, default=2, help="tries side by side")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, default=RESULT)
@@ -77,9 +80,10 @@ def main() -> int:
     tries = planned(args)
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         root = Path(folder).resolve()
-        place = prepared(root / "0", {*args.commands, *([] if args.no_server else ["train"])})
+        place = prepared((args.work or root / "0").resolve(), {*args.commands, *([] if args.no_server else ["train"])})
         places = [place, *(place.beside(root / str(i)) for i in range(1, args.workers))]
         made([partial(Workplace.undisturbed, command=COMMANDS[name]) for name in args.commands], places)
+        place.remember()
         logger.info(f"prepared in {time.monotonic() - started:.0f} s: " +
                     ", ".join(f"{name} {seconds:.0f} s" for name, (_, seconds) in place.known.items()))
         rows = made(tries, places, None if args.minutes is None else started + 60 * args.minutes)
@@ -107,8 +111,9 @@ def planned(args: argparse.Namespace) -> list[Try]:
              for i, name in enumerate(spread(args.commands, args.kills))]
     disks = [((i + 0.5) / args.disks, partial(disk_full, command=COMMANDS[name], share=draw.uniform(0.02, 0.9)))
              for i, name in enumerate(spread(args.commands, args.disks))]
-    server = [] if args.no_server else [dying_server]
-    return [*server, *(attempt for _, attempt in sorted([*kills, *disks], key=lambda pair: pair[0]))]
+    mixed = [attempt for _, attempt in sorted([*kills, *disks], key=lambda pair: pair[0])]
+    server = [] if args.no_server else [partial(guarded, dying_server, "train")]
+    return [*server, *(partial(guarded, attempt, attempt.keywords["command"].name) for attempt in mixed)]
 
 
 def made(tries: list[Callable[[Workplace], Any]], places: list[Workplace], deadline: float | None = None) -> list[Any]:
@@ -136,6 +141,15 @@ def made(tries: list[Callable[[Workplace], Any]], places: list[Workplace], deadl
 def spread(names: list[str], count: int) -> list[str]:
     """`count` names, each as often as the others."""
     return [names[i % len(names)] for i in range(count if names else 0)]
+
+
+def guarded(trouble: Try, command: str, place: Workplace) -> dict[str, Any]:
+    """The try's row; where the try itself could not be made, a row that says so: the others go on."""
+    try:
+        return trouble(place)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        logger.error(f"{command}: the try could not be made: {error}")
+        return {"trouble": "not made", "command": command, "code": None, "wrong": [f"could not be made: {error}"[:500]]}
 
 
 def killed(place: Workplace, command: Command, share: float) -> dict[str, Any]:

@@ -128,6 +128,10 @@ class Workplace:
             end_group(process)
         return Ended(process.returncode, text)
 
+    def remember(self) -> None:
+        """Keep what is known of the commands in the place itself, for `prepared`."""
+        (self.root / "known.json").write_text(json.dumps([self.known, self.written]))
+
     def beside(self, root: Path) -> Workplace:
         """Another place with the same market and start, and what is known of the commands: for tries side by side."""
         shutil.copytree(self.root, root)
@@ -220,9 +224,25 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 def prepared(root: Path, names: Collection[str]) -> Workplace:
     """A workplace with a market's files and, in `start`, what the named commands need: a dataset, checkpoints."""
+    place = Workplace(root)
+    if (root / "known.json").is_file():
+        known, place.written = json.loads((root / "known.json").read_text())
+        place.known = {name: (digests, seconds) for name, (digests, seconds) in known.items()}
+    else:
+        write_market(root)
+    needed = {need for name in names for need in COMMANDS[name].needs}
+    for made, maker in (("data", "build"), ("checkpoints", "train")):
+        if made in needed and not (root / "start" / made).is_dir():
+            place.undisturbed(COMMANDS[maker])
+            shutil.copytree(place.folder / made, root / "start" / made)
+    return place
+
+
+def write_market(root: Path) -> None:
+    """A small synthetic market's files: all of its days, all but the last ones, and the listing."""
     from lasps.data.sources.synthetic import make_market
 
-    root.mkdir()
+    root.mkdir(parents=True)
     market = make_market(seed=7, n_stocks=N_STOCKS, n_days=N_DAYS)
     days = market.panel["date"].unique().sort()
     market.panel.write_parquet(root / "long.parquet")
@@ -230,10 +250,3 @@ def prepared(root: Path, names: Collection[str]) -> Workplace:
     market.listing.write_csv(root / "listing.csv")
     for folder in ("tmp", "start"):
         (root / folder).mkdir()
-    place = Workplace(root)
-    needed = {need for name in names for need in COMMANDS[name].needs}
-    for made, maker in (("data", "build"), ("checkpoints", "train")):
-        if made in needed:
-            place.undisturbed(COMMANDS[maker])
-            shutil.copytree(place.folder / made, root / "start" / made)
-    return place
