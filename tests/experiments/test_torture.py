@@ -5,8 +5,8 @@ from threading import Barrier
 
 import pytest
 
-from experiments.torture import document, made, spread
-from experiments.verification.commands import COMMANDS, Command, Workplace
+from experiments.torture import document, guarded, made, spread
+from experiments.verification.commands import COMMANDS, Command, Workplace, prepared
 
 
 def test_what_did_not_hold_stands_in_the_document() -> None:
@@ -29,6 +29,27 @@ def test_tries_run_side_by_side_each_in_a_place_of_its_own_until_the_deadline(tm
 
     assert sorted(made([attempt, attempt], places)) == ["a", "b"]
     assert made([attempt, attempt], places, deadline=0.0) == []
+
+
+def test_a_try_that_cannot_be_made_is_a_row_that_did_not_hold(tmp_path: Path) -> None:
+    def impossible(place: Workplace) -> dict[str, object]:
+        raise ValueError("no server")
+
+    row = guarded(impossible, "train", Workplace(tmp_path))
+    assert row["command"] == "train" and row["wrong"] == ["could not be made: no server"]
+
+
+def test_what_was_prepared_is_used_again(tmp_path: Path) -> None:
+    (tmp_path / "start" / "data").mkdir(parents=True)
+    place = Workplace(tmp_path, {"check-data": ({"findings.json": "ab"}, 2.5)}, {"check-data": 10})
+    place.remember()
+    again = prepared(tmp_path, ["check-data"])
+    assert again.known == place.known and again.written == place.written
+
+
+def test_a_folder_of_something_else_is_no_place(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        prepared(tmp_path, ["build"])
 
 
 def test_of_a_json_with_keys_only_those_are_compared(tmp_path: Path) -> None:
