@@ -32,7 +32,7 @@ N_STOCKS, N_DAYS = 24, 330
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its words (with {root}), what must lie there before, and which of its files must be bit-equal."""
+    """One command: its words (with {root}, the folder it is given in), what must lie there before, and which of its files must be bit-equal."""
 
     name: str
     words: str
@@ -109,7 +109,7 @@ class Workplace:
     def run(self, command: Command, kill_after: float | None = None, again: bool = False,
             file_limit: int | None = None, env: Mapping[str, str] | None = None) -> Ended:
         """Run a command in a process of its own; kill it (and what it started) with -9 after some seconds."""
-        words = f"{command.words} {command.resume if again else ''}".format(root=self.root).split()
+        words = f"{command.words} {command.resume if again else ''}".format(root=".").split()
         def limited() -> None:
             if file_limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
