@@ -32,7 +32,8 @@ N_STOCKS, N_DAYS = 24, 330
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its words (with {root}, the folder it is given in), what must lie there before, and which of its files must be bit-equal."""
+    """One command: its words ({root} is where it is given), what must lie there before, and which of its files must be
+    bit-equal."""
 
     name: str
     words: str
