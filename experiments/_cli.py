@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -119,7 +120,17 @@ def _library_of(kind: type) -> str:
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:600] or "no further word"
+    text = " ".join(lines)[:600]
+    return text + _cause(error, text) or "no further word"
+
+
+def _cause(error: BaseException, text: str) -> str:
+    """The innermost cause of a disk, a network or SQLite, where the library's own text does not name it."""
+    from lasps.tracking.reasons import chain_of, first_line
+
+    inner = [cause for cause in chain_of(error) if isinstance(cause, (OSError, sqlite3.Error))]
+    said = first_line(inner[-1]) if inner else ""
+    return f" ({type(inner[-1]).__name__}: {said})" if said and said not in text else ""
 
 
 def _of_the_system(error: OSError) -> str:

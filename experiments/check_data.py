@@ -71,9 +71,9 @@ def _check_source(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
 
 def _check_dataset(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
     from lasps.data import integrity
-    from lasps.data.datasets.loading import read_description
+    from lasps.data.datasets.loading import check_described
 
-    read_description(args.data_dir)
+    check_described(args.data_dir)
     return integrity.check(dataset=args.data_dir, deep=args.deep), None
 
 

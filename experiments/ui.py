@@ -145,6 +145,7 @@ def main() -> int:
         return 0
     if not args.repair_only:
         refuse_port(args.host, args.port)
+    if not args.repair_only or (location.database is not None and not is_missing(location.database)):
         make_usable(location)
     repaired = repair_paths(location)
     if repaired:

@@ -278,11 +278,9 @@ class SectorAwareFusionModel(nn.Module):
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
             raise ValueError(f"the state does not fit this model of {self.num_sectors} sectors and "
-                             f"{self.ts_input_dim} features: {' '.join(lines[:3])[:600]}"
-                             + (f" ... and {len(lines) - 3} more." if len(lines) > 3 else "")
-                             + " Use a state_dict of SectorAwareFusionModel alone, and a model of its sizes "
+                             f"{self.ts_input_dim} features: {_differences(error)} Use a state_dict of "
+                             "SectorAwareFusionModel alone, and a model of its sizes "
                              "(SectorAwareFusionModel.from_state_dict(state) reads them off the state).") from error
 
     @classmethod
@@ -293,8 +291,18 @@ class SectorAwareFusionModel(nn.Module):
             ValueError: `state` is no state of a SectorAwareFusionModel.
         """
         model = cls(**sizes_of(state))
-        model.load_state_dict(state)
+        try:
+            nn.Module.load_state_dict(model, state)
+        except RuntimeError as error:
+            raise ValueError("expected the state_dict of a SectorAwareFusionModel alone, got another set of tensors: "
+                             f"{_differences(error)} Save that model's state_dict without them.") from error
         return model.eval()
+
+
+def _differences(error: RuntimeError) -> str:
+    """What torch found to differ, its first three lines."""
+    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+    return " ".join(lines[:3])[:600] + (f" ... and {len(lines) - 3} more." if len(lines) > 3 else "")
 
 
 def check_finite(values: Tensor, name: str) -> None:

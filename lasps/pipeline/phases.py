@@ -40,7 +40,7 @@ from lasps.pipeline.phase_tracking import (
 from lasps.reproducibility import git_commit, json_text, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
-from lasps.training.checkpoints import load_checkpoint, read_meta, save_checkpoint
+from lasps.training.checkpoints import load_checkpoint, load_model, read_meta, save_checkpoint
 from lasps.training.heads.settings import HeadSettings, warn_of_ignored
 from lasps.training.phase2 import train_sector_heads
 from lasps.training.trainer import ThreePhaseTrainer
@@ -248,8 +248,7 @@ def starting_model(source: Path | None, train: SampleDataset, options: PhaseOpti
         names = (read_description(options.data_dir) or {}).get("features") or [""] * train.num_features
         return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features,
                                       encoder_columns=window_columns(names), uses_charts=options.charts)
-    state, _ = load_checkpoint(source)
-    model = SectorAwareFusionModel.from_state_dict(state)
+    model, _ = load_model(source)
     check_fits(model, train, source)
     logger.info(f"Loaded checkpoint: {source}")
     return model

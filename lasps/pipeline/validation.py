@@ -20,7 +20,7 @@ from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import class_frequencies, focal_losses, summary
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phases import check_fits
-from lasps.training.checkpoints import load_checkpoint
+from lasps.training.checkpoints import load_model
 from lasps.training.inference import predict
 
 
@@ -56,12 +56,11 @@ def open_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:
     """Load and check a checkpoint file.
 
     Raises:
-        ValueError, FileNotFoundError: see `lasps.training.checkpoints.load_checkpoint`.
+        ValueError, FileNotFoundError: see `lasps.training.checkpoints.load_model`.
     """
-    state, meta = load_checkpoint(path)
-    model = SectorAwareFusionModel.from_state_dict(state).to(device).eval()
+    model, meta = load_model(path)
     logger.info(f"Loaded: {path}")
-    return Checkpoint(Path(path), model, meta or {})
+    return Checkpoint(Path(path), model.to(device), meta or {})
 
 
 @dataclass(frozen=True)

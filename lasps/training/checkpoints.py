@@ -21,6 +21,7 @@ from loguru import logger
 from torch import Tensor
 
 from lasps.files import sync, temporary_beside, told, write_synced
+from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import json_text
 from lasps.training.checkpoint_formats import checked_state, weights_in
 
@@ -120,6 +121,19 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             raise ValueError(f"checkpoint {path}: expected SHA-256 {meta['sha256']} (from its .json), the file of "
                              f"{len(content)} bytes has {digest}: it was altered or cut off. {advice}")
     return weights_in(content, path, advice), meta
+
+
+def load_model(path: str | Path) -> tuple[SectorAwareFusionModel, dict[str, Any] | None]:
+    """The model in a checkpoint file, in eval mode on the CPU, and what its .json says.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_checkpoint`; or the tensors are those of another model.
+    """
+    state, meta = load_checkpoint(path)
+    try:
+        return SectorAwareFusionModel.from_state_dict(state), meta
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from error
 
 
 def checked_path(path: str | Path) -> Path:

@@ -58,7 +58,7 @@ def study_slices(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]
         ax.plot(first[column], first["value"], "s", color=CLASS_COLORS["SELL"], markersize=7)
         if best is not None:
             ax.plot(best[column], best["value"], "o", color=MARK_COLOR, markersize=7)
-        if name != "epochs":
+        if name != "epochs" and trials[column].nunique() > 1:
             ax.set_xscale("log")
         if name == "min_samples":
             ax.xaxis.set_major_formatter(ScalarFormatter())

@@ -62,6 +62,15 @@ def test_an_error_of_others_is_one_line_and_exit_code_2(error, said, capsys, mon
     assert len(text.splitlines()) == 1 and "Traceback" not in text
 
 
+def test_a_library_s_error_names_the_disk_s_or_the_database_s_cause_once() -> None:
+    hidden, shown = optuna.exceptions.StorageInternalError("the commit failed"), pl.exceptions.ComputeError("disk I/O")
+    hidden.__cause__ = sqlalchemy.exc.OperationalError("insert", {}, sqlite3.OperationalError("disk is full"))
+    hidden.__cause__.__cause__ = hidden.__cause__.orig
+    shown.__cause__ = OSError("disk I/O")
+    assert message_of(hidden) == "Optuna: StorageInternalError: the commit failed (OperationalError: disk is full)"
+    assert message_of(shown) == "polars: ComputeError: disk I/O"
+
+
 @pytest.mark.parametrize("level", ["DEBUG", "debug", " Debug "])
 def test_the_traceback_is_shown_at_debug_without_the_values_of_variables(level, capsys, monkeypatch) -> None:
     code, text = ended(raising(PermissionError(errno.EACCES, "Permission denied", "/x")), capsys, monkeypatch, level)

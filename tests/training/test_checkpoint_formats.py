@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loguru import logger
 from safetensors.torch import save_file
 
-from lasps.training.checkpoints import load_checkpoint, read_meta, save_checkpoint
+from lasps.training.checkpoints import load_checkpoint, load_model, read_meta, save_checkpoint
 from tests.training.tiny import make_loaders, make_model, make_trainer, same
 
 
@@ -129,3 +129,15 @@ def test_a_wrapped_model_trains_to_the_same_weights_and_saves_its_own_names(wrap
     assert trained[0].keys() == trained[1].keys() == STATE.keys()
     for name, value in trained[0].items():
         assert torch.allclose(value.float(), trained[1][name].float(), atol=1e-5), name
+
+
+@pytest.mark.parametrize(("other", "named"), [
+    (STATE | {"ema.decay": torch.zeros(1)}, "ema.decay"),
+    ({name: value for name, value in STATE.items() if name != "common_head.fc2.bias"}, "common_head.fc2.bias"),
+])
+def test_a_state_of_another_model_is_refused_by_file_and_tensor(tmp_path: Path, other, named) -> None:
+    torch.save(other, tmp_path / "x.pt")
+    with pytest.raises(ValueError) as error:
+        load_model(tmp_path / "x.pt")
+    said = str(error.value)
+    assert "x.pt" in said and named in said and "from_state_dict" not in said

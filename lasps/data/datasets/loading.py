@@ -70,6 +70,18 @@ def described_digest(description: dict[str, Any]) -> str:
     return combine({name: value for name, value in description.items() if name != "sha256"})
 
 
+def check_described(data_dir: str | Path) -> None:
+    """Raise ValueError for a dataset that loads nowhere: windows as rows whose dataset.json is lost or unreadable."""
+    rows = sorted(Path(data_dir).glob("*/ends.npy"))
+    if read_description(data_dir) is None and rows:
+        raise _undescribed(rows[0].parent)
+
+
+def _undescribed(folder: Path) -> MissingFileError:
+    return MissingFileError(f"{folder} holds windows as rows, but {folder.parent} has no {DESCRIPTION_NAME} to say "
+                            "how long they are. Build the dataset again")
+
+
 def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset:
     """One split of a dataset: cut from rows where there are rows, else from the seed's four arrays.
 
@@ -85,8 +97,7 @@ def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset
     sectors = None if description is None else len(description["sectors"])
     if (folder / "ends.npy").is_file():
         if description is None:
-            raise MissingFileError(f"{folder} holds windows as rows, but {data_dir} has no {DESCRIPTION_NAME} to say "
-                                   "how long they are. Build the dataset again")
+            raise _undescribed(folder)
         size = tuple(description["chart_size"])
         rows = Path(data_dir) / "rows"
         dataset: StockDataset | WindowDataset = WindowDataset(rows, folder, description["window"], size, sectors)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets import scan
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.loading import check_described, load_split, read_description
 from tests.data.market import BORDERS, FEW_FEATURES, small_panel
 
 
@@ -117,3 +117,11 @@ def test_the_deep_check_of_a_sound_dataset_finds_nothing_and_misses_no_file(copy
     assert deep() == (0, 3 + 3 * 4)
     (copy / "val" / "ends.npy").rename(copy / "val" / "other.npy")
     assert deep()[0] == 1
+
+
+def test_rows_whose_description_is_lost_pass_no_check(copy: Path) -> None:
+    check_described(copy)
+    (copy / "dataset.json").unlink()
+    for look in (check_described, lambda folder: load_split(folder, "train")):
+        with pytest.raises(ValueError, match="holds windows as rows, but .* has no dataset.json.*Build the"):
+            look(copy)
