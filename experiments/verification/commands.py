@@ -28,6 +28,8 @@ SHORT_BY = 20
 TEMPORARY = (".building-", ".new", ".old", ".writing-", ".tmp", "lasps-", "lock", ".resume.pt", ".state.pt", ".run")
 """Parts of names that no finished command may leave."""
 N_STOCKS, N_DAYS = 24, 330
+PAGE = resource.getpagesize()
+"""Bytes: what a file on a tmpfs takes a multiple of; its folders take none."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,8 @@ class Workplace:
         kept = self.root / "kept"
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(self.folder, kept)
-        used = sum(path.stat().st_size + 4096 for path in kept.rglob("*"))
-        size = int(used + 65536 + share * grows)
+        used = sum(-(-path.stat().st_size // PAGE) for path in kept.rglob("*") if path.is_file())
+        size = PAGE * max(1, used + int(share * grows / PAGE))
         if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs",
                                                 str(self.folder)], capture_output=True).returncode:
             shutil.rmtree(kept)
