@@ -99,13 +99,15 @@ def location_of(uri: str, root: Path | None = None) -> Location:
 def quiet_mlflow() -> None:
     """Before MLflow is used: no usage reports over the network, no chatter of migrations, no warnings about itself.
 
+    Nor its own traceback of a database that fails: it raises the same error, which is told here in one line.
+
     The warning is SQLAlchemy 2.1's about a loader option of MLflow's; where warnings are errors it would fail a write.
     """
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def connect(location: Location) -> MlflowClient:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import sqlalchemy.orm
 
 from lasps import tracking
-from lasps.tracking.store import connect, local_location, location_of, repair_paths, runs_page
+from lasps.tracking.store import connect, local_location, location_of, quiet_mlflow, repair_paths, runs_page
 
 
 def log_a_run(root: Path, name: str = "phase1_best") -> str:
@@ -97,3 +98,16 @@ def test_first_use_by_several_processes_at_once_makes_one_database(tmp_path, mon
     found = tracking.runs(location=local_location(tmp_path))
     assert sorted(found["name"]) == [f"run-{i}" for i in range(4)]
     assert not (tmp_path / "mlruns" / "spool").exists()
+
+
+def test_a_store_that_fails_prints_no_traceback_of_mlflow_s_own(capfd) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import _get_managed_session_maker
+
+    quiet_mlflow()
+    engine = sqlalchemy.create_engine("sqlite://")
+    sessions = _get_managed_session_maker(sqlalchemy.orm.sessionmaker(engine), "sqlite")
+    with pytest.raises(MlflowException, match="no such table"), sessions() as session:
+        session.execute(sqlalchemy.text("SELECT * FROM nowhere"))
+    engine.dispose()
+    assert capfd.readouterr().err == ""
