@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from lasps.config.settings import settings
-from lasps.reproducibility import sha256_of
+from lasps.reproducibility import git_commit, sha256_of
 
 LONGEST = 1800.0
 """Seconds after which a command counts as stuck."""
@@ -133,7 +133,7 @@ class Workplace:
 
     def remember(self) -> None:
         """Keep what is known of the commands in the place itself, for `prepared`."""
-        (self.root / "known.json").write_text(json.dumps([self.known, self.written]))
+        (self.root / "known.json").write_text(json.dumps([git_commit(), self.known, self.written]))
 
     def beside(self, root: Path) -> Workplace:
         """Another place with the same market and start, and what is known of the commands: for tries side by side."""
@@ -229,7 +229,9 @@ def prepared(root: Path, names: Collection[str]) -> Workplace:
     """A workplace with a market's files and, in `start`, what the named commands need: a dataset, checkpoints."""
     place = Workplace(root)
     if (root / "known.json").is_file():
-        known, place.written = json.loads((root / "known.json").read_text())
+        commit, known, place.written = json.loads((root / "known.json").read_text())
+        if commit != git_commit():
+            raise ValueError(f"{root} was prepared by commit {commit}, this is {git_commit()}: name another --work")
         place.known = {name: (digests, seconds) for name, (digests, seconds) in known.items()}
     else:
         write_market(root)

@@ -128,6 +128,16 @@ def test_a_killed_pass_leaves_nothing_that_is_used_and_is_swept_up(tmp_path):
     assert not left.exists()
 
 
+def test_a_pass_that_finds_no_room_leaves_no_folder(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lasps.training.heads.shared_features.write_synced", full)
+    with pytest.raises(OSError, match="No space"):
+        shared_samples(make_trainer().model, loaders(Market()), cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_features_that_are_not_finite_name_the_sample():
     trainer = make_trainer()
     trainer.model.encode = lambda series, charts: torch.full((len(series), 128), float("nan"))

@@ -21,6 +21,8 @@ import polars as pl
 from loguru import logger
 from tqdm import tqdm
 
+from lasps.files import write_atomically
+
 SCAN_VERSION = 2
 """Raised whenever a scan checks more than before: stamps of other versions are not used."""
 
@@ -165,9 +167,7 @@ def read_stamps(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_stamps(path: Path, stamps: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(stamps))
-        temporary.replace(path)
+        write_atomically(path, json.dumps(stamps))
     except OSError as error:
         logger.debug(f"no scan stamp in {path.parent}: {error}")

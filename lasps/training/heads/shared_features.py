@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,13 @@ def _compute(
 ) -> HeadSamples:
     digest = None if all(source.fingerprint for source in sources) else hashlib.sha256()
     folder = None if cache_dir is None else _fresh_folder(cache_dir)
-    features, labels, sectors = _encode(model, sources, device, batch_size, desc, digest, folder)
-    data = _described(sources) if digest is None else f"content-{digest.hexdigest()}"
-    if cache_dir is None or folder is None:
-        return HeadSamples(torch.from_numpy(features), labels, sectors, fingerprint=f"{prefix}-{data}")
-    entry = cache_dir / f"{prefix}-{data[:40]}"
-    _publish(folder, entry, features, labels, sectors, f"{prefix}-{data}")
+    with _removed_on_error(folder):
+        features, labels, sectors = _encode(model, sources, device, batch_size, desc, digest, folder)
+        data = _described(sources) if digest is None else f"content-{digest.hexdigest()}"
+        if cache_dir is None or folder is None:
+            return HeadSamples(torch.from_numpy(features), labels, sectors, fingerprint=f"{prefix}-{data}")
+        entry = cache_dir / f"{prefix}-{data[:40]}"
+        _publish(folder, entry, features, labels, sectors, f"{prefix}-{data}")
     del features
     _forget_old(cache_dir, entry)
     kept = read_entry(entry)
@@ -295,6 +296,17 @@ def _publish(
     shutil.rmtree(entry, ignore_errors=True)
     os.rename(folder, entry)
     sync(entry.parent)
+
+
+@contextmanager
+def _removed_on_error(folder: Path | None) -> Iterator[None]:
+    """A full disk or a stop leaves no half-written folder behind."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _fresh_folder(cache_dir: Path) -> Path:
