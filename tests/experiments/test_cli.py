@@ -92,7 +92,9 @@ def test_an_unknown_log_level_is_said_and_the_script_runs(capsys, monkeypatch) -
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_tidies_up_and_ends_with_its_code(tmp_path: Path, number: int, code: int) -> None:
-    script = (f"import time; from pathlib import Path\nfrom experiments._cli import run_script\n"
+    inherited = "default_int_handler" if number == signal.SIGINT else "SIG_DFL"  # whatever started the tests ignored
+    script = (f"import signal, time; from pathlib import Path\nfrom experiments._cli import run_script\n"
+              f"signal.signal({int(number)}, signal.{inherited})\n"
               f"from lasps.files import temporary_folder\ndef main():\n"
               f"    with temporary_folder(Path({str(tmp_path)!r}), 'lasps-'):\n        print('READY', flush=True)\n"
               "        time.sleep(60)\nrun_script(main)")
