@@ -45,7 +45,7 @@ def test_a_folder_of_any_name_is_passed_on_literally(make, value: str) -> None:
 
 @pytest.mark.parametrize("value", NASTY)
 def test_a_make_below_passes_the_same_on(make, value: str) -> None:
-    build, again, train, summary, validate = make("validate", f"OUTPUT_DIR={value}", "SPLIT=test")
+    build, again, train, summary, validate = make("validate", f"OUTPUT_DIR={value}", "DATA_DIR=none", "SPLIT=test")
     assert after(train, "--output-dir") == after(summary, "--output-dir") == value
     assert after(validate, "--checkpoint") == f"{value}/phase2_best.pt" and after(validate, "--split") == "test"
     assert "--if-missing" in build and "--if-missing" in again
