@@ -119,7 +119,7 @@ def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = Non
         ax.text(left, bottom + 1.13, f"{sector_name(sector)}{n}{'  (refused)' if refused else ''}", fontsize=8.5,
                 color=MARK_COLOR if refused else "black", clip_on=True)  # what is clipped need not be laid out
         _head_panel(ax, frame, left, bottom + 0.5, best_epoch)
-    set_title(figure, f"{title} (grey: focal loss on train; green: log loss on val, each on its own scale; "
+    set_title(figure, f"{title} (grey: training loss; green: log loss on val, each on its own scale; "
                       "dotted: stopping epoch)")
     return figure
 
