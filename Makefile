@@ -102,7 +102,8 @@ notebooks: checkpoints-if-missing ## execute the notebooks into reports/
 test: lint ## lint, types and tests
 	$(PY) -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## formatting, ruff and mypy
+	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 

@@ -21,9 +21,18 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
-LIBRARIES = {"mlflow": "MLflow", "sqlalchemy": "the database", "alembic": "the database", "sqlite3": "SQLite",
-             "optuna": "Optuna", "polars": "polars", "pyarrow": "pyarrow", "torch": "torch", "zlib": "zlib",
-             "zipfile": "zipfile"}
+LIBRARIES = {
+    "mlflow": "MLflow",
+    "sqlalchemy": "the database",
+    "alembic": "the database",
+    "sqlite3": "SQLite",
+    "optuna": "Optuna",
+    "polars": "polars",
+    "pyarrow": "pyarrow",
+    "torch": "torch",
+    "zlib": "zlib",
+    "zipfile": "zipfile",
+}
 """Libraries whose own exceptions are about what they were given: a store, a database, a file, a device."""
 ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on that disk and give the command again."),
@@ -85,12 +94,16 @@ def start_log() -> None:
 @contextmanager
 def polite_stops() -> Iterator[None]:
     """Let SIGTERM (docker stop, scancel) and SIGHUP end the block as an exception does, with code 128 + signal."""
+
     def stop(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    taken = [number for number in (signal.SIGTERM, signal.SIGHUP)
-             if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]  # not under nohup
+    taken = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if in_main_thread and signal.getsignal(number) is signal.SIG_DFL
+    ]  # not under nohup
     for number in taken:
         signal.signal(number, stop)
     try:
@@ -155,24 +168,41 @@ def add_data_flags(parser: argparse.ArgumentParser, batch_size: int) -> None:
 
 def add_holdout_flag(parser: argparse.ArgumentParser) -> None:
     """--phase2-holdout, of every script that trains."""
-    parser.add_argument("--phase2-holdout", type=share, default=None, metavar="SHARE",
-                        help="of train's days, the last ones: kept from Phases 1 and 3, all that Phase 2 trains on "
-                             "(default: as the checkpoint it starts from, else 0)")
+    parser.add_argument(
+        "--phase2-holdout",
+        type=share,
+        default=None,
+        metavar="SHARE",
+        help="of train's days, the last ones: kept from Phases 1 and 3, all that Phase 2 trains on "
+        "(default: as the checkpoint it starts from, else 0)",
+    )
 
 
 def add_waive_flag(parser: argparse._ActionsContainer) -> None:
     """--waive, of every script that stops at the integrity gate; read it with `names_in`."""
-    parser.add_argument("--waive", nargs="+", default=[], metavar="CHECK",
-                        help="fatal findings of the integrity report to accept, by name")
+    parser.add_argument(
+        "--waive",
+        nargs="+",
+        default=[],
+        metavar="CHECK",
+        help="fatal findings of the integrity report to accept, by name",
+    )
 
 
 def add_reading_flags(parser: argparse._ActionsContainer) -> None:
     """How files of bars are read, of every script that reads them; see `reading_of`."""
     parser.add_argument("--pad-codes", action="store_true", help="codes that lost their leading zeros: give them back")
-    parser.add_argument("--signed-prices", action="store_true",
-                        help="prices carry a broker's sign (Kiwoom: the direction against the day before): drop it")
-    parser.add_argument("--decimal", choices=("point", "comma"), default=None,
-                        help="what starts the decimals in text files, where the values do not prove it")
+    parser.add_argument(
+        "--signed-prices",
+        action="store_true",
+        help="prices carry a broker's sign (Kiwoom: the direction against the day before): drop it",
+    )
+    parser.add_argument(
+        "--decimal",
+        choices=("point", "comma"),
+        default=None,
+        help="what starts the decimals in text files, where the values do not prove it",
+    )
 
 
 def reading_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -209,8 +239,9 @@ def positive_float(text: str) -> float:
     return value
 
 
-def warn_of_ignored(args: argparse.Namespace, parser: argparse.ArgumentParser, names: Collection[str],
-                    why: str) -> None:
+def warn_of_ignored(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, names: Collection[str], why: str
+) -> None:
     """One warning that names the flags among `names` that were given and mean nothing here."""
     ignored = [name for name, value in vars(args).items() if name in names and value != parser.get_default(name)]
     if ignored:
@@ -233,8 +264,10 @@ def resolve_device(requested: str | None) -> str:
     try:
         torch.zeros(1, device=requested)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {requested}: expected a device of this machine, but torch says "
-                         f"'{str(error).partition(chr(10))[0]}'. Use --device cpu.") from error
+        raise ValueError(
+            f"--device {requested}: expected a device of this machine, but torch says "
+            f"'{str(error).partition(chr(10))[0]}'. Use --device cpu."
+        ) from error
     return requested
 
 

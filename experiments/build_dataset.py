@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Build a dataset: the synthetic market (the default), or a real one from files.
 
-    python experiments/build_dataset.py
-    python experiments/build_dataset.py --source bars.parquet --listing listing.csv --protocol krx-2020s
-    python experiments/build_dataset.py --source bars.parquet --listing listing.csv --fold 1/3 --test-days 60
-    python experiments/build_dataset.py --source longer.parquet --listing listing.csv --extend
+python experiments/build_dataset.py
+python experiments/build_dataset.py --source bars.parquet --listing listing.csv --protocol krx-2020s
+python experiments/build_dataset.py --source bars.parquet --listing listing.csv --fold 1/3 --test-days 60
+python experiments/build_dataset.py --source longer.parquet --listing listing.csv --extend
 """
 
 from __future__ import annotations
@@ -30,8 +30,20 @@ from experiments._cli import (
 from lasps.config.settings import settings
 
 OF_SYNTHETIC = {"data_dir", "if_missing", "force", "materialize", "json", "preset", "effect", "seed"}
-OF_EXTENSION = {"data_dir", "if_missing", "json", "source", "listing", "pad_codes", "signed_prices", "decimal",
-                "repairs", "waive", "extend", "test_end"}
+OF_EXTENSION = {
+    "data_dir",
+    "if_missing",
+    "json",
+    "source",
+    "listing",
+    "pad_codes",
+    "signed_prices",
+    "decimal",
+    "repairs",
+    "waive",
+    "extend",
+    "test_end",
+}
 SPLIT_DAYS = ("train_start", "train_end", "val_start", "val_end", "test_start", "test_end")
 
 
@@ -51,16 +63,24 @@ def make_parser() -> argparse.ArgumentParser:
     real.add_argument("--source", type=Path, help="parquet or CSV long table, or a folder of such files")
     real.add_argument("--listing", type=Path, help="code, name, market, industry")
     real.add_argument("--universe", default="common", help="common, with_preference or all")
-    real.add_argument("--markets", nargs="+", default=None, metavar="MARKET",
-                      help="KOSPI,KOSDAQ,KONEX, or all; default: all but KONEX (15 %% limit, hardly trades)")
+    real.add_argument(
+        "--markets",
+        nargs="+",
+        default=None,
+        metavar="MARKET",
+        help="KOSPI,KOSDAQ,KONEX, or all; default: all but KONEX (15 %% limit, hardly trades)",
+    )
     real.add_argument("--features", default=None, help="comma-separated names; default: the chosen set")
     real.add_argument("--train-fraction", type=positive_float, default=1.0, help="share of train samples kept")
     real.add_argument("--chart-size", default="96x180", help="height x width")
     real.add_argument("--horizon", type=positive_int, default=5, help="traded days")
     real.add_argument("--threshold", type=positive_float, default=0.03)
     add_reading_flags(real)
-    real.add_argument("--extend", action="store_true",
-                      help="add new days, up to --test-end, to the dataset in --data-dir; all its options stay")
+    real.add_argument(
+        "--extend",
+        action="store_true",
+        help="add new days, up to --test-end, to the dataset in --data-dir; all its options stay",
+    )
     real.add_argument("--repairs", type=Path, default=None, help="a list that check_data.py --suggest-repairs wrote")
     add_waive_flag(real)
     splits = parser.add_argument_group("splits of a real market, in one of four ways (default: --fractions 0.7,0.15)")
@@ -80,12 +100,26 @@ def build_real(args: argparse.Namespace, borders: Any) -> dict[str, Any]:
     """The dataset of a real market."""
     from lasps.pipeline.datasets import BuildOptions, build_from_files
 
-    same = ("universe", "horizon", "threshold", "train_fraction", "materialize", "force", "repairs", "embargo_days",
-            "extend", "test_end")  # fmt: skip
+    same = (
+        "universe",
+        "horizon",
+        "threshold",
+        "train_fraction",
+        "materialize",
+        "force",
+        "repairs",
+        "embargo_days",
+        "extend",
+        "test_end",
+    )
     options = BuildOptions(
-        args.data_dir, features=tuple(args.features.split(",")) if args.features else None,
-        markets=markets_in(args.markets), chart_size=chart_size(args.chart_size), waive=names_in(args.waive),
-        **{name: getattr(args, name) for name in same})
+        args.data_dir,
+        features=tuple(args.features.split(",")) if args.features else None,
+        markets=markets_in(args.markets),
+        chart_size=chart_size(args.chart_size),
+        waive=names_in(args.waive),
+        **{name: getattr(args, name) for name in same},
+    )
     return build_from_files(args.source, args.listing, borders, options, **reading_of(args))
 
 
@@ -98,7 +132,7 @@ def markets_in(words: list[str] | None) -> tuple[str, ...] | None:
 
 
 def chart_size(text: str) -> tuple[int, int]:
-    """"96x180" -> (96, 180)."""
+    """ "96x180" -> (96, 180)."""
     height, _, width = text.partition("x")
     if not (height.isdigit() and width.isdigit()):
         raise ValueError(f"--chart-size: expected HEIGHTxWIDTH as 96x180, got {text!r}")

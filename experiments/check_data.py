@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Look at market data before anything is trained on it: a table on the terminal, an HTML page with pictures.
 
-    python experiments/check_data.py --source bars.parquet --listing listing.csv
-    python experiments/check_data.py --data-dir data/processed --deep
+python experiments/check_data.py --source bars.parquet --listing listing.csv
+python experiments/check_data.py --data-dir data/processed --deep
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ def _arguments() -> argparse.Namespace:
     add_reading_flags(parser)
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a finished dataset")
     add_waive_flag(parser)
-    parser.add_argument("--deep", action="store_true", help="read every byte of the dataset and compare it with the "
-                        "digests in dataset.json; opening it compares files above 16 MB by samples")
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="read every byte of the dataset and compare it with the "
+        "digests in dataset.json; opening it compares files above 16 MB by samples",
+    )
     parser.add_argument("--repairs", type=Path, default=None, metavar="FILE", help="JSON list of repairs to apply")
     parser.add_argument("--suggest-repairs", type=Path, default=None, metavar="FILE", help="write them here")
     parser.add_argument("--html", type=Path, default=settings.REPORT_DIR / "integrity.html", metavar="FILE")

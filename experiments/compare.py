@@ -33,16 +33,32 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]WHERE[,WHERE ...]")
     add_data_flags(parser, batch_size=512)
-    parser.add_argument("--split", choices=("test", "val", "both"), default="test",
-                        help="val is a selection split: shown, never judged")
+    parser.add_argument(
+        "--split", choices=("test", "val", "both"), default="test", help="val is a selection split: shown, never judged"
+    )
     parser.add_argument("--baselines", action="store_true", help="fit (once) and show every baseline of --data-dir")
-    parser.add_argument("--prior", type=prior, default=None, metavar="A,B,C",
-                        help="training shares of SELL, HOLD, BUY; default: those of --data-dir, else in-sample")
+    parser.add_argument(
+        "--prior",
+        type=prior,
+        default=None,
+        metavar="A,B,C",
+        help="training shares of SELL, HOLD, BUY; default: those of --data-dir, else in-sample",
+    )
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write the comparison page")
-    parser.add_argument("--picture", type=Path, default=None, metavar="FILE.png",
-                        help="class-wise accuracy of every model, and the last two sector by sector, in one picture")
-    parser.add_argument("--cost", type=fraction, default=0.0010, metavar="C",
-                        help="commission and half spread per side, as a fraction of the traded value")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        default=None,
+        metavar="FILE.png",
+        help="class-wise accuracy of every model, and the last two sector by sector, in one picture",
+    )
+    parser.add_argument(
+        "--cost",
+        type=fraction,
+        default=0.0010,
+        metavar="C",
+        help="commission and half spread per side, as a fraction of the traded value",
+    )
     parser.add_argument("--full", action="store_true", help="print every baseline, pair, seed and split")
     parser.add_argument("--tax", type=fraction, default=None, help="tax on sales; default: the year's Korean rate")
     return parser.parse_args()
@@ -86,8 +102,14 @@ def compared(args: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
     baselines = all_baselines(args.models, models, loader) if args.baselines else None
     description = read_description(args.data_dir) if args.data_dir.is_dir() else None
     names = (description or {}).get("sectors") or [s.english for s in SECTORS]
-    comparison = compare(models, prior=shares, prior_source=source, baselines=baselines, sector_names=names,
-                         costs=Costs(args.cost, args.tax))
+    comparison = compare(
+        models,
+        prior=shares,
+        prior_source=source,
+        baselines=baselines,
+        sector_names=names,
+        costs=Costs(args.cost, args.tax),
+    )
     return comparison, models
 
 
@@ -119,8 +141,7 @@ def log_comparison(comparison: Comparison, page: str | None, tracker: Tracker) -
 
     result, verdict = comparison.as_json(), "\n".join(comparison.verdict)
     tags = {"verdict": verdict[:4000], "first_line": comparison.first_line, "mlflow.note.content": note_of(comparison)}
-    with tracker.run("compare", tags=tags) as run, \
-            tempfile.TemporaryDirectory() as folder:
+    with tracker.run("compare", tags=tags) as run, tempfile.TemporaryDirectory() as folder:
         for name, by_split in result["models"].items():
             keep = ("n", "accuracy", "log_loss", "macro_f1", "rank_ic", "rank_ic_skip1", "expected_calibration_error")
             safe = re.sub(NOT_IN_METRIC_NAMES, "_", name)

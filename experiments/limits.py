@@ -159,8 +159,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         own = [row for row in rows if row["size"] == size]
         for name in TRAINED:
             axis.plot([r["rank"] for r in own], [100 * r["gap_closed"][name] for r in own], marker="o", label=name)
-        axis.set(xscale="log", xticks=RANKS, xticklabels=RANKS, xlabel="rank of the planted effect",
-                 title=f"size {size:g}, gap {np.mean([r['gap'] for r in own]):.3f}")
+        axis.set(
+            xscale="log",
+            xticks=RANKS,
+            xticklabels=RANKS,
+            xlabel="rank of the planted effect",
+            title=f"size {size:g}, gap {np.mean([r['gap'] for r in own]):.3f}",
+        )
         axis.minorticks_off()
         axis.axhline(0, color="0.7", linewidth=0.8)
     axes[0].set_ylabel("gap closed on test, %")

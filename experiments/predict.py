@@ -29,8 +29,12 @@ def parse_args() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--source", type=Path, default=None,
-                        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=None,
+        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir",
+    )
     parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry; with --source")
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
     parser.add_argument("--date", default="latest", help="latest (the last whole day), or a day like 2025-06-17")
@@ -65,8 +69,14 @@ def main() -> None:
 
     device, (source, listing) = resolve_device(args.device), files_of(args)
     checkpoint = open_checkpoint(args.checkpoint, device)
-    table, report = forecast(checkpoint, read_bars(source, **reading_of(args)),
-                             read_listing(listing, pad_codes=args.pad_codes), args.date, device, names_in(args.waive))
+    table, report = forecast(
+        checkpoint,
+        read_bars(source, **reading_of(args)),
+        read_listing(listing, pad_codes=args.pad_codes),
+        args.date,
+        device,
+        names_in(args.waive),
+    )
     print(f"What the integrity gate found in the bars that these forecasts read:\n{as_text(report)}")
     show_forecast(table, checkpoint, args.top, args.out)
     if args.out is not None:

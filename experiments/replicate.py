@@ -56,8 +56,9 @@ def main() -> None:
     logger.info(f"Saved: {path}")
 
 
-def market_result(folder: Path, preset: str, seed: int, effect: str, device: str,
-                  asked: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
+def market_result(
+    folder: Path, preset: str, seed: int, effect: str, device: str, asked: argparse.Namespace
+) -> tuple[Comparison, dict[str, Any]]:
     """One market from bars to a comparison on test, and that as JSON."""
     from lasps.evaluation.comparison import compare
     from lasps.pipeline.datasets import build_synthetic
@@ -67,34 +68,48 @@ def market_result(folder: Path, preset: str, seed: int, effect: str, device: str
     from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 
     build_synthetic(folder / "data", preset, seed, effect, materialize=False, force=True)
-    options = PhaseOptions(folder / "data", folder / "checkpoints", device, seed=seed, cache=False,
-                           charts=not asked.no_charts)
+    options = PhaseOptions(
+        folder / "data", folder / "checkpoints", device, seed=seed, cache=False, charts=not asked.no_charts
+    )
     run_phases((1,), options)
     seconds_3 = timed(lambda: run_phases((3,), options))
     seconds_2 = timed(lambda: run_phases((2,), options))
     names = [name for name in MODELS if name != "phase3_longer" or not asked.no_longer]
     if not asked.no_longer:
         train_longer(options, seconds_2 / seconds_3)
-    runs = {name: validate_checkpoint(open_checkpoint(path_of(options, name), device), folder / "data", "test", device)
-            for name in names}
+    runs = {
+        name: validate_checkpoint(open_checkpoint(path_of(options, name), device), folder / "data", "test", device)
+        for name in names
+    }
     baselines = baseline_tables(folder / "data", ("volatility_bins", "oracle"))
-    comparison = compare({name: {"test": [run.forecast]} for name, run in runs.items()},
-                         baselines={name: {"test": [by_split["test"]]} for name, by_split in baselines.items()},
-                         prior=runs["phase1_best"].prior, prior_source="training frequencies")
+    comparison = compare(
+        {name: {"test": [run.forecast]} for name, run in runs.items()},
+        baselines={name: {"test": [by_split["test"]]} for name, by_split in baselines.items()},
+        prior=runs["phase1_best"].prior,
+        prior_source="training frequencies",
+    )
     told = comparison.as_json()
     models = {name: by_split["test"] for name, by_split in told["models"].items()}
-    return comparison, {"models": models | {name: run.metrics for name, run in runs.items()},
-                        "differences": differences(told), "verdict": told["verdict"],
-                        "accepted": accepted_of(path_of(options, "phase2_best")),
-                        "seconds": {"phase3": seconds_3, "phase2": seconds_2}}
+    return comparison, {
+        "models": models | {name: run.metrics for name, run in runs.items()},
+        "differences": differences(told),
+        "verdict": told["verdict"],
+        "accepted": accepted_of(path_of(options, "phase2_best")),
+        "seconds": {"phase3": seconds_3, "phase2": seconds_2},
+    }
 
 
 def differences(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """'b minus a' -> accuracy and log loss of PAIRS, from a comparison's JSON."""
     found = {(p["a"], p["b"], p["metric"]): p for p in told["pairs"]}
-    return {f"{b} minus {a}": {metric: {key: found[a, b, metric][key] for key in ("difference", "interval", "n")}
-                               for metric in ("accuracy", "log_loss")}
-            for a, b in PAIRS if (a, b, "log_loss") in found}
+    return {
+        f"{b} minus {a}": {
+            metric: {key: found[a, b, metric][key] for key in ("difference", "interval", "n")}
+            for metric in ("accuracy", "log_loss")
+        }
+        for a, b in PAIRS
+        if (a, b, "log_loss") in found
+    }
 
 
 def accepted_of(phase2: Path) -> dict[str, Any]:
@@ -102,8 +117,11 @@ def accepted_of(phase2: Path) -> dict[str, Any]:
     from lasps.training.checkpoints import read_meta
 
     history = (read_meta(phase2) or {})["history"]
-    return {"common_change": history["common_change_accepted"], "sectors": history["accepted"],
-            "trained": len(history["sectors"])}
+    return {
+        "common_change": history["common_change_accepted"],
+        "sectors": history["accepted"],
+        "trained": len(history["sectors"]),
+    }
 
 
 def train_longer(options: Any, share_of_phase_3: float) -> None:
@@ -113,8 +131,15 @@ def train_longer(options: Any, share_of_phase_3: float) -> None:
     from lasps.pipeline.phases import run_phases
 
     epochs = max(1, math.ceil(share_of_phase_3 * THREE_PHASE_CONFIG["phase3_finetune"]["epochs"]))
-    run_phases((3,), replace(options, output_dir=options.output_dir / "longer", overrides={"epochs": epochs},
-                             checkpoint=options.output_dir / "phase3_final.pt"))
+    run_phases(
+        (3,),
+        replace(
+            options,
+            output_dir=options.output_dir / "longer",
+            overrides={"epochs": epochs},
+            checkpoint=options.output_dir / "phase3_final.pt",
+        ),
+    )
 
 
 def path_of(options: Any, name: str) -> Path:
@@ -137,8 +162,10 @@ def print_market(seed: int, comparison: Comparison, accepted: dict[str, Any]) ->
 
     print(f"\nMarket of seed {seed}")
     show_comparison(comparison)
-    print(f"Common change accepted: {'yes' if accepted['common_change'] else 'no'}; sector part accepted on val: "
-          f"{accepted['sectors']} of {accepted['trained']}")
+    print(
+        f"Common change accepted: {'yes' if accepted['common_change'] else 'no'}; sector part accepted on val: "
+        f"{accepted['sectors']} of {accepted['trained']}"
+    )
     loss = {model: m["test"]["log_loss"] for model, m in comparison.as_json()["models"].items()}
     closed = (loss["phase1_best"] - loss["phase2_best"]) / (loss["phase1_best"] - loss["oracle"])
     print(f"Phase 2 closed {100 * closed:.0f} % of the log-loss gap between phase1_best and the oracle")
@@ -148,8 +175,10 @@ def print_acceptance(results: dict[str, dict[str, Any]]) -> None:
     """How often val accepted a sector part: with --effect none, the rate of false acceptances."""
     rows = [result["accepted"] for result in results.values()]
     heads, trained = sum(row["sectors"] for row in rows), sum(row["trained"] for row in rows)
-    print(f"\nSector part accepted on {sum(row['sectors'] > 0 for row in rows)} of {len(rows)} markets ({heads} of "
-          f"{trained} sectors), common change on {sum(row['common_change'] for row in rows)}")
+    print(
+        f"\nSector part accepted on {sum(row['sectors'] > 0 for row in rows)} of {len(rows)} markets ({heads} of "
+        f"{trained} sectors), common change on {sum(row['common_change'] for row in rows)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Execute the notebooks into reports/; those in notebooks/ stay as they are, without outputs.
 
-    python experiments/run_notebooks.py                 # all of them
-    python experiments/run_notebooks.py compare_phases  # one
+python experiments/run_notebooks.py                 # all of them
+python experiments/run_notebooks.py compare_phases  # one
 """
 
 from __future__ import annotations
@@ -46,9 +46,14 @@ def execute(path: Path, out: Path) -> Path:
     from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", startup_timeout=CELL_SECONDS,
-                            extra_arguments=["--IPKernelApp.log_level=ERROR"],
-                            resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        startup_timeout=CELL_SECONDS,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
+    )
     target = out / path.name
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -66,8 +71,11 @@ def main() -> None:
     from lasps.tuning.storage import absolute
 
     args.storage = absolute(args.storage)  # the notebook's own folder is another one
-    os.environ |= {"LASPS_STUDY": args.study, "LASPS_STORAGE": args.storage or "",
-                   "PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm looks for widgets; bars are text here
+    os.environ |= {
+        "LASPS_STUDY": args.study,
+        "LASPS_STORAGE": args.storage or "",
+        "PYTHONWARNINGS": "ignore:IProgress not found",
+    }  # tqdm looks for widgets; bars are text here
     available = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
     unknown = sorted(set(args.names) - set(available))
     if unknown:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """A picture of the comparison page's first screen for README.md, taken by the system's Chromium without a network.
 
-    python experiments/screenshots.py --page reports/comparison.html --out docs/comparison_page.png
+python experiments/screenshots.py --page reports/comparison.html --out docs/comparison_page.png
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def find_browser() -> str:
     """The system's Chromium. Raises ValueError where there is none."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        raise ValueError(f"no picture taken: expected one of {', '.join(BROWSERS)} on PATH, found none. Install it "
-                         "(Debian: apt-get install chromium) and say make screenshots again.")
+        raise ValueError(
+            f"no picture taken: expected one of {', '.join(BROWSERS)} on PATH, found none. Install it "
+            "(Debian: apt-get install chromium) and say make screenshots again."
+        )
     return found
 
 
@@ -54,9 +56,23 @@ def take(page: Path, out: Path, width: int, height: int) -> None:
         raw = Path(folder) / "raw.png"
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root inside one
         done = subprocess.run(
-            [browser, "--headless=new", *sandbox, "--hide-scrollbars", "--disable-gpu", "--virtual-time-budget=10000",
-             f"--user-data-dir={folder}/profile", f"--window-size={width},{height}", f"--screenshot={raw}",
-             page.resolve().as_uri()], capture_output=True, text=True, timeout=SECONDS, check=False)  # fmt: skip
+            [
+                browser,
+                "--headless=new",
+                *sandbox,
+                "--hide-scrollbars",
+                "--disable-gpu",
+                "--virtual-time-budget=10000",
+                f"--user-data-dir={folder}/profile",
+                f"--window-size={width},{height}",
+                f"--screenshot={raw}",
+                page.resolve().as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
         if not raw.is_file():
             raise ValueError(f"{browser} took no picture (exit code {done.returncode}): {done.stderr.strip()[-300:]}")
         save_small(raw, out, (width, height))

@@ -53,17 +53,35 @@ def main() -> None:
     args = parse_args()
     from lasps.pipeline.phase_options import PhaseOptions
 
-    options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, resume=True,
-                           epoch_samples=args.epoch_samples, phase2_holdout=args.phase2_holdout,
-                           charts=not args.no_charts)
+    options = PhaseOptions(
+        args.data_dir,
+        args.output_dir,
+        resolve_device(args.device),
+        args.batch_size,
+        resume=True,
+        epoch_samples=args.epoch_samples,
+        phase2_holdout=args.phase2_holdout,
+        charts=not args.no_charts,
+    )
     phase1, phase2 = {"lr": args.lr, "epochs": args.epochs}, {"min_samples": args.min_samples}
-    done = [train_seed(replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"), phase1, phase2,
-                       not args.no_longer, not args.no_track) for seed in args.seeds]
+    done = [
+        train_seed(
+            replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"),
+            phase1,
+            phase2,
+            not args.no_longer,
+            not args.no_track,
+        )
+        for seed in args.seeds
+    ]
     names = [name for name in MODELS if name != "phase3_longer" or not args.no_longer]
     models = {name: [str(path_of(seed, name)) for seed in done] for name in names}
     write_json(args.json, models)
-    print("python experiments/compare.py " + " ".join(f"{name}={','.join(files)}" for name, files in models.items())
-          + f" --data-dir {args.data_dir} --baselines")
+    print(
+        "python experiments/compare.py "
+        + " ".join(f"{name}={','.join(files)}" for name, files in models.items())
+        + f" --data-dir {args.data_dir} --baselines"
+    )
 
 
 def train_seed(options: Any, phase1: dict[str, Any], phase2: dict[str, Any], longer: bool, track: bool) -> Any:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Validate phase1_best, phase3_final and phase2_best on val and test, and print one table with their baselines.
 
-    python experiments/summarize.py            # the last step of `make train`
+python experiments/summarize.py            # the last step of `make train`
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ def main() -> None:
     from lasps.terminal import show_end
     from lasps.tracking import open_tracker
 
-    validations = validate_all(args.data_dir, args.output_dir, resolve_device(args.device),
-                               open_tracker(enabled=not args.no_track, system_metrics=False), args.batch_size)
+    validations = validate_all(
+        args.data_dir,
+        args.output_dir,
+        resolve_device(args.device),
+        open_tracker(enabled=not args.no_track, system_metrics=False),
+        args.batch_size,
+    )
     baselines = baseline_tables(args.data_dir)
     comparison = compare_all(validations, baselines, (read_description(args.data_dir) or {}).get("sectors"))
     content = summarize(validations, baselines, comparison)
@@ -36,9 +41,16 @@ def main() -> None:
     write_json(args.output_dir / "summary.json", content)
     write_json(args.json, content)
     made = [str(args.output_dir / f"{name}.pt") for name in validations] + [str(args.output_dir / "summary.json")]
-    show_end(made, [("make compare", "is phase2_best better, and better than LightGBM? with a page"),
-                    ("make ui", "the runs: curves, plots, checkpoints"), ("make predict", "the last day's forecasts"),
-                    ("make notebooks", "class by class, sector by sector"), ("make tune", "a study of Phase 2")])
+    show_end(
+        made,
+        [
+            ("make compare", "is phase2_best better, and better than LightGBM? with a page"),
+            ("make ui", "the runs: curves, plots, checkpoints"),
+            ("make predict", "the last day's forecasts"),
+            ("make notebooks", "class by class, sector by sector"),
+            ("make tune", "a study of Phase 2"),
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -64,8 +64,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-server", action="store_true", help="leave out the server that dies and returns")
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS), metavar="NAME")
     parser.add_argument("--minutes", type=float, default=None, help="begin no further try after these")
-    parser.add_argument("--work", type=Path, default=None, metavar="FOLDER",
-                        help="keep the prepared market, dataset and checkpoints there, and use them again")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="keep the prepared market, dataset and checkpoints there, and use them again",
+    )
     parser.add_argument("--workers", type=positive_int, default=2, help="tries side by side")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, default=RESULT)
@@ -84,13 +89,22 @@ def main() -> int:
         places = [place, *(place.beside(root / str(i)) for i in range(1, args.workers))]
         made([partial(Workplace.undisturbed, command=COMMANDS[name]) for name in args.commands], places)
         place.remember()
-        logger.info(f"prepared in {time.monotonic() - started:.0f} s: " +
-                    ", ".join(f"{name} {seconds:.0f} s" for name, (_, seconds) in place.known.items()))
+        logger.info(
+            f"prepared in {time.monotonic() - started:.0f} s: "
+            + ", ".join(f"{name} {seconds:.0f} s" for name, (_, seconds) in place.known.items())
+        )
         rows = made(tries, places, None if args.minutes is None else started + 60 * args.minutes)
-    content = {"seed": args.seed, "flags": sys.argv[1:], "workers": args.workers, "cpus": os.cpu_count(),
-               "git_commit": git_commit(), "minutes": round((time.monotonic() - started) / 60, 1),
-               "planned": len(tries), "seconds_undisturbed": {k: round(v, 1) for k, (_, v) in place.known.items()},
-               "rows": rows}
+    content = {
+        "seed": args.seed,
+        "flags": sys.argv[1:],
+        "workers": args.workers,
+        "cpus": os.cpu_count(),
+        "git_commit": git_commit(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "planned": len(tries),
+        "seconds_undisturbed": {k: round(v, 1) for k, (_, v) in place.known.items()},
+        "rows": rows,
+    }
     write_json(args.json, content)
     write_atomically(args.doc, document(content))
     logger.info(f"Saved: {args.doc}, {args.json}")
@@ -107,10 +121,14 @@ def planned(args: argparse.Namespace) -> list[Try]:
     """Every try that was asked for: the server, then kills and full disks mixed evenly, so that a run that is cut short
     has seen some of each; what is random about them is drawn here."""
     draw = random.Random(args.seed)
-    kills = [((i + 0.5) / args.kills, partial(killed, command=COMMANDS[name], share=draw.uniform(0, SLACK)))
-             for i, name in enumerate(spread(args.commands, args.kills))]
-    disks = [((i + 0.5) / args.disks, partial(disk_full, command=COMMANDS[name], share=draw.uniform(0.02, 0.9)))
-             for i, name in enumerate(spread(args.commands, args.disks))]
+    kills = [
+        ((i + 0.5) / args.kills, partial(killed, command=COMMANDS[name], share=draw.uniform(0, SLACK)))
+        for i, name in enumerate(spread(args.commands, args.kills))
+    ]
+    disks = [
+        ((i + 0.5) / args.disks, partial(disk_full, command=COMMANDS[name], share=draw.uniform(0.02, 0.9)))
+        for i, name in enumerate(spread(args.commands, args.disks))
+    ]
     mixed = [attempt for _, attempt in sorted([*kills, *disks], key=lambda pair: pair[0])]
     server = [] if args.no_server else [partial(guarded, dying_server, "train")]
     return [*server, *(partial(guarded, attempt, attempt.keywords["command"].name) for attempt in mixed)]
@@ -162,8 +180,13 @@ def killed(place: Workplace, command: Command, share: float) -> dict[str, Any]:
     wrong = [f"the repeat ended with {again.returncode}: {again.last_line}"] if again.returncode else []
     wrong += place.differences(command, expected) + place.leftovers(command.keeps)
     logger.info(f"kill -9 {command.name} after {moment:.1f} of {seconds:.1f} s (code {code}): {wrong or 'held'}")
-    return {"trouble": "kill -9", "command": command.name, "share_of_run": round(share, 2), "code": code,
-            "wrong": wrong}
+    return {
+        "trouble": "kill -9",
+        "command": command.name,
+        "share_of_run": round(share, 2),
+        "code": code,
+        "wrong": wrong,
+    }
 
 
 def disk_full(place: Workplace, command: Command, share: float) -> dict[str, Any]:
@@ -183,26 +206,46 @@ def disk_full(place: Workplace, command: Command, share: float) -> dict[str, Any
     wrong += [f"the repeat ended with {again.returncode}: {again.last_line}"] if again.returncode else []
     wrong += place.differences(command, expected) + place.leftovers(command.keeps)
     logger.info(f"full disk {command.name} at {share:.2f} (code {ended.returncode}): {wrong or 'held'}")
-    return {"trouble": "full disk", "command": command.name, "share_of_run": round(share, 2), "code": ended.returncode,
-            "said": ended.last_line[:160], "wrong": wrong}
+    return {
+        "trouble": "full disk",
+        "command": command.name,
+        "share_of_run": round(share, 2),
+        "code": ended.returncode,
+        "said": ended.last_line[:160],
+        "wrong": wrong,
+    }
 
 
 def document(content: dict[str, Any]) -> str:
     """docs/reliability.md: one row per trouble and command, and what did not hold."""
     rows = content["rows"]
-    held, tried, hit = (Counter((row["trouble"], row["command"]) for row in rows if counts(row)) for counts in (
-        lambda row: not row["wrong"], lambda row: True, lambda row: row.get("code") != 0))
-    table = [f"| {trouble} | {command} | {held[trouble, command]} of {count} | {hit[trouble, command]} |"
-             for (trouble, command), count in sorted(tried.items())]
+    held, tried, hit = (
+        Counter((row["trouble"], row["command"]) for row in rows if counts(row))
+        for counts in (lambda row: not row["wrong"], lambda row: True, lambda row: row.get("code") != 0)
+    )
+    table = [
+        f"| {trouble} | {command} | {held[trouble, command]} of {count} | {hit[trouble, command]} |"
+        for (trouble, command), count in sorted(tried.items())
+    ]
     bad = [f"- {row['trouble']}, {row['command']}: {'; '.join(row['wrong'])}" for row in rows if row["wrong"]]
-    return "\n".join([
-        "# Reliability", "",
-        *MEANING, "",
-        "| trouble | command | held | hit |", "|---|---|---|---|", *table, "",
-        f"{sum(tried.values())} of {content['planned']} planned tries in {content['minutes']:g} minutes, "
-        f"{content['workers']} side by side on {content['cpus']} cores; seed {content['seed']}, commit "
-        f"{str(content['git_commit'])[:12]}, flags: `{' '.join(content['flags']) or 'none'}`.", "",
-        *(["Did not hold:", "", *bad] if bad else ["Everything held."]), ""])
+    return "\n".join(
+        [
+            "# Reliability",
+            "",
+            *MEANING,
+            "",
+            "| trouble | command | held | hit |",
+            "|---|---|---|---|",
+            *table,
+            "",
+            f"{sum(tried.values())} of {content['planned']} planned tries in {content['minutes']:g} minutes, "
+            f"{content['workers']} side by side on {content['cpus']} cores; seed {content['seed']}, commit "
+            f"{str(content['git_commit'])[:12]}, flags: `{' '.join(content['flags']) or 'none'}`.",
+            "",
+            *(["Did not hold:", "", *bad] if bad else ["Everything held."]),
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

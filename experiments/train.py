@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Train the model: Phase 1 (backbone), Phase 3 (end to end), Phase 2 (sector heads).
 
-    python experiments/train.py                 # all three, in the plan's order 1, 3, 2
-    python experiments/train.py --phase 2       # one of them, from the checkpoint before it
-    python experiments/train.py --resume        # go on where Ctrl-C or a crash left off
+python experiments/train.py                 # all three, in the plan's order 1, 3, 2
+python experiments/train.py --phase 2       # one of them, from the checkpoint before it
+python experiments/train.py --resume        # go on where Ctrl-C or a crash left off
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive_int, default=None, help="of the phase given by --phase")
     parser.add_argument("--lr", type=positive_float, default=None, help="of the phase given by --phase")
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector, for Phase 2")
-    parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"],
-                        help="samples of an epoch of Phases 1 and 3, at most all of train")
+    parser.add_argument(
+        "--epoch-samples",
+        type=positive_int,
+        default=TRAINING_CONFIG["epoch_samples"],
+        help="samples of an epoch of Phases 1 and 3, at most all of train",
+    )
     parser.add_argument("--no-charts", action="store_true", help="Phase 1: a model without the CNN, for comparison")
     add_holdout_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
@@ -68,11 +72,26 @@ def main() -> None:
     from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
 
-    overrides = {"epochs": args.epochs, "epochs_per_sector": args.epochs, "lr": args.lr,
-                 "min_samples": args.min_samples}
-    options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), args.batch_size, args.seed,
-                           args.resume, not args.no_cache, args.checkpoint, overrides, args.phase2_holdout,
-                           args.epoch_samples, not args.no_charts)
+    overrides = {
+        "epochs": args.epochs,
+        "epochs_per_sector": args.epochs,
+        "lr": args.lr,
+        "min_samples": args.min_samples,
+    }
+    options = PhaseOptions(
+        args.data_dir,
+        args.output_dir,
+        resolve_device(args.device),
+        args.batch_size,
+        args.seed,
+        args.resume,
+        not args.no_cache,
+        args.checkpoint,
+        overrides,
+        args.phase2_holdout,
+        args.epoch_samples,
+        not args.no_charts,
+    )
     written = run_phases(PLAN[args.phase], options, open_tracker(enabled=not args.no_track))
     write_json(args.json, {name: str(path) for name, path in written.items()})
 

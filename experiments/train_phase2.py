@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Phase 2 alone: train the sector heads of a checkpoint on its frozen backbone.
 
-    python experiments/train_phase2.py --checkpoint checkpoints/phase3_final.pt
+python experiments/train_phase2.py --checkpoint checkpoints/phase3_final.pt
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from experiments._cli import (
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 
-OPTIONS = {"penalty": "prior precision of shared directions",
-           "l2_sp": "with --rank 0: pull to the initial heads", "weight_decay": "with --rank 0: AdamW's",
-           "dropout": "with --rank 0: of the heads' hidden units",
-           "focal_gamma": "with --rank 0: exponent of the focal loss, 0 is the cross-entropy"}
+OPTIONS = {
+    "penalty": "prior precision of shared directions",
+    "l2_sp": "with --rank 0: pull to the initial heads",
+    "weight_decay": "with --rank 0: AdamW's",
+    "dropout": "with --rank 0: of the heads' hidden units",
+    "focal_gamma": "with --rank 0: exponent of the focal loss, 0 is the cross-entropy",
+}
 DEFAULTS = THREE_PHASE_CONFIG["phase2_sector_heads"]
 
 
@@ -39,11 +42,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive_int, default=None, help=f"default {DEFAULTS['epochs_per_sector']}")
     parser.add_argument("--lr", type=positive_float, default=None, help=f"default {DEFAULTS['lr']:g}")
     parser.add_argument("--min-samples", type=positive_int, default=None, help=f"default {DEFAULTS['min_samples']}")
-    parser.add_argument("--rank", type=int, default=None, help="number of directions that all sectors share, 0: each "
-                        f"sector's head on its own; default {DEFAULTS['rank']}")
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=None,
+        help="number of directions that all sectors share, 0: each "
+        f"sector's head on its own; default {DEFAULTS['rank']}",
+    )
     for name, what in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=None,
-                            help=f"{what}, default {DEFAULTS[name]:g}")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, default=None, help=f"{what}, default {DEFAULTS[name]:g}"
+        )
     add_holdout_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--resume", action="store_true", help="accepted for symmetry: Phase 2 always goes on by itself")
@@ -55,8 +64,13 @@ def parse_args() -> argparse.Namespace:
 
 def overrides_of(args: argparse.Namespace) -> dict[str, float | int | None]:
     """Phase 2's hyperparameters: a flag wins over the study, the study over the config."""
-    given = {"epochs_per_sector": args.epochs, "lr": args.lr, "min_samples": args.min_samples,
-             "batch_size": args.batch_size, "rank": args.rank} | {name: getattr(args, name) for name in OPTIONS}
+    given = {
+        "epochs_per_sector": args.epochs,
+        "lr": args.lr,
+        "min_samples": args.min_samples,
+        "batch_size": args.batch_size,
+        "rank": args.rank,
+    } | {name: getattr(args, name) for name in OPTIONS}
     if args.study is None:
         return given
     from lasps.tuning import best_settings
@@ -74,9 +88,18 @@ def main() -> None:
     from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
 
-    options = PhaseOptions(args.data_dir, args.output_dir, resolve_device(args.device), TRAINING_CONFIG["batch_size"],
-                           args.seed, args.resume, not args.no_cache, args.checkpoint, overrides_of(args),
-                           args.phase2_holdout)
+    options = PhaseOptions(
+        args.data_dir,
+        args.output_dir,
+        resolve_device(args.device),
+        TRAINING_CONFIG["batch_size"],
+        args.seed,
+        args.resume,
+        not args.no_cache,
+        args.checkpoint,
+        overrides_of(args),
+        args.phase2_holdout,
+    )
     written = run_phases((2,), options, open_tracker(enabled=not args.no_track))
     write_json(args.json, {name: str(path) for name, path in written.items()})
 

@@ -59,14 +59,21 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     from lasps.tuning import fitting_default, split_val
 
     if not args.checkpoint.is_file():
-        raise FileNotFoundError(f"--checkpoint {args.checkpoint} does not exist. Make it with 'make train', or name "
-                                "another one.")
+        raise FileNotFoundError(
+            f"--checkpoint {args.checkpoint} does not exist. Make it with 'make train', or name another one."
+        )
     train, val = load_split(args.data_dir, "train"), load_split(args.data_dir, "val")
     model = open_checkpoint(args.checkpoint, device).model
     check_fits(model, train, args.checkpoint)
     part = part_of_train(2, train, holdout_of(None, args.checkpoint))
-    data = head_data(model, part, val, device=device, resume_dir=args.checkpoint.parent / ".resume",
-                     start_gamma=gamma_of(args.checkpoint))
+    data = head_data(
+        model,
+        part,
+        val,
+        device=device,
+        resume_dir=args.checkpoint.parent / ".resume",
+        start_gamma=gamma_of(args.checkpoint),
+    )
     assert data.val is not None
     studied, judged = split_val(data.val)
     base, _, _ = common_change(replace(data, val=studied), fitting_default(data), device=device)
@@ -131,8 +138,10 @@ def make_variables(args: argparse.Namespace) -> str:
         file, place = file_of(args.study, args.storage), shown(args.study, args.storage)
         inside = file is not None and file.is_relative_to(settings.ROOT)
         given["STORAGE"] = place.replace(str(file), str(file.relative_to(settings.ROOT))) if file and inside else place
-    for name, path, default in (("CHECKPOINT", args.checkpoint, settings.CHECKPOINT_DIR / "phase3_final.pt"),
-                                ("DATA_DIR", args.data_dir, settings.DATA_DIR)):
+    for name, path, default in (
+        ("CHECKPOINT", args.checkpoint, settings.CHECKPOINT_DIR / "phase3_final.pt"),
+        ("DATA_DIR", args.data_dir, settings.DATA_DIR),
+    ):
         if path.absolute() != default:
             given[name] = str(absolute(str(path)))
     return "".join(f" {name}={shlex.quote(value)}" for name, value in given.items())
@@ -151,15 +160,19 @@ def main() -> None:
     args.storage = absolute(args.storage)
     device = resolve_device(args.device)
     data, judged = load_data(args, device)
-    tags = {"optuna.study": args.study, "checkpoint": args.checkpoint.name, "device": device, "seed": args.seed,
-            "data_fingerprint": data.train.fingerprint}
+    tags = {
+        "optuna.study": args.study,
+        "checkpoint": args.checkpoint.name,
+        "device": device,
+        "seed": args.seed,
+        "data_fingerprint": data.train.fingerprint,
+    }
     tracker = open_tracker(enabled=not args.no_track, system_metrics=False)
     with ExitStack() as stack:
         with start_lock(args.study, args.storage):  # one worker makes the study and its run
             study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
             known_run = study.user_attrs.get("mlflow_run_id")
-            opened: AbstractContextManager[Tracker] = tracker.run(f"study_{args.study}", tags=tags,
-                                                                  resume_id=known_run)
+            opened: AbstractContextManager[Tracker] = tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run)
             run = stack.enter_context(opened)
             if run.run_id is not None:
                 study.set_user_attr("mlflow_run_id", run.run_id)
@@ -178,15 +191,25 @@ def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
 
     print()
     show_lines(found.lines())
-    show_end([str(conclusion_path(args.study, args.storage))],
-             [(found.command, "train with the best values"), ("make ui", "trials, plots, the study's run"),
-              ("make notebooks", "head_study: curves and importance")])
+    show_end(
+        [str(conclusion_path(args.study, args.storage))],
+        [
+            (found.command, "train with the best values"),
+            ("make ui", "trials, plots, the study's run"),
+            ("make notebooks", "head_study: curves and importance"),
+        ],
+    )
     kept = conclusion_path(args.study, args.storage)
     write_json(kept, found.to_dict())
     write_json(args.json, found.to_dict())
     run.log_metrics({f"judged/{name}_log_loss": value for name, value in found.log_loss.items()})
-    run.log_metrics({"judged/difference": found.difference.difference, "judged/low": found.difference.low,
-                     "judged/high": found.difference.high})
+    run.log_metrics(
+        {
+            "judged/difference": found.difference.difference,
+            "judged/low": found.difference.low,
+            "judged/high": found.difference.high,
+        }
+    )
     run.log_artifact(kept)
     trials = study.trials_dataframe(attrs=("number", "value", "state", "params", "user_attrs", "duration"))
     run.log_table(trials.astype({"duration": str}), "tables/trials")

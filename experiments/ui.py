@@ -39,8 +39,11 @@ def parse_args() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=port_number, default=5000)
-    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on; any other than the default lets "
-                        "other machines read and change the runs")
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="the address to listen on; any other than the default lets other machines read and change the runs",
+    )
     parser.add_argument("--repair-only", action="store_true", help="put artifact paths right and stop")
     return parser.parse_args()
 
@@ -54,17 +57,35 @@ def port_number(text: str) -> int:
 
 def server_command(location: Location, host: str, port: int) -> list[str]:
     """One uvicorn worker; the store's address, which may hold a password, is in the environment."""
-    return [sys.executable, "-m", "mlflow", "server", "--default-artifact-root", str(location.folder),
-            "--host", host, "--port", str(port), "--workers", "1"]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--default-artifact-root",
+        str(location.folder),
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
 
 
 def server_environment(location: Location, host: str, port: int) -> dict[str, str]:
     """The environment of the server; off the loopback its checks of Host and Origin know this machine's own names."""
     names = names_of(host)
-    allowed = {} if not names else {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}{tail}" for name in ("localhost", LOOPBACK, *names)
-                                                for tail in ("", ":*")),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in names)}
+    allowed = (
+        {}
+        if not names
+        else {
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
+                f"{name}{tail}" for name in ("localhost", LOOPBACK, *names) for tail in ("", ":*")
+            ),
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in names),
+        }
+    )
     return allowed | dict(os.environ) | LIGHT | {"MLFLOW_BACKEND_STORE_URI": location.uri}
 
 
@@ -75,8 +96,12 @@ def names_of(host: str) -> list[str]:
     found = [socket.gethostname(), socket.getfqdn()]
     if host not in EVERYWHERE:
         return sorted({host, *found})
-    addresses = [address.address for card in psutil.net_if_addrs().values() for address in card
-                 if address.family == socket.AF_INET]
+    addresses = [
+        address.address
+        for card in psutil.net_if_addrs().values()
+        for address in card
+        if address.family == socket.AF_INET
+    ]
     return sorted({*found, *addresses})
 
 
@@ -97,11 +122,14 @@ def refuse_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ValueError(f"port {port} of {host} is taken (an older make ui?): stop that, or say make ui PORT="
-                             f"{port + 1 if port < 65535 else port - 1}") from error
-        raise ValueError(f"nothing can listen on port {port} of {host}: {error.strerror or error}. Expected an address "
-                         "of this machine and a port that is open to you, e.g. make ui HOST=127.0.0.1 PORT=5000") \
-            from error
+            raise ValueError(
+                f"port {port} of {host} is taken (an older make ui?): stop that, or say make ui PORT="
+                f"{port + 1 if port < 65535 else port - 1}"
+            ) from error
+        raise ValueError(
+            f"nothing can listen on port {port} of {host}: {error.strerror or error}. Expected an address "
+            "of this machine and a port that is open to you, e.g. make ui HOST=127.0.0.1 PORT=5000"
+        ) from error
 
 
 def wait_until_up(server: subprocess.Popen[bytes], host: str, port: int) -> bool:
@@ -140,8 +168,10 @@ def main() -> int:
     quiet_mlflow()
     location = default_location()
     if location.uri.startswith(("http://", "https://", "databricks")):
-        logger.info(f"the runs go to the server that MLFLOW_TRACKING_URI names: open {location.bare_uri}. For this "
-                    "repo's own store say: MLFLOW_TRACKING_URI= make ui")
+        logger.info(
+            f"the runs go to the server that MLFLOW_TRACKING_URI names: open {location.bare_uri}. For this "
+            "repo's own store say: MLFLOW_TRACKING_URI= make ui"
+        )
         return 0
     if not args.repair_only:
         refuse_port(args.host, args.port)
@@ -161,15 +191,18 @@ def serve(location: Location, host: str, port: int) -> int:
     """Run the server until it ends or Ctrl-C."""
     start, page = time.monotonic(), f"http://{next(iter(names_of(host)), LOOPBACK)}:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a plain kill leaves the server on the port
-    server = subprocess.Popen(server_command(location, host, port), cwd=settings.ROOT,
-                              env=server_environment(location, host, port))
+    server = subprocess.Popen(
+        server_command(location, host, port), cwd=settings.ROOT, env=server_environment(location, host, port)
+    )
     try:
         if not wait_until_up(server, host, port):
             if location.database is not None:
                 connect(location)  # says what is wrong with the store, if it is that
             raise ValueError("MLflow's server did not start; its own message stands above")
-        logger.info(f"MLflow is up after {time.monotonic() - start:.1f} s (Ctrl-C stops it); the runs: "
-                    f"{runs_page(location, page)}")
+        logger.info(
+            f"MLflow is up after {time.monotonic() - start:.1f} s (Ctrl-C stops it); the runs: "
+            f"{runs_page(location, page)}"
+        )
         return server.wait()
     except KeyboardInterrupt:
         return 0

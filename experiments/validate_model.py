@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Validate a checkpoint: its loss, accuracy and class-wise accuracy, with the baselines they are judged by.
 
-    python experiments/validate_model.py --checkpoint checkpoints/phase2_best.pt
+python experiments/validate_model.py --checkpoint checkpoints/phase2_best.pt
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True)
     add_data_flags(parser, batch_size=64)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")
-    parser.add_argument("--predictions", type=Path, default=None, metavar="FILE",
-                        help="where the prediction table goes; default: CHECKPOINT's folder/predictions/")
-    parser.add_argument("--without-flagged", action="store_true",
-                        help="leave out labels that span a halt or a scale break, or were cut short")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="where the prediction table goes; default: CHECKPOINT's folder/predictions/",
+    )
+    parser.add_argument(
+        "--without-flagged",
+        action="store_true",
+        help="leave out labels that span a halt or a scale break, or were cut short",
+    )
     return parser.parse_args()
 
 
@@ -39,8 +47,14 @@ def main() -> None:
     from lasps.tracking import open_tracker
 
     device = resolve_device(args.device)
-    validation = validate_checkpoint(open_checkpoint(args.checkpoint, device), args.data_dir, args.split, device,
-                                     args.batch_size, args.without_flagged)
+    validation = validate_checkpoint(
+        open_checkpoint(args.checkpoint, device),
+        args.data_dir,
+        args.split,
+        device,
+        args.batch_size,
+        args.without_flagged,
+    )
     print_block(validation)
     split = f"{args.split}.without_flagged" if args.without_flagged else args.split
     path = args.predictions or predictions_path(args.checkpoint, validation.checkpoint.name, split)

@@ -75,10 +75,11 @@ def simulated(runs: int, seeds: int) -> list[Finding]:
         *verification.check_coverage(runs=runs),
         *verification.check_regime_coverage(runs=runs),
         *verification.check_seed_coverage(runs=runs),
-        *verification.check_permuted_labels({"logistic head": verification.fit_logistic,
-                                             "Phase 1 head": verify_heads.fit_common_head}, runs=seeds),
+        *verification.check_permuted_labels(
+            {"logistic head": verification.fit_logistic, "Phase 1 head": verify_heads.fit_common_head}, runs=seeds
+        ),
         *verification.check_leaks(runs=seeds),
-    ]  # fmt: skip
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ whole pipelines
@@ -92,8 +93,11 @@ def pipeline_findings() -> list[Finding]:
     for effect, promised in (("sector", 'phase2_best "better"'), ("none", 'phase2_best not "better"')):
         with tempfile.TemporaryDirectory() as folder:
             result = run_pipeline(effect, Path(folder))
-        pair = next(p for p in result["pairs"] if p["metric"] == "log_loss" and p["a"] == "phase1_best"
-                    and p["b"] == "phase2_best")  # fmt: skip
+        pair = next(
+            p
+            for p in result["pairs"]
+            if p["metric"] == "log_loss" and p["a"] == "phase1_best" and p["b"] == "phase2_best"
+        )
         interval = pair["interval"] or [float("nan")] * 2
         found = f"log loss {pair['difference']:+.4f} [{interval[0]:+.4f}, {interval[1]:+.4f}] against phase1_best"
         passed = (pair["better"] == "b") == (effect == "sector")
@@ -129,8 +133,13 @@ def page(findings: list[Finding], minutes: float) -> str:
     from lasps.evaluation.verification import as_markdown
 
     shape: Mapping[str, Any] = {"sectors": verify_heads.SECTORS, "width": verify_heads.WIDTH}
-    return PAGE.format(table=as_markdown(findings), when=time.strftime("%Y-%m-%d"), minutes=minutes,
-                       rule=(leaks.__doc__ or "").strip(), **shape)  # fmt: skip
+    return PAGE.format(
+        table=as_markdown(findings),
+        when=time.strftime("%Y-%m-%d"),
+        minutes=minutes,
+        rule=(leaks.__doc__ or "").strip(),
+        **shape,
+    )
 
 
 def main() -> int:

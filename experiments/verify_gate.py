@@ -52,9 +52,7 @@ def at(place: Place, since: int = 0, before: int = 1) -> pl.Expr:
 
 def change(raw: pl.DataFrame, here: pl.Expr, **new: pl.Expr | float) -> pl.DataFrame:
     """The table with other values in the rows `here`."""
-    return raw.with_columns(
-        **{name: pl.when(here).then(value).otherwise(pl.col(name)) for name, value in new.items()}
-    )
+    return raw.with_columns(**{name: pl.when(here).then(value).otherwise(pl.col(name)) for name, value in new.items()})
 
 
 def rest(raw: pl.DataFrame, place: Place, days: int) -> pl.DataFrame:
@@ -112,29 +110,43 @@ def halved_by_volume(factor: float, days: int) -> Damage:
 
 
 KINDS: dict[str, tuple[tuple[str, ...], Damage]] = {
-    "split 5:1 missed overnight": (("scale_breaks", "limit_moves"), lambda r, p: change(
-        r, at(p, 0, 100_000), **prices_times(0.2))),
-    "split 5:1 missed across three halted days": (("scale_breaks",), lambda r, p: change(
-        rest(r, p, 3), at(p, 0, 100_000), **prices_times(0.2))),
-    "split 2:1 missed overnight": (("scale_breaks", "limit_moves"), lambda r, p: change(
-        r, at(p, 0, 100_000), **prices_times(0.5))),
-    "one day at twice the price": (("stray_days", "scale_breaks", "limit_moves"), lambda r, p: change(
-        r, at(p), **prices_times(2.0))),
+    "split 5:1 missed overnight": (
+        ("scale_breaks", "limit_moves"),
+        lambda r, p: change(r, at(p, 0, 100_000), **prices_times(0.2)),
+    ),
+    "split 5:1 missed across three halted days": (
+        ("scale_breaks",),
+        lambda r, p: change(rest(r, p, 3), at(p, 0, 100_000), **prices_times(0.2)),
+    ),
+    "split 2:1 missed overnight": (
+        ("scale_breaks", "limit_moves"),
+        lambda r, p: change(r, at(p, 0, 100_000), **prices_times(0.5)),
+    ),
+    "one day at twice the price": (
+        ("stray_days", "scale_breaks", "limit_moves"),
+        lambda r, p: change(r, at(p), **prices_times(2.0)),
+    ),
     "high three times too high": (("impossible_ranges",), lambda r, p: change(r, at(p), high=pl.col("high") * 3)),
     "close 10 % above the high": (("prices_outside_range",), lambda r, p: change(r, at(p), close=pl.col("high") * 1.1)),
     "close 0": (("non_positive_prices",), lambda r, p: change(r, at(p), close=0.0)),
     "close negative": (("non_positive_prices",), lambda r, p: change(r, at(p), close=-pl.col("close"))),
     "volume infinite": (("non_positive_prices",), lambda r, p: change(r, at(p), volume=float("inf"))),
     "volume 0, prices as they were": (("unread_volume",), lambda r, p: change(r, at(p), volume=0.0)),
-    "volume 1,000 times too large": (("volume_outliers",), lambda r, p: change(
-        r, at(p), volume=pl.col("volume") * 1000)),
+    "volume 1,000 times too large": (
+        ("volume_outliers",),
+        lambda r, p: change(r, at(p), volume=pl.col("volume") * 1000),
+    ),
     "volume before a split 50:1 not adjusted, after a halt": (("volume_levels",), halved_by_volume(50, 3)),
     "volume before a split 10:1 not adjusted, after a halt": (("volume_levels",), halved_by_volume(10, 3)),
     "volume before a split 50:1 not adjusted, no halt": (("volume_levels",), halved_by_volume(50, 0)),
-    "bar repeated": (("repeated_bars",), lambda r, p: change(
-        r, at(p), **{n: pl.col(n).shift(1) for n in (*PRICES, "volume")})),
-    "close frozen for 12 days": (("frozen_prices",), lambda r, p: change(r, at(p, 0, 12), close=pl.col("close").filter(
-        at(p)).first())),
+    "bar repeated": (
+        ("repeated_bars",),
+        lambda r, p: change(r, at(p), **{n: pl.col(n).shift(1) for n in (*PRICES, "volume")}),
+    ),
+    "close frozen for 12 days": (
+        ("frozen_prices",),
+        lambda r, p: change(r, at(p, 0, 12), close=pl.col("close").filter(at(p)).first()),
+    ),
     "row twice with another close": (("duplicate_keys",), second_bar),
     "row on a Sunday": (("stray_dates",), weekend_bar),
     "row missing": (("calendar_gaps",), lambda r, p: r.filter(~at(p))),
@@ -142,15 +154,19 @@ KINDS: dict[str, tuple[tuple[str, ...], Damage]] = {
     "market day filled with the day before": (("repeated_bars",), filled_day),
     "last day with half of the stocks": (("unfinished_last_day",), half_a_last_day),
     "last day with a twentieth of the volume": (("unfinished_last_day",), running_last_day),
-}  # fmt: skip
+}
 
 
 def random_places(raw: pl.DataFrame, n: int, rng: np.random.Generator) -> list[Place]:
     """Traded days with a range, MARGIN rows away from either end of their stock."""
     row, size = pl.int_range(pl.len()).over("code"), pl.len().over("code")
-    usable = raw.select("code", "date", row=row, left=size - row, fine=(pl.col("volume") > 0) & (
-        pl.col("high") > pl.col("low")) & (pl.col("low") > 0)).filter(
-        (pl.col("row") >= MARGIN) & (pl.col("left") > MARGIN) & pl.col("fine"))  # fmt: skip
+    usable = raw.select(
+        "code",
+        "date",
+        row=row,
+        left=size - row,
+        fine=(pl.col("volume") > 0) & (pl.col("high") > pl.col("low")) & (pl.col("low") > 0),
+    ).filter((pl.col("row") >= MARGIN) & (pl.col("left") > MARGIN) & pl.col("fine"))
     chosen = usable[np.sort(rng.choice(usable.height, n, replace=False))]
     return [Place(code, day, at_row) for code, day, at_row in chosen.select("code", "date", "row").rows()]
 
@@ -194,8 +210,11 @@ def false_alarms(raw: pl.DataFrame, name: str) -> list[dict[str, Any]]:
     from lasps.data import integrity
 
     report = integrity.check(raw=raw)
-    return [{"file": name, "check": f.name, "severity": f.severity, "count": f.count, "n_checked": f.n_checked}
-            for f in report.findings if f.count]  # fmt: skip
+    return [
+        {"file": name, "check": f.name, "severity": f.severity, "count": f.count, "n_checked": f.n_checked}
+        for f in report.findings
+        if f.count
+    ]
 
 
 def main() -> None:
@@ -216,8 +235,13 @@ def main() -> None:
         for kind in KINDS:
             rows.append({"file": path.stem} | tried(raw, kind, args.places, args.seed))
             logger.info(f"{path.stem}: {kind}: found {rows[-1]['found']} of {args.places}, fatal {rows[-1]['fatal']}")
-    result = {"seed": args.seed, "commit": git_commit(), "codes_per_trial": CODES_ROUND + 1,
-              "injected": rows, "clean_files": clean}  # fmt: skip
+    result = {
+        "seed": args.seed,
+        "commit": git_commit(),
+        "codes_per_trial": CODES_ROUND + 1,
+        "injected": rows,
+        "clean_files": clean,
+    }
     write_json(args.json, result)
     write_atomically(args.report, report(result))
     print(report(result))
@@ -228,24 +252,40 @@ def report(result: dict[str, Any]) -> str:
     files = list(dict.fromkeys(row["file"] for row in result["injected"]))
     names = " ".join(f"{name}.parquet" for name in files)
     lines = [
-        "# Verification of the integrity gate", "",
-        f"Written by `python experiments/verify_gate.py {names}`; numbers in `experiments/results/gate.json`.", "",
+        "# Verification of the integrity gate",
+        "",
+        f"Written by `python experiments/verify_gate.py {names}`; numbers in `experiments/results/gate.json`.",
+        "",
         "One corruption of each kind was put into a clean file at random places. It counts as found when a check names",
         f"its place, which it does not name in the clean file. A trial looks at {result['codes_per_trial']} stocks;",
         "what is found does not depend on that, what is fatal does: most thresholds are shares of the stocks, so one",
-        "bad place stops a build of a whole market only where no panel could hold it.", "",
-        "| corruption | checks | " + " | ".join(files) + " |", "|---|---|" + "---|" * len(files),
-    ]  # fmt: skip
+        "bad place stops a build of a whole market only where no panel could hold it.",
+        "",
+        "| corruption | checks | " + " | ".join(files) + " |",
+        "|---|---|" + "---|" * len(files),
+    ]
     for kind, (checks, _) in KINDS.items():
         of_kind = {row["file"]: row for row in result["injected"] if row["kind"] == kind}
-        cells = [f"{of_kind[name]['found']} of {of_kind[name]['places']}, {of_kind[name]['fatal']} fatal"
-                 if name in of_kind else "not measured" for name in files]  # fmt: skip
+        cells = [
+            f"{of_kind[name]['found']} of {of_kind[name]['places']}, {of_kind[name]['fatal']} fatal"
+            if name in of_kind
+            else "not measured"
+            for name in files
+        ]
         lines.append(f"| {kind} | {', '.join(checks)} | {' | '.join(cells)} |")
-    lines += ["", "What the gate says of the clean files. Nothing is fatal; what is named are real relistings, capital "
-              "reductions and", "roundings, and there is no telling how many of them are errors of the source.", "",
-              "| file | check | severity | count | of |", "|---|---|---|---|---|"]  # fmt: skip
-    lines += [f"| {row['file']} | {row['check']} | {row['severity']} | {row['count']:,} | {row['n_checked']:,} |"
-              for row in result["clean_files"]]  # fmt: skip
+    lines += [
+        "",
+        "What the gate says of the clean files. Nothing is fatal; what is named are real relistings, capital "
+        "reductions and",
+        "roundings, and there is no telling how many of them are errors of the source.",
+        "",
+        "| file | check | severity | count | of |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['file']} | {row['check']} | {row['severity']} | {row['count']:,} | {row['n_checked']:,} |"
+        for row in result["clean_files"]
+    ]
     return "\n".join(lines) + "\n"
 
 

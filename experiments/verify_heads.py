@@ -71,8 +71,12 @@ def new_head(seed: int, width: int) -> dict[str, Tensor]:
     def uniform(shape: tuple[int, ...], inputs: int) -> Tensor:
         return (torch.rand(1, *shape, generator=generator) * 2 - 1) / inputs**0.5
 
-    return {"fc1.weight": uniform((HIDDEN, width), width), "fc1.bias": uniform((HIDDEN,), width),
-            "fc2.weight": uniform((CLASSES, HIDDEN), HIDDEN), "fc2.bias": uniform((CLASSES,), HIDDEN)}  # fmt: skip
+    return {
+        "fc1.weight": uniform((HIDDEN, width), width),
+        "fc1.bias": uniform((HIDDEN,), width),
+        "fc2.weight": uniform((CLASSES, HIDDEN), HIDDEN),
+        "fc2.bias": uniform((CLASSES,), HIDDEN),
+    }
 
 
 def common_head(train: HeadSamples, val: HeadSamples | None, seed: int) -> tuple[dict[str, Tensor], float]:
@@ -112,8 +116,10 @@ def phase2_against_phase1(seed: int, coefficients: Array) -> Difference:
 
 def _claims(seeds: int, coefficients: Callable[[np.random.Generator], Array], what: str) -> tuple[int, float]:
     """(times Phase 2 is called better, mean difference in log loss)."""
-    found = [phase2_against_phase1(seed, coefficients(np.random.default_rng(10_000 + seed)))
-             for seed in tqdm(range(seeds), desc=what, disable=None, leave=False)]  # fmt: skip
+    found = [
+        phase2_against_phase1(seed, coefficients(np.random.default_rng(10_000 + seed)))
+        for seed in tqdm(range(seeds), desc=what, disable=None, leave=False)
+    ]
     better = sum(verdict.better_side(d, selection=False) == "b" for d in found)
     return better, float(np.mean([d.difference for d in found]))
 
@@ -121,17 +127,27 @@ def _claims(seeds: int, coefficients: Callable[[np.random.Generator], Array], wh
 def check_planted_effect(seeds: int = 20) -> list[Finding]:
     """Sectors that differ: Phase 2's heads are called better than the common head in at least 19 of 20 markets."""
     better, mean = _claims(seeds, lambda rng: SECTOR_EDGE * rng.standard_normal((SECTORS, N_SIGNALS)), "planted effect")
-    return [Finding(f"sector effect planted, {seeds} markets: Phase 2 against Phase 1",
-                    f"called better in at least {seeds - seeds // 20}", f"{better} of {seeds} (mean {mean:+.4f})",
-                    better >= seeds - seeds // 20)]  # fmt: skip
+    return [
+        Finding(
+            f"sector effect planted, {seeds} markets: Phase 2 against Phase 1",
+            f"called better in at least {seeds - seeds // 20}",
+            f"{better} of {seeds} (mean {mean:+.4f})",
+            better >= seeds - seeds // 20,
+        )
+    ]
 
 
 def check_no_effect(seeds: int = 20) -> list[Finding]:
     """Sectors that do not differ: Phase 2 is hardly ever called better."""
     better, mean = _claims(seeds, lambda rng: np.full((SECTORS, N_SIGNALS), EDGE), "no effect")
-    return [Finding(f"no sector effect, {seeds} markets: Phase 2 against Phase 1",
-                    f"called better in at most {max(1, seeds // 10)}", f"{better} of {seeds} (mean {mean:+.4f})",
-                    better <= max(1, seeds // 10))]  # fmt: skip
+    return [
+        Finding(
+            f"no sector effect, {seeds} markets: Phase 2 against Phase 1",
+            f"called better in at most {max(1, seeds // 10)}",
+            f"{better} of {seeds} (mean {mean:+.4f})",
+            better <= max(1, seeds // 10),
+        )
+    ]
 
 
 def fit_common_head(x: Array, y: NDArray[np.int64]) -> Callable[[Array], Array]:

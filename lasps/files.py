@@ -238,8 +238,12 @@ def _taken(path: Path, what: str, advice: str) -> int:
 def holder() -> dict[str, str | int]:
     """Who this process is, for the one that finds its lock."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"command": command[:300], "pid": os.getpid(), "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {
+        "command": command[:300],
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
 
 
 def _described(content: bytes) -> str:

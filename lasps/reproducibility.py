@@ -17,8 +17,16 @@ from torch import Tensor
 from lasps.files import sync, write_atomically, write_synced
 
 __all__ = [
-    "derived_seed", "git_commit", "json_ready", "json_text", "seed_everything", "sha256_of", "sync",
-    "tensor_fingerprint", "write_atomically", "write_synced",
+    "derived_seed",
+    "git_commit",
+    "json_ready",
+    "json_text",
+    "seed_everything",
+    "sha256_of",
+    "sync",
+    "tensor_fingerprint",
+    "write_atomically",
+    "write_synced",
 ]
 
 CHUNK = 1 << 20
@@ -69,8 +77,9 @@ def git_commit(folder: str | Path | None = None) -> str | None:
 
 
 def _git(where: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(where), *arguments], check=True, capture_output=True, text=True,
-                          timeout=10).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(where), *arguments], check=True, capture_output=True, text=True, timeout=10
+    ).stdout.strip()
 
 
 def json_text(value: Any) -> str:

@@ -30,9 +30,13 @@ def market(n_stocks: int = 12, n_days: int = 120, start: date = FIRST_DAY, seed:
         open_ = close * (1 + rng.normal(0, 0.004, n_days))
         high, low = np.maximum(open_, close) * 1.004, np.minimum(open_, close) * 0.996
         prices = {"open": open_, "high": high, "low": low, "close": close}
-        frames.append(pl.DataFrame({"code": [f"{stock + 1:05d}0"] * n_days, "date": days}
-                                   | {k: v.round() for k, v in prices.items()}
-                                   | {"volume": rng.integers(10_000, 30_000, n_days)}))  # fmt: skip
+        frames.append(
+            pl.DataFrame(
+                {"code": [f"{stock + 1:05d}0"] * n_days, "date": days}
+                | {k: v.round() for k, v in prices.items()}
+                | {"volume": rng.integers(10_000, 30_000, n_days)}
+            )
+        )
     return pl.concat(frames)
 
 

@@ -57,9 +57,12 @@ def test_every_module_stands_in_the_tree_exactly_once(tree: list[str]) -> None:
 
 
 def test_every_path_in_the_tree_exists(tree: list[str]) -> None:
-    gone = [path for path in named_paths(tree)
-            if path.split("/")[0] not in MADE_AT_RUN_TIME
-            and not ((ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file())]
+    gone = [
+        path
+        for path in named_paths(tree)
+        if path.split("/")[0] not in MADE_AT_RUN_TIME
+        and not ((ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file())
+    ]
     assert gone == [], "docs/architecture.md's tree names what is not there"
 
 
@@ -69,5 +72,13 @@ def test_the_tree_fits_a_page_s_width(tree: list[str]) -> None:
 
 def test_a_nested_folder_closes_where_the_indent_returns() -> None:
     lines = ["lasps/      the package", "  data/", "    a.py b.py  two", "  c.py", "tests/  all", "mlruns/ x.db  made"]
-    assert named_paths(lines) == ["lasps/", "lasps/data/", "lasps/data/a.py", "lasps/data/b.py", "lasps/c.py",
-                                  "tests/", "mlruns/", "x.db"]
+    assert named_paths(lines) == [
+        "lasps/",
+        "lasps/data/",
+        "lasps/data/a.py",
+        "lasps/data/b.py",
+        "lasps/c.py",
+        "tests/",
+        "mlruns/",
+        "x.db",
+    ]

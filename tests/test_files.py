@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def killed_while(code: str, folder: Path) -> int:
     """Run `code` (with `folder`) in another process up to its line READY, kill it there; its process number."""
-    with subprocess.Popen([sys.executable, "-c", in_folder(folder, code)], cwd=ROOT, stdout=subprocess.PIPE,
-                          text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", in_folder(folder, code)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "READY\n"
         process.send_signal(signal.SIGKILL)
     return process.pid
@@ -31,8 +32,11 @@ WAIT = "import time; print('READY', flush=True); time.sleep(60)"
 
 
 def test_the_next_writer_of_a_file_removes_what_a_killed_one_left(tmp_path: Path) -> None:
-    pid = killed_while(f"from lasps.files import write_atomically\ndef slowly(file):\n    file.write(b'x'); {WAIT}\n"
-                       "write_atomically(folder / 'a.txt', slowly)", tmp_path)
+    pid = killed_while(
+        f"from lasps.files import write_atomically\ndef slowly(file):\n    file.write(b'x'); {WAIT}\n"
+        "write_atomically(folder / 'a.txt', slowly)",
+        tmp_path,
+    )
     assert [path.name for path in tmp_path.iterdir()] == [f".a.txt.{pid}.tmp"]
     write_atomically(tmp_path / "a.txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -59,8 +63,11 @@ def test_a_temporary_that_is_locked_stays_although_its_number_is_of_no_process_h
 
 
 def test_a_folder_of_a_killed_process_is_removed_at_the_next_start(tmp_path: Path) -> None:
-    pid = killed_while("from lasps.files import temporary_folder\nwith temporary_folder(folder, '.x-') as new:\n"
-                       f"    (new / 'sub').mkdir(); (new / 'sub' / 'a').write_text('1'); {WAIT}", tmp_path)
+    pid = killed_while(
+        "from lasps.files import temporary_folder\nwith temporary_folder(folder, '.x-') as new:\n"
+        f"    (new / 'sub').mkdir(); (new / 'sub' / 'a').write_text('1'); {WAIT}",
+        tmp_path,
+    )
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(f".x-{pid}-") and (left / "sub" / "a").exists()
     with temporary_folder(tmp_path, ".x-") as new:
@@ -92,10 +99,13 @@ def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
 def test_a_lock_says_who_holds_it_and_goes_with_its_block(tmp_path: Path) -> None:
     lock = tmp_path / "state" / "lock"
     with held(lock, "checkpoints", "Use another folder."):
-        code = ("from lasps.files import held\n"
-                "with held(folder / 'state' / 'lock', 'checkpoints', 'Use another folder.'): print('got it')")
-        other = subprocess.run([sys.executable, "-c", in_folder(tmp_path, code)], cwd=ROOT, capture_output=True,
-                               text=True)
+        code = (
+            "from lasps.files import held\n"
+            "with held(folder / 'state' / 'lock', 'checkpoints', 'Use another folder.'): print('got it')"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", in_folder(tmp_path, code)], cwd=ROOT, capture_output=True, text=True
+        )
         assert f"process {os.getpid()} on " in other.stderr and "Use another folder." in other.stderr
         assert "got it" not in other.stdout
         with pytest.raises(InUseError), held(lock, "checkpoints", ""):

@@ -20,8 +20,20 @@ MAY_IMPORT = {
     "tracking": {"config", "reproducibility", "files"},
     "training": {"config", "data", "models", "evaluation", "tracking", "plots", "reproducibility", "files"},
     "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "plots", "reproducibility", "files"},
-    "pipeline": {"config", "data", "models", "training", "evaluation", "tracking", "tuning", "plots", "pages",
-                 "terminal", "reproducibility", "files"},
+    "pipeline": {
+        "config",
+        "data",
+        "models",
+        "training",
+        "evaluation",
+        "tracking",
+        "tuning",
+        "plots",
+        "pages",
+        "terminal",
+        "reproducibility",
+        "files",
+    },
 }
 
 
@@ -33,7 +45,8 @@ def rooms_imported_by(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module} | ({f"lasps.{a.name}" for a in node.names} if node.module == "lasps" else set())
     return {name.split(".")[1] for name in names if name.startswith("lasps.")} | (
-        {"experiments"} if any(name.split(".")[0] in {"experiments", "notebooks"} for name in names) else set())
+        {"experiments"} if any(name.split(".")[0] in {"experiments", "notebooks"} for name in names) else set()
+    )
 
 
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))

@@ -7,8 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NASTY = ["a b", "it's", 'say "x"', "$HOME", "$(touch evil)", "`touch evil`", "$(shell touch evil)", "a$$b",
-         "x;touch evil", "한글 폴더", "back\\slash", "a,b=c"]
+NASTY = [
+    "a b",
+    "it's",
+    'say "x"',
+    "$HOME",
+    "$(touch evil)",
+    "`touch evil`",
+    "$(shell touch evil)",
+    "a$$b",
+    "x;touch evil",
+    "한글 폴더",
+    "back\\slash",
+    "a,b=c",
+]
 
 
 @pytest.fixture
@@ -21,9 +33,24 @@ def make(tmp_path: Path):
 
     def run(target: str, *words: str, **env: str) -> list[list[str]]:
         (tmp_path / "calls").unlink(missing_ok=True)
-        subprocess.run(["make", "-s", "-f", ROOT / "Makefile", f"PY={shown}", f"STAMP={tmp_path / 'stamp'}",
-                        "-o", str(tmp_path / "stamp"), target, *words], cwd=ROOT, check=True, capture_output=True,
-                       env={**os.environ, **env, "MAKEFLAGS": ""})
+        subprocess.run(
+            [
+                "make",
+                "-s",
+                "-f",
+                ROOT / "Makefile",
+                f"PY={shown}",
+                f"STAMP={tmp_path / 'stamp'}",
+                "-o",
+                str(tmp_path / "stamp"),
+                target,
+                *words,
+            ],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            env={**os.environ, **env, "MAKEFLAGS": ""},
+        )
         assert not (ROOT / "evil").exists()
         return [line.split("\x1f")[:-1] for line in (tmp_path / "calls").read_text(encoding="utf-8").splitlines()]
 

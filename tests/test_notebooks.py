@@ -37,9 +37,12 @@ def test_a_notebook_is_valid_and_stored_without_outputs(path):
 def test_a_notebook_defines_no_logic(path):
     for source in sources(path, "code"):
         tree = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%")))
-        found = [node for node in ast.walk(tree)
-                 if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While)
-                 and not (isinstance(node, ast.Lambda) and "key=lambda" in source)]
+        found = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While)
+            and not (isinstance(node, ast.Lambda) and "key=lambda" in source)
+        ]
         assert not found, f"{path.name}: {ast.unparse(found[0])}"
 
 
@@ -54,8 +57,13 @@ def test_a_notebook_opens_with_its_question_and_ends_with_an_answer_from_numbers
 
 def run_script(name: str, *arguments: object, tracking_uri: str) -> None:
     environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, settings.ROOT / "experiments" / name, *map(str, arguments)],
-                          env=environment, capture_output=True, text=True, cwd=settings.ROOT)
+    done = subprocess.run(
+        [sys.executable, settings.ROOT / "experiments" / name, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=settings.ROOT,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -67,13 +75,29 @@ def test_all_notebooks_run_on_a_tiny_pipeline_and_study(tmp_path):
     run_script("build_dataset.py", "--data-dir", data, "--preset", "tiny", tracking_uri=uri)
     run_script("train.py", *shared, "--output-dir", output, tracking_uri=uri)
     run_script("summarize.py", *shared, "--output-dir", output, tracking_uri=uri)
-    run_script("tune_phase2.py", *shared, "--checkpoint", output / "phase3_final.pt", "--trials", 12, "--study", "s",
-               "--storage", journal, tracking_uri=uri)
-    run_script("run_notebooks.py", "--out", tmp_path / "reports", "--study", "s", "--storage", journal,
-               tracking_uri=uri)
+    run_script(
+        "tune_phase2.py",
+        *shared,
+        "--checkpoint",
+        output / "phase3_final.pt",
+        "--trials",
+        12,
+        "--study",
+        "s",
+        "--storage",
+        journal,
+        tracking_uri=uri,
+    )
+    run_script(
+        "run_notebooks.py", "--out", tmp_path / "reports", "--study", "s", "--storage", journal, tracking_uri=uri
+    )
     for path in NOTEBOOKS:
         executed = nbformat.read(tmp_path / "reports" / path.name, as_version=4)
-        pictures = [output for cell in executed.cells for output in cell.get("outputs", [])
-                    if "image/png" in output.get("data", {})]
+        pictures = [
+            output
+            for cell in executed.cells
+            for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})
+        ]
         answer = executed.cells[-1].outputs[0].data["text/markdown"]
         assert len(pictures) >= 3 and answer.startswith("- ") and "nan" not in answer.lower(), path.stem

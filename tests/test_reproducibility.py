@@ -46,8 +46,13 @@ def test_a_tensor_fingerprint_sees_one_bit_a_name_a_type_and_a_shape_but_not_the
     base = tensor_fingerprint(state)
     assert tensor_fingerprint(dict(reversed(state.items()))) == base
     assert tensor_fingerprint({"a": torch.zeros(3, 2).T, "b": state["b"]}) == base  # strides are not content
-    changed = [{"a": -torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3, dtype=torch.int32)},
-               {"b": torch.tensor([1, 1, 1, 2])}, {"c": torch.zeros(1)}]
+    changed = [
+        {"a": -torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3, dtype=torch.int32)},
+        {"b": torch.tensor([1, 1, 1, 2])},
+        {"c": torch.zeros(1)},
+    ]
     assert len({base, *(tensor_fingerprint(state | change) for change in changed)}) == 6
     assert tensor_fingerprint({"a": torch.zeros((), dtype=torch.bfloat16)}) != base
 
@@ -88,8 +93,14 @@ def test_an_error_or_ctrl_c_while_writing_leaves_the_old_file_alone(tmp_path):
 
 
 def test_json_has_numbers_of_numpy_as_numbers_and_null_for_what_is_not_finite():
-    content = {1: np.float32("nan"), "inf": [float("inf")], "n": np.int64(3), "a": np.arange(2), "path": Path("a/b"),
-               "name": "삼성전자"}
+    content = {
+        1: np.float32("nan"),
+        "inf": [float("inf")],
+        "n": np.int64(3),
+        "a": np.arange(2),
+        "path": Path("a/b"),
+        "name": "삼성전자",
+    }
     text = json_text(content)
     assert json.loads(text) == {"1": None, "inf": [None], "n": 3, "a": [0, 1], "path": "a/b", "name": "삼성전자"}
     assert "삼성전자" in text and text.endswith("}\n")

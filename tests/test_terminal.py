@@ -24,8 +24,9 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def piped(**environment: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True,
-                          env=os.environ | environment)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], capture_output=True, text=True, check=True, env=os.environ | environment
+    )
     return done.stdout.splitlines()
 
 

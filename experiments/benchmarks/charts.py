@@ -52,8 +52,9 @@ def rate_into(bars: Tensor, size: tuple[int, int]) -> float:
 def gpu_row(bars: Tensor, size: tuple[int, int]) -> dict[str, Any]:
     """The same function on the GPU, compared with the CPU's pictures first."""
     assert torch.equal(charts.render(bars.cuda(), size).cpu(), charts.render(bars, size))
-    return rate_row(f"{size[0]} x {size[1]}, {torch.cuda.get_device_name()}", rate_into(bars.cuda(), size), None,
-                    "charts/s")
+    return rate_row(
+        f"{size[0]} x {size[1]}, {torch.cuda.get_device_name()}", rate_into(bars.cuda(), size), None, "charts/s"
+    )
 
 
 def draw_with_mplfinance(bars: Tensor, size: tuple[int, int]) -> list[bytes]:
@@ -69,8 +70,15 @@ def draw_with_mplfinance(bars: Tensor, size: tuple[int, int]) -> list[bytes]:
     for window in bars[:MPLFINANCE_WINDOWS].double().numpy():
         table = pd.DataFrame(window, index=days, columns=["Open", "High", "Low", "Close", "Volume"])
         buffer = io.BytesIO()
-        figure, _ = mpf.plot(table, type="candle", mav=20, volume=True, axisoff=True, returnfig=True,
-                             figsize=(size[1] / DPI, size[0] / DPI))
+        figure, _ = mpf.plot(
+            table,
+            type="candle",
+            mav=20,
+            volume=True,
+            axisoff=True,
+            returnfig=True,
+            figsize=(size[1] / DPI, size[0] / DPI),
+        )
         figure.savefig(buffer, dpi=DPI, format="raw")
         plt.close(figure)
         pictures.append(buffer.getvalue())

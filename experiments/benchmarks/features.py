@@ -29,8 +29,15 @@ def run() -> list[dict[str, Any]]:
             ours = panel.height / median_seconds(lambda n=names: compute_features(panel, n))  # type: ignore[misc]
             reference = panel.height / median_seconds(lambda n=names: all_features(plain, n))  # type: ignore[misc]
             rows.append(rate_row(f"{what} ({len(names)})", ours, reference, "rows/s"))
-    rows.append({"what": f"largest difference, {STOCKS} stocks", "ours": difference, "reference": TOLERANCE,
-                 "ratio": TOLERANCE / max(difference, 1e-12), "unit": "absolute or relative"})
+    rows.append(
+        {
+            "what": f"largest difference, {STOCKS} stocks",
+            "ours": difference,
+            "reference": TOLERANCE,
+            "ratio": TOLERANCE / max(difference, 1e-12),
+            "unit": "absolute or relative",
+        }
+    )
     return rows
 
 

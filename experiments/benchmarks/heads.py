@@ -86,6 +86,7 @@ def assert_equal_to_plain_joint_loop(setting: HeadSettings) -> float:
 
 def joint_rows(data: HeadData, setting: HeadSettings, what: str, autograd_epochs: int = 1) -> list[dict[str, Any]]:
     """The sector part, and with the common change before it as Phase 2 trains them, against the same with autograd."""
+
     def seconds(common: bool, few: HeadSettings, gradients: Any) -> float:
         return timed(lambda: train_directions(data, few, common=common, gradients=gradients))[1]
 

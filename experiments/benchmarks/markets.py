@@ -27,16 +27,20 @@ def random_panel(stocks: int, days: int, seed: int = 7) -> pl.DataFrame:
     opening = close * np.exp(rng.normal(0, 0.01, shape))
     high = np.maximum(opening, close) * np.exp(np.abs(rng.normal(0, 0.01, shape)))
     low = np.minimum(opening, close) * np.exp(-np.abs(rng.normal(0, 0.01, shape)))
-    prices = {name: x.round().clip(1).ravel() for name, x in zip(("open", "high", "low", "close"),
-                                                                 (opening, high, low, close), strict=True)}
+    prices = {
+        name: x.round().clip(1).ravel()
+        for name, x in zip(("open", "high", "low", "close"), (opening, high, low, close), strict=True)
+    }
     calendar = [date(2010, 1, 4) + timedelta(days=i) for i in range(days)]
-    return pl.DataFrame({
-        "code": np.repeat([f"{10 * i:06d}" for i in range(stocks)], days),
-        "date": pl.concat([pl.Series(calendar)] * stocks),
-        **prices,
-        "volume": rng.lognormal(10, 1, stocks * days).astype(np.int64) + 1,
-        "sector": pl.Series(np.repeat(np.arange(stocks) % 20, days), dtype=pl.Int16),
-    })
+    return pl.DataFrame(
+        {
+            "code": np.repeat([f"{10 * i:06d}" for i in range(stocks)], days),
+            "date": pl.concat([pl.Series(calendar)] * stocks),
+            **prices,
+            "volume": rng.lognormal(10, 1, stocks * days).astype(np.int64) + 1,
+            "sector": pl.Series(np.repeat(np.arange(stocks) % 20, days), dtype=pl.Int16),
+        }
+    )
 
 
 def random_windows(windows: int, days: int = 60, seed: int = 7) -> Tensor:

@@ -108,15 +108,14 @@ def run(samples: int = 1_200, val_samples: int = 400, epochs: int = 10) -> list[
         _, reference = timed(lambda: plain_phase2(model, train, val, setting))
         difference = max(
             float((ours.heads[sector][name] - value.detach()).abs().max())
-            for sector in ours.heads for name, value in model.sector_heads[sector].named_parameters()
+            for sector in ours.heads
+            for name, value in model.sector_heads[sector].named_parameters()
         )
         assert difference < 1e-3, f"Phase 2 and the plain loop differ by {difference} after {epochs} epochs"
         model.load_state_dict(state)
         trainer = SimpleNamespace(model=model, device="cpu")
         loaders = sector_loaders(train, setting.batch_size), sector_loaders(val, setting.batch_size)
-        _, fast = timed(
-            lambda: train_phase2(trainer, loaders[0], epochs, val_loaders=loaders[1], cache=False)
-        )
+        _, fast = timed(lambda: train_phase2(trainer, loaders[0], epochs, val_loaders=loaders[1], cache=False))
     what = f"Phase 2, {sum(sector_sizes(samples, 10)):,} samples with charts and val, 20 sectors, {epochs} epochs"
     return [
         row(f"{what}, against the backbone in every epoch", fast, reference),

@@ -39,8 +39,15 @@ def run() -> list[dict[str, Any]]:
         after = anonymous_memory()
         if before is not None and after is not None:
             grown = max(0, after - before - order.nbytes) / len(dataset)
-            rows.append({"what": "anonymous memory per window", "ours": grown, "reference": 8.0,
-                         "ratio": 8.0 / max(grown, 1e-3), "unit": "bytes"})
+            rows.append(
+                {
+                    "what": "anonymous memory per window",
+                    "ours": grown,
+                    "reference": 8.0,
+                    "ratio": 8.0 / max(grown, 1e-3),
+                    "unit": "bytes",
+                }
+            )
     return rows
 
 
@@ -58,8 +65,10 @@ def seed_rate(out: Path) -> float:
     """Samples per second item by item from the four arrays, after 512 of them were compared with ours."""
     panel = random_panel(SMALL_STOCKS, SMALL_DAYS)
     build_dataset(panel, out, borders=borders_of(panel), source={}, materialize=True)
-    arrays = [np.load(out / "train" / f"{name}.npy", mmap_mode="r")
-              for name in ("time_series", "chart_images", "sector_ids", "labels")]
+    arrays = [
+        np.load(out / "train" / f"{name}.npy", mmap_mode="r")
+        for name in ("time_series", "chart_images", "sector_ids", "labels")
+    ]
     dataset = load_split(out, "train")
     order = np.random.default_rng(7).permutation(len(dataset))[:BATCH]
     ours, theirs = dataset.batch(order), item_by_item(arrays, order)
@@ -73,6 +82,12 @@ def item_by_item(arrays: list[np.ndarray], order: np.ndarray) -> list[Tensor]:
     items = []
     for i in order:
         series, chart, sector, label = (array[i] for array in arrays)
-        items.append((torch.from_numpy(np.array(series)), torch.from_numpy(np.array(chart)).float() / 255,
-                      torch.tensor(int(sector)), torch.tensor(int(label))))
+        items.append(
+            (
+                torch.from_numpy(np.array(series)),
+                torch.from_numpy(np.array(chart)).float() / 255,
+                torch.tensor(int(sector)),
+                torch.tensor(int(label)),
+            )
+        )
     return [torch.stack(parts) for parts in zip(*items, strict=True)]

@@ -59,9 +59,13 @@ def stock_features(bars: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def trends(
-    close: pd.Series, log_close: pd.Series, log_high: pd.Series, log_low: pd.Series, returns: pd.Series,
+    close: pd.Series,
+    log_close: pd.Series,
+    log_high: pd.Series,
+    log_low: pd.Series,
+    returns: pd.Series,
     capped: pd.Series,
-) -> Formulas:  # fmt: skip
+) -> Formulas:
     """Returns, volatilities, distances from averages and extremes."""
     return (
         each("return", (1, 2, 3, 5, 10, 20, 40, 59), lambda days: log_close - log_close.shift(days))
@@ -113,9 +117,13 @@ def volumes(volume: pd.Series, returns: pd.Series) -> Formulas:
 
 
 def candles(
-    log_open: pd.Series, log_high: pd.Series, log_low: pd.Series, log_close: pd.Series, yesterday: pd.Series,
+    log_open: pd.Series,
+    log_high: pd.Series,
+    log_low: pd.Series,
+    log_close: pd.Series,
+    yesterday: pd.Series,
     true_range: pd.Series,
-) -> Formulas:  # fmt: skip
+) -> Formulas:
     """Gap, body, range and shadows."""
     upper = (log_high - np.maximum(log_open, log_close)).clip(lower=0)
     lower = (np.minimum(log_open, log_close) - log_low).clip(lower=0)

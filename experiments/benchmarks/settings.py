@@ -17,8 +17,13 @@ def drawn_settings(count: int, epochs: int, seed: int = 7) -> list[HeadSettings]
     """Settings as a study draws them, epochs and seed fixed."""
     rng = np.random.default_rng(seed)
     return [
-        HeadSettings(lr=float(10 ** rng.uniform(-4, -2.5)), rank=int(rng.integers(2, 33)), epochs=epochs,
-                     penalty=float(10 ** rng.uniform(0, 3)), min_samples=int(rng.integers(20, 500)))
+        HeadSettings(
+            lr=float(10 ** rng.uniform(-4, -2.5)),
+            rank=int(rng.integers(2, 33)),
+            epochs=epochs,
+            penalty=float(10 ** rng.uniform(0, 3)),
+            min_samples=int(rng.integers(20, 500)),
+        )
         for _ in range(count)
     ]
 

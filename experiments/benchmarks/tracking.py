@@ -45,25 +45,41 @@ def run() -> list[dict[str, Any]]:
         start = time.perf_counter()
         connect(local_location(Path(folder)))
         created = time.perf_counter() - start
-        done = subprocess.run([sys.executable, "-m", "experiments.benchmarks.tracking", folder], cwd=settings.ROOT,
-                              env=os.environ | {"MLFLOW_TRACKING_URI": ""}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.benchmarks.tracking", folder],
+            cwd=settings.ROOT,
+            env=os.environ | {"MLFLOW_TRACKING_URI": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     waited, beside = json.loads(done.stdout)
     cores = os.cpu_count() or 1
     cost, training = waited + beside / cores, training_seconds()
-    return [row("create the database (once per clone)", created, None, "s"),
-            row("a pipeline's training waits for tracking, pictures drawn included", waited, None, "s"),
-            row(f"processor seconds beside it, over {cores} cores", beside / cores, None, "s"),
-            row("both together", cost, LIMIT * training, "s"),
-            row(f"as a share of Phases 1 and 3 on the default dataset, {training:.0f} s at this machine's speed",
-                cost / training, LIMIT, "fraction")]
+    return [
+        row("create the database (once per clone)", created, None, "s"),
+        row("a pipeline's training waits for tracking, pictures drawn included", waited, None, "s"),
+        row(f"processor seconds beside it, over {cores} cores", beside / cores, None, "s"),
+        row("both together", cost, LIMIT * training, "s"),
+        row(
+            f"as a share of Phases 1 and 3 on the default dataset, {training:.0f} s at this machine's speed",
+            cost / training,
+            LIMIT,
+            "fraction",
+        ),
+    ]
 
 
 def training_seconds() -> float:
     """What Phases 1 and 3 take here at least: from an epoch of samples that lie in memory, validation aside."""
     torch.manual_seed(0)
     charts = render(random_windows(256)).repeat(TIMED // 256, 1, 1, 1)
-    samples = TensorDataset(torch.randn(TIMED, 60, len(DEFAULT_FEATURES)), charts.float() / 255,
-                            torch.arange(TIMED) % SECTORS, torch.arange(TIMED) % 3)
+    samples = TensorDataset(
+        torch.randn(TIMED, 60, len(DEFAULT_FEATURES)),
+        charts.float() / 255,
+        torch.arange(TIMED) % SECTORS,
+        torch.arange(TIMED) % 3,
+    )
     model = SectorAwareFusionModel(SECTORS, len(DEFAULT_FEATURES), encoder_columns=window_columns(DEFAULT_FEATURES))
     trainer = ThreePhaseTrainer(model, device="cpu")
     loader = DataLoader(samples, batch_size=TRAINING_CONFIG["batch_size"])
@@ -113,8 +129,13 @@ def figures_of(name: str) -> dict[str, float | None]:
 
 def row(what: str, ours: float, reference: float | None, unit: str) -> dict[str, Any]:
     """A figure, and its limit where it has one."""
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference if reference else None,
-            "unit": unit}
+    return {
+        "what": what,
+        "ours": ours,
+        "reference": reference,
+        "ratio": ours / reference if reference else None,
+        "unit": unit,
+    }
 
 
 if __name__ == "__main__":

@@ -53,27 +53,61 @@ DATA = "--source {root}/%s.parquet --listing {root}/listing.csv --data-dir {root
 USES = "--data-dir {root}/run/data --device cpu --no-track"
 PHASE3 = "{root}/run/checkpoints/phase3_final.pt"
 DATASET = ("data/*.json", "data/*/*.npy", "data/*/*.parquet")
-COMMANDS = {command.name: command for command in (
-    Command("build", f"build_dataset.py {DATA % 'short'} --fractions 0.75,0.1", (), DATASET),
-    Command("extend", f"build_dataset.py {DATA % 'long'} --extend", ("data",), DATASET),
-    Command("train", f"train.py {USES} --output-dir {{root}}/run/checkpoints --epoch-samples 64 --no-charts", ("data",),
-            ("checkpoints/*.pt",), resume="--resume"),
-    Command("validate", f"validate_model.py {USES} --checkpoint {PHASE3}",
-            ("data", "checkpoints"), ("checkpoints/predictions/*.parquet",)),
-    Command("predict", "predict.py --checkpoint {root}/run/checkpoints/phase3_final.pt --source {root}/long.parquet "
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("build", f"build_dataset.py {DATA % 'short'} --fractions 0.75,0.1", (), DATASET),
+        Command("extend", f"build_dataset.py {DATA % 'long'} --extend", ("data",), DATASET),
+        Command(
+            "train",
+            f"train.py {USES} --output-dir {{root}}/run/checkpoints --epoch-samples 64 --no-charts",
+            ("data",),
+            ("checkpoints/*.pt",),
+            resume="--resume",
+        ),
+        Command(
+            "validate",
+            f"validate_model.py {USES} --checkpoint {PHASE3}",
+            ("data", "checkpoints"),
+            ("checkpoints/predictions/*.parquet",),
+        ),
+        Command(
+            "predict",
+            "predict.py --checkpoint {root}/run/checkpoints/phase3_final.pt --source {root}/long.parquet "
             "--listing {root}/listing.csv --data-dir {root}/run/data --device cpu --out {root}/run/today.csv",
-            ("data", "checkpoints"), ("today.csv",)),
-    Command("check-data", "check_data.py --data-dir {root}/run/data --deep --html {root}/run/page.html "
-            "--json {root}/run/findings.json", ("data",), ("findings.json",)),
-    Command("train_phase2", f"train_phase2.py {USES} --checkpoint {PHASE3} --output-dir {{root}}/run/heads",
-            ("data", "checkpoints"), ("heads/*.pt",)),
-    Command("compare", f"compare.py {PHASE3} {{root}}/run/checkpoints/phase2_best.pt {USES} "
-            "--json {root}/run/compared.json --html {root}/run/page.html", ("data", "checkpoints"),
-            ("compared.json", "page.html")),
-    Command("tune", f"tune_phase2.py {USES} --checkpoint {PHASE3} --trials 2 --storage {{root}}/run/tune/s.journal",
-            ("data", "checkpoints"), ("tune/*.json",), keys=("best", "log_loss", "difference", "made_on"),
-            keeps=(".start.lock", ".claim.lock", ".journal.lock")),
-)}
+            ("data", "checkpoints"),
+            ("today.csv",),
+        ),
+        Command(
+            "check-data",
+            "check_data.py --data-dir {root}/run/data --deep --html {root}/run/page.html "
+            "--json {root}/run/findings.json",
+            ("data",),
+            ("findings.json",),
+        ),
+        Command(
+            "train_phase2",
+            f"train_phase2.py {USES} --checkpoint {PHASE3} --output-dir {{root}}/run/heads",
+            ("data", "checkpoints"),
+            ("heads/*.pt",),
+        ),
+        Command(
+            "compare",
+            f"compare.py {PHASE3} {{root}}/run/checkpoints/phase2_best.pt {USES} "
+            "--json {root}/run/compared.json --html {root}/run/page.html",
+            ("data", "checkpoints"),
+            ("compared.json", "page.html"),
+        ),
+        Command(
+            "tune",
+            f"tune_phase2.py {USES} --checkpoint {PHASE3} --trials 2 --storage {{root}}/run/tune/s.journal",
+            ("data", "checkpoints"),
+            ("tune/*.json",),
+            keys=("best", "log_loss", "difference", "made_on"),
+            keeps=(".start.lock", ".claim.lock", ".journal.lock"),
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -109,19 +143,37 @@ class Workplace:
         """Where the commands work."""
         return self.root / "run"
 
-    def run(self, command: Command, kill_after: float | None = None, again: bool = False,
-            file_limit: int | None = None, env: Mapping[str, str] | None = None) -> Ended:
+    def run(
+        self,
+        command: Command,
+        kill_after: float | None = None,
+        again: bool = False,
+        file_limit: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Ended:
         """Run a command in a process of its own; kill it (and what it started) with -9 after some seconds."""
         words = f"{command.words} {command.resume if again else ''}".format(root=".").split()
+
         def limited() -> None:
             if file_limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-        own = {"TMPDIR": str(self.root / "tmp"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(settings.ROOT),
-               "LASPS_LOG": "INFO"}
-        process = subprocess.Popen([sys.executable, str(settings.ROOT / "experiments" / words[0]), *words[1:]],
-                                   cwd=self.root, env={**os.environ, **own, **(env or {})}, text=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-                                   preexec_fn=None if file_limit is None else limited)
+
+        own = {
+            "TMPDIR": str(self.root / "tmp"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(settings.ROOT),
+            "LASPS_LOG": "INFO",
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(settings.ROOT / "experiments" / words[0]), *words[1:]],
+            cwd=self.root,
+            env={**os.environ, **own, **(env or {})},
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=None if file_limit is None else limited,
+        )
         try:
             _, text = process.communicate(timeout=LONGEST if kill_after is None else kill_after)
         except subprocess.TimeoutExpired:
@@ -156,16 +208,18 @@ class Workplace:
             ended = self.run(command)
             if ended.returncode:
                 raise ValueError(f"{command.name} fails without any trouble: {ended.text[-2000:]}")
-            self.written[command.name] = sum((self.folder / name).stat().st_size
-                                             for name in self.digests(command.results))
+            self.written[command.name] = sum(
+                (self.folder / name).stat().st_size for name in self.digests(command.results)
+            )
             self.known[command.name] = (self.results(command), time.monotonic() - started)
         return self.known[command.name]
 
     def digests(self, patterns: tuple[str, ...]) -> dict[str, str]:
         """Path below `run` -> SHA-256 of the files that match."""
         found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
-        return {str(path.relative_to(self.folder)): sha256_of(path) for path in sorted(found)
-                if path.name != ".scan.json"}
+        return {
+            str(path.relative_to(self.folder)): sha256_of(path) for path in sorted(found) if path.name != ".scan.json"
+        }
 
     def results(self, command: Command) -> dict[str, str]:
         """Path below `run` -> digest of the command's results; of a JSON with `keys`, those parts as text."""
@@ -173,14 +227,17 @@ class Workplace:
         if not command.keys:
             return found
         contents = {name: json.loads((self.folder / name).read_text(encoding="utf-8")) for name in found}
-        return {name: json.dumps({key: content[key] for key in command.keys}, sort_keys=True)
-                for name, content in contents.items()}
+        return {
+            name: json.dumps({key: content[key] for key in command.keys}, sort_keys=True)
+            for name, content in contents.items()
+        }
 
     def differences(self, command: Command, expected: Mapping[str, str]) -> list[str]:
         """Results that are not as those of the run without trouble."""
         found = self.results(command)
-        return [f"{name} is not bit-equal" for name in sorted({*expected, *found})
-                if expected.get(name) != found.get(name)]
+        return [
+            f"{name} is not bit-equal" for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)
+        ]
 
     def changed(self, before: Mapping[str, str]) -> list[str]:
         """Files that lay there before and are not as they were."""
@@ -190,8 +247,13 @@ class Workplace:
     def leftovers(self, keeps: tuple[str, ...] = ()) -> list[str]:
         """What a command left that nobody needs."""
         paths = [*self.folder.rglob("*"), *self.folder.rglob(".*"), *(self.root / "tmp").iterdir()]
-        return sorted({f"{path.name} was left" for path in paths if any(part in path.name for part in TEMPORARY)
-                       and not path.name.endswith(keeps)})
+        return sorted(
+            {
+                f"{path.name} was left"
+                for path in paths
+                if any(part in path.name for part in TEMPORARY) and not path.name.endswith(keeps)
+            }
+        )
 
     @contextmanager
     def little_room(self, command: Command, share: float) -> Iterator[int | None]:
@@ -203,8 +265,12 @@ class Workplace:
         shutil.copytree(self.folder, kept)
         used = sum(-(-path.stat().st_size // PAGE) for path in kept.rglob("*") if path.is_file())
         size = PAGE * max(1, used + int(share * grows / PAGE))
-        if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs",
-                                                str(self.folder)], capture_output=True).returncode:
+        if (
+            os.geteuid() != 0
+            or subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.folder)], capture_output=True
+            ).returncode
+        ):
             shutil.rmtree(kept)
             yield max(1, int(share * grows))
             return

@@ -48,20 +48,35 @@ def dying_server(place: Workplace) -> dict[str, Any]:
     wrong = [f"training ended with {ended.returncode}: {ended.last_line}"] if ended.returncode else []
     wrong += [] if was_killed and own else ["the server did not die before training had sent everything"]
     for journal in sorted(own):
-        subprocess.run([sys.executable, str(settings.ROOT / "experiments" / "sync.py"), journal], cwd=place.root,
-                       env={**os.environ, **env}, capture_output=True, check=False)
+        subprocess.run(
+            [sys.executable, str(settings.ROOT / "experiments" / "sync.py"), journal],
+            cwd=place.root,
+            env={**os.environ, **env},
+            capture_output=True,
+            check=False,
+        )
     left = {path.name for path in spool.iterdir()} & own if spool.is_dir() else set()
     records = _records(env["MLFLOW_TRACKING_URI"])
     end_group(server)
     wrong += [f"{name} was not sent" for name in sorted(left)]
     wrong += [f"{key} is there {count} times" for key, count in records.items() if count != 1][:5]
-    epochs = {phase: max((step for _, name, step in records if name.startswith(f"{phase}/")), default=0)
-              for phase in ("phase1", "phase3", "phase2")}
-    wrong += [f"{phase}: a step lacks its metrics" for phase, last in epochs.items()
-              if not last or {step for _, name, step in records if name == f"{phase}/val_log_loss"} - {0}
-              != set(range(1, last + 1))]
-    return {"trouble": "dying server", "command": "train", "records": sum(records.values()), "journals": len(own),
-            "wrong": wrong}
+    epochs = {
+        phase: max((step for _, name, step in records if name.startswith(f"{phase}/")), default=0)
+        for phase in ("phase1", "phase3", "phase2")
+    }
+    wrong += [
+        f"{phase}: a step lacks its metrics"
+        for phase, last in epochs.items()
+        if not last
+        or {step for _, name, step in records if name == f"{phase}/val_log_loss"} - {0} != set(range(1, last + 1))
+    ]
+    return {
+        "trouble": "dying server",
+        "command": "train",
+        "records": sum(records.values()),
+        "journals": len(own),
+        "wrong": wrong,
+    }
 
 
 def _free_port() -> int:
@@ -73,10 +88,28 @@ def _free_port() -> int:
 def _started(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """An MLflow server that answers."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-         "--artifacts-destination", str(folder / "art"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True,
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # eight processes that nobody asks for
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination",
+            str(folder / "art"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        start_new_session=True,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )  # eight processes that nobody asks for
     deadline = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < deadline and server.poll() is None:
         with closing(socket.socket()) as probe:
@@ -104,5 +137,8 @@ def _records(uri: str) -> Records:
     runs = [run for experiment in client.search_experiments() for run in client.search_runs([experiment.experiment_id])]
     return Counter(
         (str(run.info.run_name), name, point.step)
-        for run in runs for name in run.data.metrics if name.startswith("phase")
-        for point in client.get_metric_history(run.info.run_id, name))
+        for run in runs
+        for name in run.data.metrics
+        if name.startswith("phase")
+        for point in client.get_metric_history(run.info.run_id, name)
+    )

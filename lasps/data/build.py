@@ -101,10 +101,17 @@ def build_dataset(
     labels = make_labels(panel, horizon, threshold)
     sampling = choose_samples(panel, labels, borders, window, warm_up, stride, train_fraction, embargo_days)
     options = {
-        "features": names, "window": window, "warm_up": warm_up, "horizon": horizon, "threshold": threshold,
-        "chart_size": [int(n) for n in chart_size], "borders": borders.to_dict(), "embargo_days": embargo_days,
-        "stride": stride if isinstance(stride, int) else dict(stride), "train_fraction": train_fraction,
-    }  # fmt: skip
+        "features": names,
+        "window": window,
+        "warm_up": warm_up,
+        "horizon": horizon,
+        "threshold": threshold,
+        "chart_size": [int(n) for n in chart_size],
+        "borders": borders.to_dict(),
+        "embargo_days": embargo_days,
+        "stride": stride if isinstance(stride, int) else dict(stride),
+        "train_fraction": train_fraction,
+    }
     with failures_told(out_dir), staging(out_dir) as folder:
         scaler = _write_rows(folder / "rows", panel, names, sampling, scaler)
         tables = _write_samples(folder, panel, labels, sampling, listing, oracle)
@@ -127,8 +134,9 @@ def build_dataset(
 
 def _check_sectors(panel: pl.DataFrame) -> None:
     if "sector" not in panel.columns or panel["sector"].null_count():
-        raise ValueError("panel: expected a complete column `sector` (run select_universe first), found columns "
-                         f"{panel.columns}")
+        raise ValueError(
+            f"panel: expected a complete column `sector` (run select_universe first), found columns {panel.columns}"
+        )
     outside = panel.filter(~pl.col("sector").is_between(0, len(SECTORS) - 1))
     if outside.height:
         code, sector = outside.select("code", "sector").row(0)

@@ -101,18 +101,23 @@ def render(bars: Tensor, size: tuple[int, int] = CHART_SIZE, out: Tensor | None 
 
 def _check(bars: Tensor, size: tuple[int, int]) -> None:
     if bars.ndim != 3 or bars.shape[2] != 5 or bars.shape[1] < 1 or bars.dtype != torch.float32:
-        raise ValueError(f"bars: expected float32 (B,T,5) of open, high, low, close, volume, got {bars.dtype} "
-                         f"{tuple(bars.shape)}")
+        raise ValueError(
+            f"bars: expected float32 (B,T,5) of open, high, low, close, volume, got {bars.dtype} {tuple(bars.shape)}"
+        )
     least, (height, width) = PIXELS_PER_DAY * bars.shape[1], size
     if width < least or height < MIN_HEIGHT:
-        raise ValueError(f"chart size: expected at least {MIN_HEIGHT} x {least} for {bars.shape[1]} days of "
-                         f"{PIXELS_PER_DAY} pixels, got {height} x {width}. Use {CHART_SIZE[0]} x {least} and let the "
-                         "network shrink it, or a shorter window")
+        raise ValueError(
+            f"chart size: expected at least {MIN_HEIGHT} x {least} for {bars.shape[1]} days of "
+            f"{PIXELS_PER_DAY} pixels, got {height} x {width}. Use {CHART_SIZE[0]} x {least} and let the "
+            "network shrink it, or a shorter window"
+        )
     usable = bars.abs() < LARGEST_VALUE  # false for NaN
     if not bool(usable.all()):
         place = torch.nonzero(~usable)[0].tolist()
-        raise ValueError(f"bars: expected finite values, found {bars[tuple(place)].item()} at {place}. Halted and "
-                         "missing days are no rows of a panel")
+        raise ValueError(
+            f"bars: expected finite values, found {bars[tuple(place)].item()} at {place}. Halted and "
+            "missing days are no rows of a panel"
+        )
 
 
 def _output(bars: Tensor, size: tuple[int, int], out: Tensor | None) -> Tensor:
@@ -120,8 +125,10 @@ def _output(bars: Tensor, size: tuple[int, int], out: Tensor | None) -> Tensor:
     if out is None:
         return torch.empty(shape, dtype=torch.uint8, device=bars.device)
     if out.shape != shape or out.dtype != torch.uint8 or out.device != bars.device or not out.is_contiguous():
-        raise ValueError(f"out: expected contiguous uint8 {shape} on {bars.device}, got {out.dtype} "
-                         f"{tuple(out.shape)} on {out.device}")
+        raise ValueError(
+            f"out: expected contiguous uint8 {shape} on {bars.device}, got {out.dtype} "
+            f"{tuple(out.shape)} on {out.device}"
+        )
     return out
 
 

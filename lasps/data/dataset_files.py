@@ -1,12 +1,12 @@
 """A dataset's files: how they are written, fingerprinted, and put in place in one step.
 
-    dataset.json                 what it is: features, scaler, borders, counts, fingerprint, a digest of every file
-    rows/features.npy            float32 (R,F), scaled
-    rows/bars.npy                float32 (R,5): open, high, low, close (KRW), volume (shares)
-    rows/stock_starts.npy        int64 (stocks,): each stock's first row
-    {train,val,test}/ends.npy    int64 (N,): the row of each window's last day
-    {train,val,test}/sector_ids.npy, labels.npy, samples.parquet
-    {train,val,test}/time_series.npy, chart_images.npy     the seed's interchange form, on request
+dataset.json                 what it is: features, scaler, borders, counts, fingerprint, a digest of every file
+rows/features.npy            float32 (R,F), scaled
+rows/bars.npy                float32 (R,5): open, high, low, close (KRW), volume (shares)
+rows/stock_starts.npy        int64 (stocks,): each stock's first row
+{train,val,test}/ends.npy    int64 (N,): the row of each window's last day
+{train,val,test}/sector_ids.npy, labels.npy, samples.parquet
+{train,val,test}/time_series.npy, chart_images.npy     the seed's interchange form, on request
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def refuse_unknown_folder(out_dir: Path) -> None:
         raise ValueError(f"{out_dir}: expected a folder to build in, found a file")
     finish_replacement(out_dir)
     if not is_empty(out_dir) and read_description(out_dir) is None:
-        raise ValueError(f"{out_dir} is not empty and has no {DESCRIPTION_NAME}: it holds files of somebody else, "
-                         "which a build never writes over. Choose another folder, or empty this one yourself")
+        raise ValueError(
+            f"{out_dir} is not empty and has no {DESCRIPTION_NAME}: it holds files of somebody else, "
+            "which a build never writes over. Choose another folder, or empty this one yourself"
+        )
 
 
 @contextmanager
@@ -64,8 +66,10 @@ def standing_twin(out_dir: Path, description: dict[str, Any], force: bool) -> di
         return None
     if standing["fingerprint"] != description["fingerprint"]:
         if not force:
-            raise ValueError(f"{out_dir} holds another dataset ({standing['fingerprint'][:12]}, this one would be "
-                             f"{description['fingerprint'][:12]}). Choose another folder, or replace it with --force")
+            raise ValueError(
+                f"{out_dir} holds another dataset ({standing['fingerprint'][:12]}, this one would be "
+                f"{description['fingerprint'][:12]}). Choose another folder, or replace it with --force"
+            )
         return None
     if description["materialized"] and not standing["materialized"]:
         return None

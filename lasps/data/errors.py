@@ -15,8 +15,13 @@ from typing import Any
 import polars as pl
 
 LIBRARY_ERRORS: tuple[type[BaseException], ...] = (
-    pl.exceptions.PolarsError, pl.exceptions.PanicException, zipfile.BadZipFile, zlib.error, EOFError, OverflowError,
-)  # fmt: skip
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OverflowError,
+)
 ADVICE = "Correct these values in the source or read it again; LASPS_LOG=DEBUG shows where it was raised"
 
 

@@ -51,8 +51,9 @@ def extend_dataset(
     """
     old = read_description(data_dir)
     if old is None:
-        raise MissingFileError(f"{data_dir}: expected a dataset with a dataset.json to extend. Build it first: "
-                               "`make data`")
+        raise MissingFileError(
+            f"{data_dir}: expected a dataset with a dataset.json to extend. Build it first: `make data`"
+        )
     borders = Borders.from_dict(old["borders"])
     if test_end is not None:
         if test_end < borders.test_end:
@@ -66,14 +67,26 @@ def extend_dataset(
         return None if gate is None else gate(folder)
 
     return build_dataset(
-        panel, data_dir if out_dir is None else out_dir, borders=borders, listing=listing,
+        panel,
+        data_dir if out_dir is None else out_dir,
+        borders=borders,
+        listing=listing,
         source=dict(source) | {"extension": overlap.to_dict()},
-        horizon=old["horizon"], threshold=old["threshold"], window=old["window"], warm_up=old["warm_up"],
-        chart_size=tuple(old["chart_size"]), features=old["features"], stride=old["stride"],
-        train_fraction=old["train_fraction"], embargo_days=old["embargo_days"],
-        scaler=RobustScaler.from_dict(old["scaler"]), materialize=old["materialized"], force=out_dir is None,
-        oracle=oracle, gate=compared,
-    )  # fmt: skip
+        horizon=old["horizon"],
+        threshold=old["threshold"],
+        window=old["window"],
+        warm_up=old["warm_up"],
+        chart_size=tuple(old["chart_size"]),
+        features=old["features"],
+        stride=old["stride"],
+        train_fraction=old["train_fraction"],
+        embargo_days=old["embargo_days"],
+        scaler=RobustScaler.from_dict(old["scaler"]),
+        materialize=old["materialized"],
+        force=out_dir is None,
+        oracle=oracle,
+        gate=compared,
+    )
 
 
 def with_former_stocks(
@@ -95,30 +108,42 @@ def with_former_stocks(
     korean = {sector.id: sector.korean for sector in SECTORS}  # sector_of_industry knows these names too
     known = pl.concat((pl.read_parquet(path) for path in samples), how="diagonal_relaxed").unique("code", keep="last")
     known = known.sort("code").select(
-        "code", former_name=pl.col("name") if "name" in known.columns else pl.lit(None, pl.String),
-        former_industry=pl.col("sector").replace_strict(korean, return_dtype=pl.String))  # fmt: skip
+        "code",
+        former_name=pl.col("name") if "name" in known.columns else pl.lit(None, pl.String),
+        former_industry=pl.col("sector").replace_strict(korean, return_dtype=pl.String),
+    )
     if "market" not in listing.columns:
         listing = listing.with_columns(market=pl.lit(None, pl.String))
     listing = listing.with_columns(market=market_of(pl.col("market")))
     both = listing.join(known, on="code", how="full", coalesce=True, maintain_order="left_right")
-    former = {"former_left": pl.col("name").is_null() & pl.col("industry").is_null() & pl.col("market").is_null(),
-              "former_blank": pl.col("industry").is_null(),
-              "former_moved": of_other_market(markets)}
+    former = {
+        "former_left": pl.col("name").is_null() & pl.col("industry").is_null() & pl.col("market").is_null(),
+        "former_blank": pl.col("industry").is_null(),
+        "former_moved": of_other_market(markets),
+    }
     both = both.with_columns(**{name: expr & pl.col("former_industry").is_not_null() for name, expr in former.items()})
     _say_who_stays(both)
     market = pl.lit(markets[0] if markets else None, pl.String)
     return both.select(
-        "code", name=pl.coalesce("name", "former_name"), industry=pl.coalesce("industry", "former_industry"),
-        market=pl.when("former_moved").then(market).otherwise("market"))  # fmt: skip
+        "code",
+        name=pl.coalesce("name", "former_name"),
+        industry=pl.coalesce("industry", "former_industry"),
+        market=pl.when("former_moved").then(market).otherwise("market"),
+    )
 
 
 def _say_who_stays(both: pl.DataFrame) -> None:
-    for name, what in (("former_left", "are no longer in the listing"), ("former_moved", "are in another market now"),
-                       ("former_blank", "have no industry in the listing")):
+    for name, what in (
+        ("former_left", "are no longer in the listing"),
+        ("former_moved", "are in another market now"),
+        ("former_blank", "have no industry in the listing"),
+    ):
         codes = both.filter(pl.col(name) & (pl.col("former_left") == (name == "former_left")))["code"].to_list()
         if codes:
-            logger.warning(f"{len(codes)} stocks of the dataset {what}; they stay with name and sector as they were: "
-                           f"{', '.join(codes[:20])}{' ...' if len(codes) > 20 else ''}")
+            logger.warning(
+                f"{len(codes)} stocks of the dataset {what}; they stay with name and sector as they were: "
+                f"{', '.join(codes[:20])}{' ...' if len(codes) > 20 else ''}"
+            )
 
 
 def _warn_of_changed_features(old_dir: Path, new_dir: Path) -> None:

@@ -44,24 +44,34 @@ class Overlap:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {"rescaled": self.rescaled, "flipped_labels": self.flipped, "reread": self.reread,
-                "other_sector": self.moved}
+        return {
+            "rescaled": self.rescaled,
+            "flipped_labels": self.flipped,
+            "reread": self.reread,
+            "other_sector": self.moved,
+        }
 
     def warn(self) -> None:
         """Say what changed, if anything did."""
         if self.rescaled:
-            logger.warning(f"{len(self.rescaled)} stocks were adjusted since (split, bonus issue): their old days are "
-                           f"read again, equal up to rounding to the won, {self.flipped} labels at the threshold "
-                           f"changed: {_listed(f'{c} x {r:.4g}' for c, r in self.rescaled.items())}")
+            logger.warning(
+                f"{len(self.rescaled)} stocks were adjusted since (split, bonus issue): their old days are "
+                f"read again, equal up to rounding to the won, {self.flipped} labels at the threshold "
+                f"changed: {_listed(f'{c} x {r:.4g}' for c, r in self.rescaled.items())}"
+            )
         elif self.flipped:
             logger.warning(f"{self.flipped} labels at the threshold changed by rounding to the won")
         if self.reread:
-            logger.warning(f"{len(self.reread)} stocks have another history than before, it is read again: "
-                           f"{_listed(f'{c} ({n} old samples)' for c, n in self.reread.items())}. Metrics of the old "
-                           "dataset do not hold for them")
+            logger.warning(
+                f"{len(self.reread)} stocks have another history than before, it is read again: "
+                f"{_listed(f'{c} ({n} old samples)' for c, n in self.reread.items())}. Metrics of the old "
+                "dataset do not hold for them"
+            )
         if self.moved:
-            logger.warning(f"{len(self.moved)} stocks are in another sector than before, as the listing names another "
-                           f"industry: {_listed(self.moved)}")
+            logger.warning(
+                f"{len(self.moved)} stocks are in another sector than before, as the listing names another "
+                f"industry: {_listed(self.moved)}"
+            )
 
 
 def compare_overlap(data_dir: Path, panel: pl.DataFrame, horizon: int, threshold: float) -> Overlap:

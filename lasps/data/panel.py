@@ -106,8 +106,13 @@ def make_panel(raw: pl.DataFrame) -> tuple[pl.DataFrame, PanelReport]:
         halts=halts.select("code", "date"),
     )
     done = {name: n for name, n in report.to_dict().items() if name not in ("rows", "rows_read")}
-    logger.info("Panel: {:,} stocks, {:,} of {:,} rows read; seen to: {}", panel["code"].n_unique(), panel.height,
-                raw.height, in_words(done))  # fmt: skip
+    logger.info(
+        "Panel: {:,} stocks, {:,} of {:,} rows read; seen to: {}",
+        panel["code"].n_unique(),
+        panel.height,
+        raw.height,
+        in_words(done),
+    )
     return panel, report
 
 
@@ -147,8 +152,10 @@ def validate_panel(panel: pl.DataFrame) -> pl.DataFrame:
     except ValidationError as error:
         _, failures = PanelSchema.filter(bars)
         examples = failures.invalid().head(3).rows()
-        raise ValueError(f"not a valid panel: {dict(failures.counts())}; first rows: {examples}; mask these days "
-                         "(repair mask_day) or pull the stocks again") from error
+        raise ValueError(
+            f"not a valid panel: {dict(failures.counts())}; first rows: {examples}; mask these days "
+            "(repair mask_day) or pull the stocks again"
+        ) from error
     if unsorted := _unsorted_rows(bars):
         raise ValueError(f"a panel is sorted by (code, date); {unsorted} rows are not in place; run make_panel")
     return panel

@@ -23,8 +23,10 @@ FELL_OUT = ("not_listed", "other_market", "preference", "spac", "without_industr
 """Why a code is not in the universe, in the order in which they are asked."""
 LISTING_COLUMNS = ("code", "name", "industry")
 MARKETS = {
-    "KOSPI": r"^(kospi|코스피|유가증권|stk|거래소)", "KOSDAQ": r"^(kosdaq|코스닥|ksq)", "KONEX": r"^(konex|코넥스|knx)",
-}  # fmt: skip
+    "KOSPI": r"^(kospi|코스피|유가증권|stk|거래소)",
+    "KOSDAQ": r"^(kosdaq|코스닥|ksq)",
+    "KONEX": r"^(konex|코넥스|knx)",
+}
 """The exchange's markets and how listings write them; KOSDAQ GLOBAL is a segment of KOSDAQ."""
 LEFT_OUT = ("KONEX",)
 EVERY_MARKET: tuple[str, ...] = ()
@@ -58,14 +60,20 @@ def select_universe(
         raise ValueError(f"unknown market {unknown_markets[0]!r}; expected some of {', '.join(MARKETS)}")
     stocks = panel.group_by("code").len("rows").join(classify_listing(listing), on="code", how="left")
     reason = (
-        pl.when(pl.col("kind").is_null()).then(pl.lit("not_listed"))
-        .when(of_other_market(markets)).then(pl.lit("other_market"))
-        .when((pl.col("kind") == "preference") & (universe == "common")).then(pl.lit("preference"))
-        .when((pl.col("kind") == "spac") & (universe != "all")).then(pl.lit("spac"))
-        .when(pl.col("sector").is_null() & pl.col("industry").is_null()).then(pl.lit("without_industry"))
-        .when(pl.col("sector").is_null()).then(pl.lit("unknown_industry"))
+        pl.when(pl.col("kind").is_null())
+        .then(pl.lit("not_listed"))
+        .when(of_other_market(markets))
+        .then(pl.lit("other_market"))
+        .when((pl.col("kind") == "preference") & (universe == "common"))
+        .then(pl.lit("preference"))
+        .when((pl.col("kind") == "spac") & (universe != "all"))
+        .then(pl.lit("spac"))
+        .when(pl.col("sector").is_null() & pl.col("industry").is_null())
+        .then(pl.lit("without_industry"))
+        .when(pl.col("sector").is_null())
+        .then(pl.lit("unknown_industry"))
         .otherwise(pl.lit("kept"))
-    )  # fmt: skip
+    )
     stocks = stocks.with_columns(reason=reason)
     unknown = stocks.filter(pl.col("reason") == "unknown_industry")["industry"].unique().sort().to_list()
     if unknown:
@@ -74,8 +82,15 @@ def select_universe(
     chosen = panel.drop("sector", strict=False).join(kept, on="code", how="inner", maintain_order="left")
     counts = _counts(universe, stocks, chosen.height) | {"markets": None if markets is None else list(markets)}
     kept_out = {name: counts[name] for name in FELL_OUT}
-    logger.info("Universe {}: {:,} of {:,} stocks, {:,} of {:,} rows; left out: {}", universe, counts["codes_kept"],
-                counts["codes"], counts["rows_kept"], counts["rows"], in_words(kept_out))  # fmt: skip
+    logger.info(
+        "Universe {}: {:,} of {:,} stocks, {:,} of {:,} rows; left out: {}",
+        universe,
+        counts["codes_kept"],
+        counts["codes"],
+        counts["rows_kept"],
+        counts["rows"],
+        in_words(kept_out),
+    )
     if chosen.is_empty():
         raise ValueError(f"no stock of the panel is in the universe {universe!r}: {counts}; is it the right listing?")
     return chosen, counts
@@ -107,11 +122,13 @@ def classify_listing(listing: pl.DataFrame) -> pl.DataFrame:
         "industry",
         market=market_of(pl.col("market")) if "market" in listing.columns else pl.lit(None, pl.String),
         sector=sectors,
-        kind=pl.when(pl.col("name").str.contains(SPAC_NAME).fill_null(False)).then(pl.lit("spac"))
-        .when(is_preference(pl.col("code"))).then(pl.lit("preference"))
+        kind=pl.when(pl.col("name").str.contains(SPAC_NAME).fill_null(False))
+        .then(pl.lit("spac"))
+        .when(is_preference(pl.col("code")))
+        .then(pl.lit("preference"))
         .otherwise(pl.lit("common")),
         common_code=pl.col("code").str.head(5) + "0",
-    )  # fmt: skip
+    )
     common = stocks.select(common_code="code", common_sector="sector")
     of_common = pl.when(pl.col("kind") == "preference").then(pl.coalesce("common_sector", "sector")).otherwise("sector")
     return (

@@ -21,9 +21,15 @@ Array = NDArray[np.float64]
 VOLATILITY_BINS = 20
 SMOOTHING = 20.0  # pseudo-samples of the prior in every bin, sector and state (guess, not tuned)
 LIGHTGBM: dict[str, object] = {
-    "objective": "multiclass", "num_class": N_CLASSES, "num_leaves": 63, "learning_rate": 0.05,
-    "verbosity": -1, "deterministic": True, "force_row_wise": True, "seed": 0,
-}  # fmt: skip
+    "objective": "multiclass",
+    "num_class": N_CLASSES,
+    "num_leaves": 63,
+    "learning_rate": 0.05,
+    "verbosity": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "seed": 0,
+}
 LIGHTGBM_LEAF = 500  # smallest leaf; with LIGHTGBM and the patience below as in the measured reference
 LIGHTGBM_ROUNDS, LIGHTGBM_PATIENCE = 1000, 50  # early stopping decides; the limit has not been reached on KRX data
 LIGHTGBM_ROWS_PER_THREAD = 20_000
@@ -167,9 +173,11 @@ def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     stop = lightgbm.early_stopping(LIGHTGBM_PATIENCE, verbose=False)
     booster = lightgbm.train(
         {**LIGHTGBM, "min_data_in_leaf": smallest_leaf, "num_threads": threads},
-        x, LIGHTGBM_ROUNDS,
-        valid_sets=[lightgbm.Dataset(_features(val), val.labels, reference=x)], callbacks=[stop],
-    )  # fmt: skip
+        x,
+        LIGHTGBM_ROUNDS,
+        valid_sets=[lightgbm.Dataset(_features(val), val.labels, reference=x)],
+        callbacks=[stop],
+    )
     logger.debug(f"LightGBM stopped at {booster.best_iteration} trees per class")
     return lambda split: _normalised(np.asarray(booster.predict(_features(split))))
 

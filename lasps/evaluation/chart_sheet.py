@@ -15,8 +15,14 @@ FRAME, GAP, LINE = 5, 16, 22  # px: around a chart, between charts, of text
 TITLE, TEXT = 24, 15  # px
 
 
-def chart_sheet(charts: Sequence[NDArray[np.generic]], labels: Sequence[int], calls: Sequence[int] | None = None,
-                captions: Sequence[str] | None = None, columns: int = 6, title: str = "Charts") -> Image.Image:
+def chart_sheet(
+    charts: Sequence[NDArray[np.generic]],
+    labels: Sequence[int],
+    calls: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    columns: int = 6,
+    title: str = "Charts",
+) -> Image.Image:
     """Charts side by side: what happened, and what the model called.
 
     Args:
@@ -39,11 +45,18 @@ def chart_sheet(charts: Sequence[NDArray[np.generic]], labels: Sequence[int], ca
         truth, called = CLASS_NAMES[labels[i]], None if calls is None else CLASS_NAMES[calls[i]]
         picture = _picture(chart, scale)
         draw.text((x, y), captions[i] if captions else "", "black", font)
-        draw.rectangle((x, y + LINE, x + picture.width + 2 * FRAME - 1, y + LINE + picture.height + 2 * FRAME - 1),
-                       CLASS_COLORS[truth])
+        draw.rectangle(
+            (x, y + LINE, x + picture.width + 2 * FRAME - 1, y + LINE + picture.height + 2 * FRAME - 1),
+            CLASS_COLORS[truth],
+        )
         sheet.paste(picture, (x + FRAME, y + LINE + FRAME))
-        draw.text((x + FRAME + picture.width // 2, y + LINE + picture.height + 2 * FRAME + 2),
-                  truth if called is None else f"{truth}, called {called}", CLASS_COLORS[called or truth], font, "ma")
+        draw.text(
+            (x + FRAME + picture.width // 2, y + LINE + picture.height + 2 * FRAME + 2),
+            truth if called is None else f"{truth}, called {called}",
+            CLASS_COLORS[called or truth],
+            font,
+            "ma",
+        )
     return sheet
 
 

@@ -31,8 +31,9 @@ def class_accuracy(*seeds: Forecast) -> dict[str, Share]:
     """
     found = {}
     for c, name in enumerate(CLASS_NAMES):
-        d = value_with_interval("class_accuracy", [row_mean(f, (f.labels == c) & (f.predicted == c), f.labels == c)
-                                                   for f in seeds])
+        d = value_with_interval(
+            "class_accuracy", [row_mean(f, (f.labels == c) & (f.predicted == c), f.labels == c) for f in seeds]
+        )
         found[name] = Share(d.difference, d.low, d.high, d.n)
     return found
 
@@ -56,9 +57,17 @@ def class_changes(a: Forecast, b: Forecast) -> tuple[pl.DataFrame, pl.DataFrame]
     rows = np.arange(after.n)
     known = before.table
     shown = [c for c in ("code", "date", "row", "sector", "forward_return") if c in known.columns]
-    samples = known.select(shown).with_columns(
-        label=names[before.labels], **{"from": names[before.predicted], "to": names[after.predicted]},
-        p_before=before.p[rows, after.predicted], p_after=after.p[rows, after.predicted]).filter(changed)
+    samples = (
+        known.select(shown)
+        .with_columns(
+            label=names[before.labels],
+            **{"from": names[before.predicted], "to": names[after.predicted]},
+            p_before=before.p[rows, after.predicted],
+            p_after=after.p[rows, after.predicted],
+        )
+        .filter(changed)
+    )
     table = samples.group_by("from", "to").agg(
-        n=pl.len(), right=(pl.col("label") == pl.col("to")).mean(), before=(pl.col("label") == pl.col("from")).mean())
+        n=pl.len(), right=(pl.col("label") == pl.col("to")).mean(), before=(pl.col("label") == pl.col("from")).mean()
+    )
     return table.sort("n", descending=True), samples

@@ -78,8 +78,11 @@ class Comparison:
 
     def on(self, split: str) -> Comparison:
         """The same with one split's rows."""
-        cut = {f.name: getattr(self, f.name).filter(split=split) for f in fields(self)
-               if f.name in SCHEMAS and f.name != "identical"}
+        cut = {
+            f.name: getattr(self, f.name).filter(split=split)
+            for f in fields(self)
+            if f.name in SCHEMAS and f.name != "identical"
+        }
         return replace(self, **cut, splits=(split,))  # type: ignore[arg-type]
 
     def family(self, split: str | None = None) -> pl.DataFrame:
@@ -98,17 +101,38 @@ class Comparison:
         pair by the names that were given.
         """
         names = {model: self.names_of(model) for model in self.details}
-        pairs = [self._pair_json(row, a, b) for row in self.pairs.to_dicts()
-                 for a in names[row["a"]] for b in names[row["b"]]] + self._identical_pairs()
-        sectors = [_with_interval(row) | {"a": a, "b": b, "metric": verdict.PRIMARY}
-                   for row in self.sectors.to_dicts() for a in names[row["a"]] for b in names[row["b"]]]
-        models = {name: {split: m | ({} if name == model else {"same_as": model}) for split, m in by_split.items()}
-                  for model, by_split in self.details.items() for name in names[model]}
-        return {"models": models, "pairs": pairs, "sectors": sectors, "verdict": "\n".join(self.verdict),
-                "first_line": self.first_line, "notes": list(self.notes), "rows": self._rows_json(),
-                "prior": self._prior_json(), "sector_names": list(self.sector_names), "splits": list(self.splits),
-                "selection_splits": self.selection_splits, "deployed": self.deployed,
-                "identical": dict(self.identical.iter_rows())}  # fmt: skip
+        pairs = [
+            self._pair_json(row, a, b)
+            for row in self.pairs.to_dicts()
+            for a in names[row["a"]]
+            for b in names[row["b"]]
+        ] + self._identical_pairs()
+        sectors = [
+            _with_interval(row) | {"a": a, "b": b, "metric": verdict.PRIMARY}
+            for row in self.sectors.to_dicts()
+            for a in names[row["a"]]
+            for b in names[row["b"]]
+        ]
+        models = {
+            name: {split: m | ({} if name == model else {"same_as": model}) for split, m in by_split.items()}
+            for model, by_split in self.details.items()
+            for name in names[model]
+        }
+        return {
+            "models": models,
+            "pairs": pairs,
+            "sectors": sectors,
+            "verdict": "\n".join(self.verdict),
+            "first_line": self.first_line,
+            "notes": list(self.notes),
+            "rows": self._rows_json(),
+            "prior": self._prior_json(),
+            "sector_names": list(self.sector_names),
+            "splits": list(self.splits),
+            "selection_splits": self.selection_splits,
+            "deployed": self.deployed,
+            "identical": dict(self.identical.iter_rows()),
+        }
 
     def _pair_json(self, row: dict[str, Any], a: str, b: str) -> dict[str, Any]:
         by_seed = self.seed_differences[row["split"], row["a"], row["b"], row["metric"]]
@@ -116,13 +140,37 @@ class Comparison:
 
     def _identical_pairs(self) -> list[dict[str, Any]]:
         """The differences of models that are the same: zero, wherever the metric exists."""
-        pairs = [(model, names[i], names[j]) for model in self.details if len(names := self.names_of(model)) > 1
-                 for i in range(len(names)) for j in range(i + 1, len(names))]
-        return [{"split": split, "a": a, "b": b, "metric": metric, "family": False, "role": "model", "difference": 0.0,
-                 "p_value": None, "adjusted_p": None, "n": m["n"], "n_days": m["n_days"] or 0,
-                 "n_seeds": len(m["seeds"]), "over": "days", "better": None, "interval": None, "by_seed": None}
-                for model, a, b in pairs for split, m in self.details[model].items()
-                for metric in metrics.METRICS if m[metric] is not None]
+        pairs = [
+            (model, names[i], names[j])
+            for model in self.details
+            if len(names := self.names_of(model)) > 1
+            for i in range(len(names))
+            for j in range(i + 1, len(names))
+        ]
+        return [
+            {
+                "split": split,
+                "a": a,
+                "b": b,
+                "metric": metric,
+                "family": False,
+                "role": "model",
+                "difference": 0.0,
+                "p_value": None,
+                "adjusted_p": None,
+                "n": m["n"],
+                "n_days": m["n_days"] or 0,
+                "n_seeds": len(m["seeds"]),
+                "over": "days",
+                "better": None,
+                "interval": None,
+                "by_seed": None,
+            }
+            for model, a, b in pairs
+            for split, m in self.details[model].items()
+            for metric in metrics.METRICS
+            if m[metric] is not None
+        ]
 
     def _rows_json(self) -> dict[str, dict[str, dict[str, int]]]:
         found: dict[str, dict[str, dict[str, int]]] = {}
@@ -145,9 +193,15 @@ def _with_interval(row: dict[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ making one
 
 
-def compare(models: Mapping[str, Tables], *, prior: Sequence[float] | None = None, prior_source: str = "given",
-            baselines: Mapping[str, Tables] | None = None, sector_names: Sequence[str] | None = None,
-            costs: Costs | None = None) -> Comparison:
+def compare(
+    models: Mapping[str, Tables],
+    *,
+    prior: Sequence[float] | None = None,
+    prior_source: str = "given",
+    baselines: Mapping[str, Tables] | None = None,
+    sector_names: Sequence[str] | None = None,
+    costs: Costs | None = None,
+) -> Comparison:
     """Compare models: {name: {split: one forecast per seed}}; baselines likewise.
 
     Args:
@@ -169,12 +223,23 @@ def compare(models: Mapping[str, Tables], *, prior: Sequence[float] | None = Non
         for name, m in part.metrics.items():
             details.setdefault(name, {})[part.split] = m
     return Comparison(
-        **frames, identical=frame("identical", [{"name": n, "same_as": s} for n, s in given.identical.items()]),
-        splits=given.splits, judged=judged, deployed=given.deployed, verdict=spoken.verdict(given.deployed),
-        first_line=spoken.first_line(given.deployed), sector_names=given.sector_names, details=details,
+        **frames,
+        identical=frame("identical", [{"name": n, "same_as": s} for n, s in given.identical.items()]),
+        splits=given.splits,
+        judged=judged,
+        deployed=given.deployed,
+        verdict=spoken.verdict(given.deployed),
+        first_line=spoken.first_line(given.deployed),
+        sector_names=given.sector_names,
+        details=details,
         notes=tuple(sorted((n for part in parts for n in part.notes), key=lambda n: "may know the future" not in n)),
-        seed_differences={(part.split, p.a, p.b, metric): found for part in parts for p in part.pairs
-                          for metric, found in p.by_seed.items()})  # fmt: skip
+        seed_differences={
+            (part.split, p.a, p.b, metric): found
+            for part in parts
+            for p in part.pairs
+            for metric, found in p.by_seed.items()
+        },
+    )
 
 
 class _Given:
@@ -208,7 +273,10 @@ class _Given:
             cut = [align(f, common, (name, name))[0] for f in seeds]
             self.notes[split] += [
                 f"{split}: {f.n - common.n:,} of {f.n:,} rows of {name} (seed {f.seed}) are not in every other seed "
-                "and are left out" for f in seeds if f.n > common.n]
+                "and are left out"
+                for f in seeds
+                if f.n > common.n
+            ]
             found.append(Entry(name, [f.seed for f in seeds], cut, name in self.baselines))
         return sorted(found, key=lambda e: e.kind == "oracle")
 
@@ -244,8 +312,13 @@ class _Part:
         entries, selection = given.entries[split], split in verdict.SELECTION_SPLITS
         base, source = (prior, source) if prior is not None else (_own_prior(entries[0].forecasts[0]), NO_VALUE)
         found = {e.name: model_metrics(e, base, costs) for e in entries}
-        pairs = adjusted([make_pair(a, b, not a.baseline or (a.name, b.name) in given.family)
-                          for a, b in all_pairs(entries, given.deployed)], given.family)
+        pairs = adjusted(
+            [
+                make_pair(a, b, not a.baseline or (a.name, b.name) in given.family)
+                for a, b in all_pairs(entries, given.deployed)
+            ],
+            given.family,
+        )
         counts = _row_counts(entries)
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
         for part in (*(model_rows(e, found[e.name]) for e in entries), *(pair_rows(p, selection) for p in pairs)):
@@ -255,8 +328,11 @@ class _Part:
         rows["prior"] = [{"class": c, "share": p, "source": source} for c, p in zip(CLASS_NAMES, base, strict=True)]
         for row in (*rows["sectors"], *rows["sector_models"]):
             row["name"] = _sector_name(given.sector_names, row["sector"])
-        frames = {name: frame(name, [{"split": split} | row for row in found_rows])
-                  for name, found_rows in rows.items() if name != "identical"}
+        frames = {
+            name: frame(name, [{"split": split} | row for row in found_rows])
+            for name, found_rows in rows.items()
+            if name != "identical"
+        }
         frames["days"] = day_frame(entries, base, split)
         frames["months"] = month_frame(frames["days"])
         notes = [*given.notes[split], *_notes(split, counts, found, in_sample=prior is None)]
@@ -264,8 +340,9 @@ class _Part:
 
     def first_line(self, deployed: str) -> str:
         """Whether the deployed model beats LightGBM and volatility bins."""
-        return verdict.first_line(deployed, {p.a: p for p in self.pairs if p.b == deployed and p.role != "model"},
-                                  self.split)
+        return verdict.first_line(
+            deployed, {p.a: p for p in self.pairs if p.b == deployed and p.role != "model"}, self.split
+        )
 
     def verdict(self, deployed: str) -> tuple[str, ...]:
         """At most four sentences: the deployed model against the others, the baselines, the oracle."""
@@ -292,13 +369,20 @@ def _row_counts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [{"model": e.name, "own": e.forecasts[0].n, "compared": common.n} for e in entries]
 
 
-def _notes(split: str, counts: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]],
-           in_sample: bool) -> list[str]:
-    notes = [f"{split}: {note}" for name, m in found.items()
-             for note in (leak_note(name, m["leak"]), days_note(name, m)) if note]
+def _notes(
+    split: str, counts: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], in_sample: bool
+) -> list[str]:
+    notes = [
+        f"{split}: {note}"
+        for name, m in found.items()
+        for note in (leak_note(name, m["leak"]), days_note(name, m))
+        if note
+    ]
     if in_sample:
         notes.append(f"{split}: prior and majority are {NO_VALUE}")
     return notes + [
         f"{split}: {row['own'] - row['compared']:,} of {row['own']:,} rows of {row['model']} are not in every other "
         "model: its metrics are over all of its rows, each difference over the rows that both sides have"
-        for row in counts if row["own"] > row["compared"]]
+        for row in counts
+        if row["own"] > row["compared"]
+    ]

@@ -31,25 +31,37 @@ def _columns(text: str = "", whole: str = "", number: str = "", **more: pl.DataT
 
 
 SCHEMAS: dict[str, dict[str, pl.DataType]] = {
-    "models": _columns("model kind", "n n_days n_seeds rank_ic_days rank_ic_skip1_days", "accuracy accuracy_low "
-                       "accuracy_high majority_accuracy log_loss log_loss_low log_loss_high prior_log_loss "
-                       "raw_log_loss focal_loss macro_f1 balanced_accuracy rank_ic rank_ic_low rank_ic_high icir "
-                       "rank_ic_skip1 rank_ic_skip1_low rank_ic_skip1_high icir_skip1 expected_calibration_error "
-                       "first_day_excess",
-                       leak_flagged=_BOOL),
-    "pairs": _columns("a b metric role over better", "n n_days n_seeds", "difference low high p_value adjusted_p",
-                      family=_BOOL),
+    "models": _columns(
+        "model kind",
+        "n n_days n_seeds rank_ic_days rank_ic_skip1_days",
+        "accuracy accuracy_low "
+        "accuracy_high majority_accuracy log_loss log_loss_low log_loss_high prior_log_loss "
+        "raw_log_loss focal_loss macro_f1 balanced_accuracy rank_ic rank_ic_low rank_ic_high icir "
+        "rank_ic_skip1 rank_ic_skip1_low rank_ic_skip1_high icir_skip1 expected_calibration_error "
+        "first_day_excess",
+        leak_flagged=_BOOL,
+    ),
+    "pairs": _columns(
+        "a b metric role over better", "n n_days n_seeds", "difference low high p_value adjusted_p", family=_BOOL
+    ),
     "sectors": _columns("a b name better", "sector n n_days", "difference low high p_value adjusted_p"),
-    "sector_models": _columns("model name", "sector n n_days rank_ic_days", "accuracy majority_accuracy log_loss "
-                              "prior_log_loss macro_f1 rank_ic"),
+    "sector_models": _columns(
+        "model name",
+        "sector n n_days rank_ic_days",
+        "accuracy majority_accuracy log_loss prior_log_loss macro_f1 rank_ic",
+    ),
     "classes": _columns("model class", "n", "predicted accuracy low high precision"),
     "confusion": _columns("model true predicted", "", "n share"),
     "days": _columns("model baseline", "n", "log_loss log_loss_gain cumulated_gain rank_ic", date=_DATE),
     "months": _columns("model", "n_days", "rank_ic log_loss_gain", month=_DATE),
     "deciles": _columns("model", "decile n_days", "excess_return low high"),
-    "books": _columns("model", "n_days banned_days", "universe_return top_decile_return top_minus_universe "
-                      "top_minus_universe_low top_minus_universe_high turnover cost_per_holding net net_low net_high "
-                      "long_short long_short_low long_short_high long_short_allowed"),
+    "books": _columns(
+        "model",
+        "n_days banned_days",
+        "universe_return top_decile_return top_minus_universe "
+        "top_minus_universe_low top_minus_universe_high turnover cost_per_holding net net_low net_high "
+        "long_short long_short_low long_short_high long_short_allowed",
+    ),
     "calibration": _columns("model class", "bin n", "probability share"),
     "coverage": _columns("model", "n", "coverage accuracy"),
     "quintiles": _columns("model", "quintile n_days", "rank_ic"),
@@ -58,7 +70,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "rows": _columns("model", "own compared"),
     "prior": _columns("class source", "", "share"),
     "identical": {"name": _TEXT, "same_as": _TEXT},
-}  # fmt: skip
+}
 
 
 def frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
@@ -83,8 +95,18 @@ def model_rows(entry: Entry, m: Mapping[str, Any]) -> dict[str, list[Row]]:
     key = {"model": entry.name}
     own = {f"{k}{end}": v for k in INTERVAL_METRICS for end, v in bounds(m["intervals"][k], "_").items()}
     days = {f"{k}_days": int(m[f"{k}_days"]) for k in metrics.DAY_WISE}
-    one = key | dict(m) | own | days | {"kind": entry.kind, "n_seeds": len(entry.seeds),
-                                        "first_day_excess": m["leak"]["excess"], "leak_flagged": m["leak"]["flagged"]}
+    one = (
+        key
+        | dict(m)
+        | own
+        | days
+        | {
+            "kind": entry.kind,
+            "n_seeds": len(entry.seeds),
+            "first_day_excess": m["leak"]["excess"],
+            "leak_flagged": m["leak"]["flagged"],
+        }
+    )
     quintiles = zip(m["rank_ic_in_volatility_quintiles"], m["rank_ic_in_volatility_quintiles_days"], strict=True)
     return {
         "models": [one],
@@ -92,42 +114,69 @@ def model_rows(entry: Entry, m: Mapping[str, Any]) -> dict[str, list[Row]]:
         "confusion": _confusion_rows(entry),
         "deciles": _decile_rows(key, m["portfolio"]),
         "books": _book_rows(key, m["portfolio"]),
-        "calibration": [key | point | {"class": c, "bin": k} for c, curve in m["calibration"].items()
-                        for k, point in enumerate(curve)],
+        "calibration": [
+            key | point | {"class": c, "bin": k}
+            for c, curve in m["calibration"].items()
+            for k, point in enumerate(curve)
+        ],
         "coverage": [key | point | {"n": int(point["n"])} for point in m["coverage"]],
-        "quintiles": [key | {"quintile": k, "rank_ic": ic, "n_days": int(n)} for k, (ic, n) in enumerate(quintiles, 1)
-                      if n > 0],
+        "quintiles": [
+            key | {"quintile": k, "rank_ic": ic, "n_days": int(n)} for k, (ic, n) in enumerate(quintiles, 1) if n > 0
+        ],
         "seeds": [key | seed for seed in m["seeds"]],
-        "sector_models": [key | sector | {"sector": s, "rank_ic_days": int(sector["rank_ic_days"])}
-                          for s, sector in m["sectors"].items()],
-    }  # fmt: skip
+        "sector_models": [
+            key | sector | {"sector": s, "rank_ic_days": int(sector["rank_ic_days"])}
+            for s, sector in m["sectors"].items()
+        ],
+    }
 
 
 def _class_rows(entry: Entry, m: Mapping[str, Any]) -> list[Row]:
-    return [{"model": entry.name, "class": name, "n": share.n, "predicted": m["predicted_counts"][name],
-             "accuracy": share.value, "low": share.low, "high": share.high, "precision": m["class_precision"][name]}
-            for name, share in class_accuracy(*entry.forecasts).items()]
+    return [
+        {
+            "model": entry.name,
+            "class": name,
+            "n": share.n,
+            "predicted": m["predicted_counts"][name],
+            "accuracy": share.value,
+            "low": share.low,
+            "high": share.high,
+            "precision": m["class_precision"][name],
+        }
+        for name, share in class_accuracy(*entry.forecasts).items()
+    ]
 
 
 def _confusion_rows(entry: Entry) -> list[Row]:
     counts = np.mean([confusion(f) for f in entry.forecasts], axis=0)
     with np.errstate(invalid="ignore"):
         shares = counts / counts.sum(axis=1, keepdims=True)
-    return [{"model": entry.name, "true": CLASS_NAMES[i], "predicted": CLASS_NAMES[j], "n": n, "share": shares[i, j]}
-            for (i, j), n in np.ndenumerate(counts)]
+    return [
+        {"model": entry.name, "true": CLASS_NAMES[i], "predicted": CLASS_NAMES[j], "n": n, "share": shares[i, j]}
+        for (i, j), n in np.ndenumerate(counts)
+    ]
 
 
 def _decile_rows(key: Row, book: Mapping[str, Any] | None) -> list[Row]:
-    return [] if book is None else [
-        key | bounds(d["interval"]) | {"decile": k, "excess_return": d["mean"], "n_days": d["n_days"]}
-        for k, d in enumerate(book["deciles"], 1) if d["mean"] is not None]
+    return (
+        []
+        if book is None
+        else [
+            key | bounds(d["interval"]) | {"decile": k, "excess_return": d["mean"], "n_days": d["n_days"]}
+            for k, d in enumerate(book["deciles"], 1)
+            if d["mean"] is not None
+        ]
+    )
 
 
 def _book_rows(key: Row, book: Mapping[str, Any] | None) -> list[Row]:
     if book is None or book["top_minus_universe"]["mean"] is None:
         return []
-    row = key | dict(book) | {"long_short_allowed": book["long_short_allowed"]["mean"],
-                              "banned_days": book["long_short_banned_days"]}
+    row = (
+        key
+        | dict(book)
+        | {"long_short_allowed": book["long_short_allowed"]["mean"], "banned_days": book["long_short_banned_days"]}
+    )
     for name, source in (("top_minus_universe",) * 2, ("net", "net_top_minus_universe"), ("long_short",) * 2):
         row |= {name: book[source]["mean"], **bounds(book[source]["interval"], f"{name}_")}
     return [row]
@@ -158,20 +207,36 @@ def _day_rows(entry: Entry, base: Entry | None, prior: Sequence[float]) -> list[
         gains = metrics.log_losses(p_of_base, f.labels) - losses
         loss, gain = (np.bincount(f.day, x, minlength=len(f.dates)) for x in (losses, gains))
         total = np.cumsum(gain) / f.n
-    return [{"model": entry.name, "date": day, "baseline": "prior" if base is None else base.name, "n": int(n[t]),
-             "log_loss": loss[t] / n[t], "log_loss_gain": gain[t] / n[t], "cumulated_gain": total[t],
-             "rank_ic": ic[t]} for t, day in enumerate(f.dates)]
+    return [
+        {
+            "model": entry.name,
+            "date": day,
+            "baseline": "prior" if base is None else base.name,
+            "n": int(n[t]),
+            "log_loss": loss[t] / n[t],
+            "log_loss_gain": gain[t] / n[t],
+            "cumulated_gain": total[t],
+            "rank_ic": ic[t],
+        }
+        for t, day in enumerate(f.dates)
+    ]
 
 
 def month_frame(days: pl.DataFrame) -> pl.DataFrame:
     """Each model month by month: mean rank IC of the days that have one, mean gain in log loss per sample."""
     months = days.group_by("split", "model", pl.col("date").dt.truncate("1mo").alias("month"), maintain_order=True).agg(
-        n_days=pl.col("rank_ic").count(), rank_ic=pl.col("rank_ic").mean(),
+        n_days=pl.col("rank_ic").count(),
+        rank_ic=pl.col("rank_ic").mean(),
         log_loss_gain=(pl.col("log_loss_gain") * pl.col("n")).sum() / pl.col("n").sum(),
-        defined=pl.col("log_loss_gain").is_not_null().all())
-    return frame("months", months.with_columns(
-        rank_ic=pl.when(pl.col("n_days") >= MIN_MONTH_DAYS).then("rank_ic"),
-        log_loss_gain=pl.when("defined").then("log_loss_gain")).to_dicts())
+        defined=pl.col("log_loss_gain").is_not_null().all(),
+    )
+    return frame(
+        "months",
+        months.with_columns(
+            rank_ic=pl.when(pl.col("n_days") >= MIN_MONTH_DAYS).then("rank_ic"),
+            log_loss_gain=pl.when("defined").then("log_loss_gain"),
+        ).to_dicts(),
+    )
 
 
 def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[dict[str, float]]]:
@@ -185,8 +250,9 @@ def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[di
         happened = np.concatenate([f.labels == c for f in forecasts])
         bin_of = metrics.confidence_bins(p, bins)
         n, predicted, seen = (np.bincount(bin_of, w, minlength=bins) for w in (None, p, happened))
-        curves[name] = [{"probability": predicted[k] / n[k], "share": seen[k] / n[k], "n": int(n[k])}
-                        for k in np.flatnonzero(n)]  # fmt: skip
+        curves[name] = [
+            {"probability": predicted[k] / n[k], "share": seen[k] / n[k], "n": int(n[k])} for k in np.flatnonzero(n)
+        ]
     return curves
 
 
@@ -196,14 +262,37 @@ def calibration_curve(*forecasts: Forecast, bins: int = 10) -> dict[str, list[di
 def pair_rows(pair: Pair, selection: bool) -> dict[str, list[Row]]:
     """The rows of one pair in the frames pairs, pair_seeds and sectors."""
     key = {"a": pair.a, "b": pair.b}
-    rows = [key | {"metric": metric, "family": pair.family, "role": pair.role, "difference": d.difference,
-                   **bounds(d.interval), "p_value": d.p_value, "n": d.n, "n_days": d.n_days, "n_seeds": d.n_seeds,
-                   "adjusted_p": pair.adjusted_p if d is pair.primary else None, "over": d.over,
-                   "better": pair.better(metric, selection)} for metric, d in pair.differences.items()]
-    sectors = [key | {"sector": s.sector, "n": s.difference.n, "n_days": s.difference.n_days,
-                      "difference": s.difference.difference, **bounds(s.difference.interval),
-                      "p_value": s.difference.p_value, "adjusted_p": s.adjusted_p,
-                      "better": verdict.better_side(s.difference, selection) if s.significant else None}
-               for s in pair.sectors]
+    rows = [
+        key
+        | {
+            "metric": metric,
+            "family": pair.family,
+            "role": pair.role,
+            "difference": d.difference,
+            **bounds(d.interval),
+            "p_value": d.p_value,
+            "n": d.n,
+            "n_days": d.n_days,
+            "n_seeds": d.n_seeds,
+            "adjusted_p": pair.adjusted_p if d is pair.primary else None,
+            "over": d.over,
+            "better": pair.better(metric, selection),
+        }
+        for metric, d in pair.differences.items()
+    ]
+    sectors = [
+        key
+        | {
+            "sector": s.sector,
+            "n": s.difference.n,
+            "n_days": s.difference.n_days,
+            "difference": s.difference.difference,
+            **bounds(s.difference.interval),
+            "p_value": s.difference.p_value,
+            "adjusted_p": s.adjusted_p,
+            "better": verdict.better_side(s.difference, selection) if s.significant else None,
+        }
+        for s in pair.sectors
+    ]
     seeds = [key | bounds(s["interval"]) | s for s in pair.by_seed["log_loss"] or []]
     return {"pairs": rows, "sectors": sectors, "pair_seeds": seeds}

@@ -19,8 +19,9 @@ UNUSED = 0.1
 """Directions whose root mean square weight is below this share of the largest: what they follow is not listed. Guess"""
 
 
-def shared_directions(weights: pd.DataFrame, readings: pd.DataFrame, movement: pd.DataFrame,
-                      names: Sequence[str] | None = None) -> Figure:
+def shared_directions(
+    weights: pd.DataFrame, readings: pd.DataFrame, movement: pd.DataFrame, names: Sequence[str] | None = None
+) -> Figure:
     """Sectors x directions, similar sectors side by side; how far each moved; the features that directions follow.
 
     Args:
@@ -33,8 +34,13 @@ def shared_directions(weights: pd.DataFrame, readings: pd.DataFrame, movement: p
     strength = np.sqrt((table**2).mean())
     shown = most_followed(readings, set(table.columns[strength >= UNUSED * strength.max()]))
     figure, axes = new_figure(
-        4.6 + 0.75 * max(table.shape[1], 6), 2.2 + 0.24 * (len(table) + len(shown)), 2, 3,
-        width_ratios=(0.14, 1, 0.42), height_ratios=(len(table), max(len(shown), 1)))
+        4.6 + 0.75 * max(table.shape[1], 6),
+        2.2 + 0.24 * (len(table) + len(shown)),
+        2,
+        3,
+        width_ratios=(0.14, 1, 0.42),
+        height_ratios=(len(table), max(len(shown), 1)),
+    )
     refused = set(weights.loc[weights["refused"], "sector"])
     labels = [sector_name(sector, names) + (" (refused)" if sector in refused else "") for sector in table.index]
     _draw_tree(axes[0, 0], tree)
@@ -71,13 +77,26 @@ def most_followed(readings: pd.DataFrame, used: Collection[int], per_direction: 
 def _draw_tree(ax: Axes, tree: np.ndarray | None) -> None:
     ax.set_axis_off()
     if tree is not None:
-        dendrogram(tree, orientation="left", no_labels=True, ax=ax, color_threshold=0,
-                   above_threshold_color=CLASS_COLORS["HOLD"])
+        dendrogram(
+            tree,
+            orientation="left",
+            no_labels=True,
+            ax=ax,
+            color_threshold=0,
+            above_threshold_color=CLASS_COLORS["HOLD"],
+        )
         ax.invert_yaxis()
 
 
-def _heat_map(figure: Figure, ax: Axes, table: pd.DataFrame, labels: Sequence[str], what: str,
-              limit: float | None = None, values: bool = False) -> None:
+def _heat_map(
+    figure: Figure,
+    ax: Axes,
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    what: str,
+    limit: float | None = None,
+    values: bool = False,
+) -> None:
     """Red above 0, blue below, on one scale around 0; with the numbers, if asked for."""
     numbers = table.to_numpy(dtype=float)
     limit = limit or float(np.nanmax(np.abs(numbers), initial=1e-9))
@@ -87,8 +106,15 @@ def _heat_map(figure: Figure, ax: Axes, table: pd.DataFrame, labels: Sequence[st
     figure.colorbar(image, ax=ax, pad=0.01, aspect=30, label=what).ax.tick_params(labelsize=7)
     if values:
         for (y, x), value in np.ndenumerate(numbers):
-            ax.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                    color="white" if abs(value) > 0.6 * limit else "black")
+            ax.text(
+                x,
+                y,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if abs(value) > 0.6 * limit else "black",
+            )
 
 
 def _draw_movement(ax: Axes, movement: pd.DataFrame) -> None:

@@ -57,8 +57,13 @@ class SharedDirections:
         return np.where((rows >= 0)[:, None], change, 0.0)
 
 
-def direction_frames(directions: SharedDirections, shared: ArrayLike, inputs: ArrayLike, names: Sequence[str],
-                     refused: Collection[int] = ()) -> tuple[pl.DataFrame, pl.DataFrame]:
+def direction_frames(
+    directions: SharedDirections,
+    shared: ArrayLike,
+    inputs: ArrayLike,
+    names: Sequence[str],
+    refused: Collection[int] = (),
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(weights, readings), directions numbered from 1 by their weights' mean square.
 
     Args:
@@ -79,18 +84,43 @@ def direction_frames(directions: SharedDirections, shared: ArrayLike, inputs: Ar
     sign = np.where(strongest < 0, -1.0, 1.0)
     weights = directions.loadings * scores.std(axis=0) * length * class_sign * sign
     order = np.argsort(-(weights**2).mean(axis=0), kind="stable")
-    weight_rows = [(sector, place + 1, toward[r], float(weights[row, r]), sector in refused)
-                   for row, sector in enumerate(directions.sectors) for place, r in enumerate(order)]
-    reading_rows = [(place + 1, name, float(correlation[f, r] * sign[r])) for place, r in enumerate(order)
-                    for f, name in enumerate(names) if np.isfinite(correlation[f, r])]
-    return (pl.DataFrame(weight_rows, orient="row", schema={"sector": pl.Int64, "direction": pl.Int64,
-                         "toward": pl.String, "weight": pl.Float64, "refused": pl.Boolean}),
-            pl.DataFrame(reading_rows, orient="row", schema={"direction": pl.Int64, "feature": pl.String,
-                         "correlation": pl.Float64}))  # fmt: skip
+    weight_rows = [
+        (sector, place + 1, toward[r], float(weights[row, r]), sector in refused)
+        for row, sector in enumerate(directions.sectors)
+        for place, r in enumerate(order)
+    ]
+    reading_rows = [
+        (place + 1, name, float(correlation[f, r] * sign[r]))
+        for place, r in enumerate(order)
+        for f, name in enumerate(names)
+        if np.isfinite(correlation[f, r])
+    ]
+    return (
+        pl.DataFrame(
+            weight_rows,
+            orient="row",
+            schema={
+                "sector": pl.Int64,
+                "direction": pl.Int64,
+                "toward": pl.String,
+                "weight": pl.Float64,
+                "refused": pl.Boolean,
+            },
+        ),
+        pl.DataFrame(
+            reading_rows, orient="row", schema={"direction": pl.Int64, "feature": pl.String, "correlation": pl.Float64}
+        ),
+    )
 
 
-def movement_frame(initial: ArrayLike, change: ArrayLike, sector_ids: ArrayLike, gamma: ArrayLike,
-                   class_weights: ArrayLike | None = None, refused: Collection[int] = ()) -> pl.DataFrame:
+def movement_frame(
+    initial: ArrayLike,
+    change: ArrayLike,
+    sector_ids: ArrayLike,
+    gamma: ArrayLike,
+    class_weights: ArrayLike | None = None,
+    refused: Collection[int] = (),
+) -> pl.DataFrame:
     """How far each sector's calibrated probabilities moved: sector, n, mean_kl, refused.
 
     mean_kl is the mean over the sector's samples of KL(initial || new) in nats.
@@ -102,8 +132,12 @@ def movement_frame(initial: ArrayLike, change: ArrayLike, sector_ids: ArrayLike,
     after = corrected_log_probabilities(np.asarray(initial) + np.asarray(change), gamma, class_weights)
     divergence = (np.exp(before) * (before - after)).sum(axis=1)
     frame = pl.DataFrame({"sector": np.asarray(sector_ids, dtype=np.int64), "kl": divergence})
-    return frame.group_by("sector").agg(n=pl.len().cast(pl.Int64), mean_kl=pl.col("kl").mean()).sort("sector") \
+    return (
+        frame.group_by("sector")
+        .agg(n=pl.len().cast(pl.Int64), mean_kl=pl.col("kl").mean())
+        .sort("sector")
         .with_columns(refused=pl.col("sector").is_in(list(refused)))
+    )
 
 
 def _toward(contrast: Array) -> tuple[list[str], Array]:
@@ -116,6 +150,7 @@ def _toward(contrast: Array) -> tuple[list[str], Array]:
 
 def _correlations(scores: Array, inputs: Array) -> Array:
     """Pearson correlation of every input with every score: (F, R), NaN where either is constant."""
+
     def standard(values: Array) -> Array:
         centred = values - values.mean(axis=0)
         size = np.sqrt((centred**2).sum(axis=0))

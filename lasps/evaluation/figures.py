@@ -28,8 +28,19 @@ if TYPE_CHECKING:
 
     from lasps.evaluation.class_accuracy import Share
 
-KOREAN_FONTS = ("NanumGothic", "Nanum Gothic", "Noto Sans CJK KR", "Noto Sans KR", "Noto Sans CJK JP", "Malgun Gothic",
-                "Apple SD Gothic Neo", "AppleGothic", "NanumBarunGothic", "UnDotum", "Baekmuk Gulim")
+KOREAN_FONTS = (
+    "NanumGothic",
+    "Nanum Gothic",
+    "Noto Sans CJK KR",
+    "Noto Sans KR",
+    "Noto Sans CJK JP",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+    "AppleGothic",
+    "NanumBarunGothic",
+    "UnDotum",
+    "Baekmuk Gulim",
+)
 MODEL_COLORS = ("#7a4fb5", "#e0a100", "#2f8f5b", "#00808f", "#d16ba5", "#8c564b")  # none is a class's
 TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#8a8f98", "#2f8f5b", "#d1363a"
 GRID_COLOR = "#e8eaed"
@@ -95,9 +106,13 @@ def set_title(figure: Figure, text: str) -> None:
 # ------------------------------------------------------------------------------------------------ training
 
 
-def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = None,
-                sizes: Mapping[int, int] | None = None, title: str = "Phase 2: the heads of the sectors",
-                kept_start: Collection[int] = ()) -> Figure:
+def head_curves(
+    curves: Mapping[int, pd.DataFrame],
+    best_epoch: int | None = None,
+    sizes: Mapping[int, int] | None = None,
+    title: str = "Phase 2: the heads of the sectors",
+    kept_start: Collection[int] = (),
+) -> Figure:
     """Learning curves, one small picture per sector.
 
     Args:
@@ -116,11 +131,18 @@ def head_curves(curves: Mapping[int, pd.DataFrame], best_epoch: int | None = Non
         left, bottom = place % columns, -(place // columns)
         refused = sector in kept_start
         n = f"  n {sizes[sector]:,}" if sizes and sector in sizes else ""
-        ax.text(left, bottom + 1.13, f"{sector_name(sector)}{n}{'  (refused)' if refused else ''}", fontsize=8.5,
-                color=MARK_COLOR if refused else "black", clip_on=True)  # what is clipped need not be laid out
+        ax.text(
+            left,
+            bottom + 1.13,
+            f"{sector_name(sector)}{n}{'  (refused)' if refused else ''}",
+            fontsize=8.5,
+            color=MARK_COLOR if refused else "black",
+            clip_on=True,
+        )  # what is clipped need not be laid out
         _head_panel(ax, frame, left, bottom + 0.5, best_epoch)
-    set_title(figure, f"{title} (grey: training loss; green: log loss on val, each on its own scale; "
-                      "dotted: stopping epoch)")
+    set_title(
+        figure, f"{title} (grey: training loss; green: log loss on val, each on its own scale; dotted: stopping epoch)"
+    )
     return figure
 
 
@@ -130,19 +152,38 @@ def _head_panel(ax: Axes, frame: pd.DataFrame, left: float, bottom: float, best_
     last = max(int(step.max()), 1)
     ax.plot([left, left + 0.92], [bottom - 0.04] * 2, color=GRID_COLOR, linewidth=0.8)
     for x, text in ((left, "epoch 0"), (left + 0.92, str(last))):
-        ax.text(x, bottom - 0.06, text, fontsize=7, color=TRAIN_COLOR, va="top", ha="left" if x == left else "right",
-                clip_on=True)
+        ax.text(
+            x,
+            bottom - 0.06,
+            text,
+            fontsize=7,
+            color=TRAIN_COLOR,
+            va="top",
+            ha="left" if x == left else "right",
+            clip_on=True,
+        )
     if best_epoch is not None:
-        ax.plot([left + 0.92 * best_epoch / last] * 2, [bottom - 0.04, bottom + 0.5], color=MARK_COLOR, linewidth=0.9,
-                linestyle=":")
+        ax.plot(
+            [left + 0.92 * best_epoch / last] * 2,
+            [bottom - 0.04, bottom + 0.5],
+            color=MARK_COLOR,
+            linewidth=0.9,
+            linestyle=":",
+        )
     for name, color, x, side in (("train", TRAIN_COLOR, left, "left"), ("val", VAL_COLOR, left + 0.92, "right")):
         y = frame[name].to_numpy(dtype=float)
         known = np.flatnonzero(np.isfinite(y))
         if not len(known):
             continue
         span = np.ptp(y[known]) or 1.0
-        ax.plot(left + 0.92 * step / last, bottom + 0.45 * (y - y[known].min()) / span, color=color, marker=".",
-                markersize=3, linewidth=1.2)
+        ax.plot(
+            left + 0.92 * step / last,
+            bottom + 0.45 * (y - y[known].min()) / span,
+            color=color,
+            marker=".",
+            markersize=3,
+            linewidth=1.2,
+        )
         stop = known[-1] if best_epoch is None else known[np.abs(step[known] - best_epoch).argmin()]
         ax.text(x, bottom + 0.52, f"{y[known[0]]:.3f} → {y[stop]:.3f}", fontsize=7, color=color, ha=side, clip_on=True)
 
@@ -187,11 +228,26 @@ def draw_class_accuracy(ax: Axes, shares: Mapping[str, Mapping[str, Share]], fon
             if share.low is not None and share.high is not None:
                 ax.plot([x, x], [100 * share.low, 100 * share.high], color="black", linewidth=1.2)
             above = share.value if share.high is None else share.high
-            ax.annotate(f"{100 * share.value:.1f} %", (x, 100 * above), xytext=(0, 3), ha="center", fontsize=fontsize,
-                        textcoords="offset points")
+            ax.annotate(
+                f"{100 * share.value:.1f} %",
+                (x, 100 * above),
+                xytext=(0, 3),
+                ha="center",
+                fontsize=fontsize,
+                textcoords="offset points",
+            )
         n = next(iter(shares.values()))[name].n
-        ax.text(c, 0.99, f"{name} (n {n:,})", transform=ax.get_xaxis_transform(), ha="center", va="top",
-                fontsize=fontsize + 2, fontweight="bold", color=CLASS_COLORS[name])
+        ax.text(
+            c,
+            0.99,
+            f"{name} (n {n:,})",
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=fontsize + 2,
+            fontweight="bold",
+            color=CLASS_COLORS[name],
+        )
     ax.set_xticks(places, list(shares) * len(CLASS_NAMES), fontsize=fontsize, rotation=30, ha="right")
     tops = [s.value if s.high is None else s.high for m in shares.values() for s in m.values()]
     ax.set_ylim(0, 122 * np.nanmax(tops))
@@ -205,8 +261,15 @@ def confusion_matrices(counts: Mapping[str, NDArray[np.int64]]) -> Figure:
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         ax.imshow(shares, cmap="Greys", vmin=0, vmax=1)
         for (i, j), share in np.ndenumerate(shares):
-            ax.text(j, i, f"{100 * share:.0f} %\n{matrix[i, j]:,}", ha="center", va="center", fontsize=9,
-                    color="white" if share > 0.55 else "black")
+            ax.text(
+                j,
+                i,
+                f"{100 * share:.0f} %\n{matrix[i, j]:,}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if share > 0.55 else "black",
+            )
         _class_ticks(ax)
         ax.set_title(f"{name}: accuracy {100 * np.trace(matrix) / max(matrix.sum(), 1):.2f} %", loc="left", fontsize=10)
     set_title(figure, "Confusion: rows are what happened, columns what was called")
@@ -223,8 +286,9 @@ def _class_ticks(ax: Axes) -> None:
             label.set_fontweight("bold")
 
 
-def sector_differences(frame: pd.DataFrame, a: str, b: str, unit: str = "log loss, nats",
-                       below_is_better: bool = True) -> Figure:
+def sector_differences(
+    frame: pd.DataFrame, a: str, b: str, unit: str = "log loss, nats", below_is_better: bool = True
+) -> Figure:
     """b minus a per sector, sorted, with n and 95 % intervals.
 
     Args:
@@ -236,8 +300,15 @@ def sector_differences(frame: pd.DataFrame, a: str, b: str, unit: str = "log los
     return figure
 
 
-def draw_sector_differences(ax: Axes, frame: pd.DataFrame, a: str, b: str, unit: str = "log loss, nats",
-                            below_is_better: bool = True, names: Sequence[str] | None = None) -> None:
+def draw_sector_differences(
+    ax: Axes,
+    frame: pd.DataFrame,
+    a: str,
+    b: str,
+    unit: str = "log loss, nats",
+    below_is_better: bool = True,
+    names: Sequence[str] | None = None,
+) -> None:
     """`sector_differences` on axes of one's own; names: of the sectors, instead of `sector_name`'s choice."""
     rows = frame.sort_values("difference", ascending=below_is_better).reset_index(drop=True)
     sign = -1 if below_is_better else 1
@@ -249,12 +320,16 @@ def draw_sector_differences(ax: Axes, frame: pd.DataFrame, a: str, b: str, unit:
             ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
         ax.plot(row["difference"], y, "o", color=color, markersize=5)
     ax.axvline(0, color="black", linewidth=0.9)
-    ax.set_yticks(range(len(rows)), [f"{sector_name(int(s), names)}  (n {int(n):,})"
-                                     for s, n in zip(rows["sector"], rows["n"], strict=True)])
+    ax.set_yticks(
+        range(len(rows)),
+        [f"{sector_name(int(s), names)}  (n {int(n):,})" for s, n in zip(rows["sector"], rows["n"], strict=True)],
+    )
     ax.invert_yaxis()
     side = "left" if below_is_better else "right"
-    ax.set_xlabel(f"{b} minus {a}, {unit}; {side} of 0 is better\n"
-                  "red: better, blue: worse, grey: neither (Holm's correction)", fontsize=8)
+    ax.set_xlabel(
+        f"{b} minus {a}, {unit}; {side} of 0 is better\nred: better, blue: worse, grey: neither (Holm's correction)",
+        fontsize=8,
+    )
 
 
 def reliability(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
@@ -283,12 +358,24 @@ def change_bars(changes: pd.DataFrame, a: str, b: str) -> Figure:
     ax = axes[0, 0]
     if not len(changes):
         ax.set_axis_off()
-        ax.text(0.5, 0.5, f"no call changed: {a} and {b} call every sample alike", ha="center", va="center",
-                transform=ax.transAxes)
+        ax.text(
+            0.5,
+            0.5,
+            f"no call changed: {a} and {b} call every sample alike",
+            ha="center",
+            va="center",
+            transform=ax.transAxes,
+        )
     for y, values in enumerate(changes.to_dict("records")):
         ax.barh(y, values["n"], color=CLASS_COLORS[values["to"]])
-        ax.annotate(f"{100 * values['right']:.0f} % right now, {100 * values['before']:.0f} % before", (values["n"], y),
-                    xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        ax.annotate(
+            f"{100 * values['right']:.0f} % right now, {100 * values['before']:.0f} % before",
+            (values["n"], y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     ax.set_yticks(range(len(changes)), [f"{f} → {t}" for f, t in zip(changes["from"], changes["to"], strict=True)])
     ax.invert_yaxis()
     ax.set_xlabel("samples that changed their class")
@@ -297,8 +384,9 @@ def change_bars(changes: pd.DataFrame, a: str, b: str) -> Figure:
     return figure
 
 
-def comparison_picture(sectors: pd.DataFrame, shares: Mapping[str, Mapping[str, Share]], split: str,
-                       names: Sequence[str] | None = None) -> Figure:  # fmt: skip
+def comparison_picture(
+    sectors: pd.DataFrame, shares: Mapping[str, Mapping[str, Share]], split: str, names: Sequence[str] | None = None
+) -> Figure:
     """Two plots in one: class-wise accuracy of every model, and the last two of them sector by sector.
 
     Args:
@@ -340,8 +428,9 @@ def label_shares(frame: pd.DataFrame, by: str, title: str) -> Figure:
     return figure
 
 
-def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None,
-             what: str = "stocks with a traded row, per day") -> Figure:
+def coverage(
+    frame: pd.DataFrame, borders: Mapping[str, object] | None = None, what: str = "stocks with a traded row, per day"
+) -> Figure:
     """Stocks over time: columns date and stocks; borders: name -> date, marked."""
     figure, axes = new_figure(11, 3.2)
     ax = axes[0, 0]
@@ -349,8 +438,14 @@ def coverage(frame: pd.DataFrame, borders: Mapping[str, object] | None = None,
     ax.set_ylim(0, 1.15 * frame["stocks"].max())
     for name, day in (borders or {}).items():
         ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
-        ax.annotate(name, (day, 1.07 * frame["stocks"].max()), fontsize=8, color=MARK_COLOR,  # type: ignore[arg-type]
-                    xytext=(4, 0), textcoords="offset points")
+        ax.annotate(
+            name,
+            (day, 1.07 * frame["stocks"].max()),
+            fontsize=8,
+            color=MARK_COLOR,  # type: ignore[arg-type]
+            xytext=(4, 0),
+            textcoords="offset points",
+        )
     ax.set_ylabel("stocks")
     set_title(figure, f"Coverage: {what}")
     return figure

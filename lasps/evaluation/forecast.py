@@ -64,9 +64,16 @@ class Forecast:
     # ---------------------------------------------------------------------------------------- from
 
     @classmethod
-    def from_logits(cls, logits: ArrayLike, labels: ArrayLike, sector_ids: ArrayLike, *,
-                    samples: pl.DataFrame | None = None, gamma: ArrayLike = 0.0,
-                    class_weights: ArrayLike | None = None) -> Forecast:
+    def from_logits(
+        cls,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        sector_ids: ArrayLike,
+        *,
+        samples: pl.DataFrame | None = None,
+        gamma: ArrayLike = 0.0,
+        class_weights: ArrayLike | None = None,
+    ) -> Forecast:
         """The forecast of a model trained with FocalLoss(gamma, class_weights), rows in the dataset's order.
 
         Args:
@@ -85,8 +92,15 @@ class Forecast:
         return _from_arrays(p, labels, sector_ids, samples, columns)
 
     @classmethod
-    def from_probabilities(cls, probabilities: ArrayLike, labels: ArrayLike, sector_ids: ArrayLike, *,
-                           samples: pl.DataFrame | None = None, score: ArrayLike | None = None) -> Forecast:
+    def from_probabilities(
+        cls,
+        probabilities: ArrayLike,
+        labels: ArrayLike,
+        sector_ids: ArrayLike,
+        *,
+        samples: pl.DataFrame | None = None,
+        score: ArrayLike | None = None,
+    ) -> Forecast:
         """As `from_logits`, of calibrated probabilities (N, 3).
 
         Args:
@@ -121,12 +135,15 @@ class Forecast:
             else:
                 table, written = pl.read_parquet(path), pl.read_parquet_metadata(path).get(DIGEST)
         except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
-            raise ValueError(f"{path} is no prediction table (parquet or .csv), or it is damaged: "
-                             f"{str(error).splitlines()[0]}") from error
+            raise ValueError(
+                f"{path} is no prediction table (parquet or .csv), or it is damaged: {str(error).splitlines()[0]}"
+            ) from error
         if written is not None and written != digest_of(table):
-            raise ValueError(f"{path}: expected the table that was written, found other values (digest {written[:12]} "
-                             f"stands in the file, {digest_of(table)[:12]} is right): the file was damaged or altered. "
-                             "Validate the model again")
+            raise ValueError(
+                f"{path}: expected the table that was written, found other values (digest {written[:12]} "
+                f"stands in the file, {digest_of(table)[:12]} is right): the file was damaged or altered. "
+                "Validate the model again"
+            )
         return cls.from_table(table, str(path))
 
     # ---------------------------------------------------------------------------------------- to
@@ -144,8 +161,11 @@ class Forecast:
     @property
     def table(self) -> pl.DataFrame:
         """The prediction table of `prediction_schema`, rows sorted by key."""
-        optional = {"forward_return": self.forward_return, "forward_return_skip1": self.forward_return_skip1,
-                    "volatility_20": self.volatility}
+        optional = {
+            "forward_return": self.forward_return,
+            "forward_return_skip1": self.forward_return_skip1,
+            "volatility_20": self.volatility,
+        }
         columns: dict[str, Any] = {name: values for name, values in optional.items() if values is not None}
         columns |= {"sector": self.sectors, "label": self.labels, **dict(zip(P_COLUMNS, self.p.T, strict=True))}
         if self.raw_p is not None:
@@ -156,7 +176,8 @@ class Forecast:
         told = {"model": self.model, "split": self.split, "seed": self.seed}
         table = table.with_columns(pl.lit(value).alias(name) for name, value in told.items() if value is not None)
         return table.with_columns(pl.col(name).cast(SCHEMA[name].dtype) for name in table.columns).with_columns(
-            pl.col(name).fill_nan(None) for name in (*optional, "score") if name in table.columns)
+            pl.col(name).fill_nan(None) for name in (*optional, "score") if name in table.columns
+        )
 
     def write(self, path: str | Path) -> Path:
         """Write the table as parquet with its digest, atomically: an error leaves the old file."""
@@ -166,8 +187,9 @@ class Forecast:
 
     def named(self, model: str | None = None, split: str | None = None, seed: int | None = None) -> Forecast:
         """The same forecast under another model, split or seed; None leaves what is known."""
-        return replace(self, model=model or self.model, split=split or self.split,
-                       seed=self.seed if seed is None else seed)
+        return replace(
+            self, model=model or self.model, split=split or self.split, seed=self.seed if seed is None else seed
+        )
 
     # ---------------------------------------------------------------------------------------- of it
 
@@ -192,12 +214,26 @@ class Forecast:
 
     def where(self, mask: NDArray[np.bool_]) -> Forecast:
         """The rows of the mask; days keep their numbers, so that intervals see the same calendar."""
+
         def cut(x: NDArray | None) -> NDArray | None:
             return None if x is None else x[mask]
 
         keys = None if self.given_keys is None else self.given_keys.filter(mask)
-        arrays = {name: cut(getattr(self, name)) for name in ("p", "labels", "sectors", "day", "raw_p",
-                  "forward_return", "forward_return_skip1", "volatility", "own_score", "codes")}  # fmt: skip
+        arrays = {
+            name: cut(getattr(self, name))
+            for name in (
+                "p",
+                "labels",
+                "sectors",
+                "day",
+                "raw_p",
+                "forward_return",
+                "forward_return_skip1",
+                "volatility",
+                "own_score",
+                "codes",
+            )
+        }
         return replace(self, **arrays, given_keys=keys, cache={})  # type: ignore[arg-type]
 
     def only(self, mask: NDArray[np.bool_]) -> Forecast:
@@ -211,17 +247,27 @@ class Forecast:
 
     def same_as(self, other: Forecast) -> bool:
         """Whether both give the same probabilities and scores for the same rows."""
-        return bool(np.array_equal(self.p, other.p) and np.array_equal(self.score, other.score, equal_nan=True)
-                    and self.keys.equals(other.keys))
+        return bool(
+            np.array_equal(self.p, other.p)
+            and np.array_equal(self.score, other.score, equal_nan=True)
+            and self.keys.equals(other.keys)
+        )
 
 
-def _from_arrays(p: NDArray[np.float64], labels: ArrayLike, sector_ids: ArrayLike, samples: pl.DataFrame | None,
-                 columns: Mapping[str, NDArray]) -> Forecast:
+def _from_arrays(
+    p: NDArray[np.float64],
+    labels: ArrayLike,
+    sector_ids: ArrayLike,
+    samples: pl.DataFrame | None,
+    columns: Mapping[str, NDArray],
+) -> Forecast:
     y, sectors = np.asarray(labels), np.asarray(sector_ids)
     if p.shape != (len(y), 3) or len(sectors) != len(y) or (samples is not None and len(samples) != len(y)):
         rows = "none" if samples is None else len(samples)
-        raise ValueError(f"expected probabilities ({len(y)}, 3) and as many sectors and samples as labels, "
-                         f"got {p.shape}, {len(sectors)} sectors, {rows} samples")
+        raise ValueError(
+            f"expected probabilities ({len(y)}, 3) and as many sectors and samples as labels, "
+            f"got {p.shape}, {len(sectors)} sectors, {rows} samples"
+        )
     keys: dict[str, Any] = {"row": np.arange(len(y))}
     if samples is not None and {"code", "date"} <= set(samples.columns):
         keys = {name: samples[name] for name in SAMPLE_COLUMNS if name in samples.columns}
@@ -240,17 +286,30 @@ def _of_checked(table: pl.DataFrame, where: str) -> Forecast:
         codes = table["code"].rank("dense").to_numpy().astype(np.int64) - 1
     raw = table.select(RAW_P_COLUMNS).to_numpy() if set(RAW_P_COLUMNS) <= set(table.columns) else None
     return Forecast(
-        table.select(P_COLUMNS).to_numpy(), table["label"].to_numpy().astype(np.int64),
-        table["sector"].to_numpy().astype(np.int64), day, dates, raw, column("forward_return"),
-        column("forward_return_skip1"), column("volatility_20"), column("score"), codes, table.select(keys_of(table)),
-        _only(table, "model", where), _only(table, "split", where), _only(table, "seed", where))  # fmt: skip
+        table.select(P_COLUMNS).to_numpy(),
+        table["label"].to_numpy().astype(np.int64),
+        table["sector"].to_numpy().astype(np.int64),
+        day,
+        dates,
+        raw,
+        column("forward_return"),
+        column("forward_return_skip1"),
+        column("volatility_20"),
+        column("score"),
+        codes,
+        table.select(keys_of(table)),
+        _only(table, "model", where),
+        _only(table, "split", where),
+        _only(table, "seed", where),
+    )
 
 
 def _only(table: pl.DataFrame, column: str, where: str) -> Any:
     values = table[column].drop_nulls().unique().to_list() if column in table.columns else []
     if len(values) > 1:
-        raise ValueError(f"{where}: one table holds one model on one split, found {column} {values[:4]}: filter it "
-                         "first")  # fmt: skip
+        raise ValueError(
+            f"{where}: one table holds one model on one split, found {column} {values[:4]}: filter it first"
+        )
     return values[0] if values else None
 
 
@@ -300,5 +359,7 @@ def _check_same_labels(a: Forecast, b: Forecast, names: tuple[str, str]) -> None
     if len(differ):
         i = int(differ[0])
         example = a.keys.row(i, named=True) | {names[0]: int(a.labels[i]), names[1]: int(b.labels[i])}
-        raise ValueError(f"{names[0]} and {names[1]} disagree about {len(differ)} labels, e.g. {example}: "
-                         "they were not made from the same data")  # fmt: skip
+        raise ValueError(
+            f"{names[0]} and {names[1]} disagree about {len(differ)} labels, e.g. {example}: "
+            "they were not made from the same data"
+        )

@@ -217,8 +217,13 @@ def _ic_sums(f: Forecast, which: str, ratio_to_spread: bool = False) -> DaySums:
     moments = [defined, ic, ic**2] if ratio_to_spread else [ic, defined]
     used = np.zeros(f.n) if returns is None else (np.isfinite(f.score) & np.isfinite(returns)).astype(np.float64)
     rows = np.where(defined, _day_sum(*_days(f), used), 0.0)
-    return DaySums(np.stack(moments, axis=1).astype(np.float64), _ic_ratio if ratio_to_spread else ratio, rows, defined,
-                   dated=f.day is not None)
+    return DaySums(
+        np.stack(moments, axis=1).astype(np.float64),
+        _ic_ratio if ratio_to_spread else ratio,
+        rows,
+        defined,
+        dated=f.day is not None,
+    )
 
 
 METRICS: dict[str, Callable[[Forecast], DaySums]] = {
@@ -269,8 +274,10 @@ def summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
         prior_losses = np.where(counts > 0, -counts * np.log(base), 0.0)
     raw: dict[str, float | None] = {"raw_log_loss": None, "focal_loss": None}
     if f.raw_p is not None:
-        raw = {"raw_log_loss": _number(log_loss(f.raw_p, f.labels)),
-               "focal_loss": _number(float(focal_losses(f.raw_p, f.labels).mean()))}  # fmt: skip
+        raw = {
+            "raw_log_loss": _number(log_loss(f.raw_p, f.labels)),
+            "focal_loss": _number(float(focal_losses(f.raw_p, f.labels).mean())),
+        }
     return {
         "n": f.n,
         "n_days": None if f.day is None else f.n_days,
@@ -285,9 +292,10 @@ def summary(f: Forecast, prior: Sequence[float]) -> dict[str, Any]:
         "class_accuracy": _by_class(_recall(flat)),
         "class_precision": _by_class(_precision(flat)),
         "class_counts": {name: int(c) for name, c in zip(CLASS_NAMES, counts, strict=True)},
-        "predicted_counts": {name: int(c) for name, c in zip(CLASS_NAMES, np.bincount(f.predicted, minlength=3),
-                                                             strict=True)},
-    }  # fmt: skip
+        "predicted_counts": {
+            name: int(c) for name, c in zip(CLASS_NAMES, np.bincount(f.predicted, minlength=3), strict=True)
+        },
+    }
 
 
 def by_sector(f: Forecast, prior: Sequence[float]) -> dict[int, dict[str, Any]]:

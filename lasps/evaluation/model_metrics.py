@@ -36,7 +36,7 @@ def model_metrics(entry: Entry, prior: Sequence[float], costs: Costs | None = No
         "calibration": calibration_curve(*forecasts),
         "portfolio": portfolio_summary(forecasts, costs),
         "leak": asdict(leak) | {"flagged": leak.flagged},
-    }  # fmt: skip
+    }
 
 
 def _scalars(m: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,9 +65,11 @@ def leak_note(name: str, leak: Mapping[str, Any]) -> str | None:
     if not leak["flagged"]:
         return None
     excess, (low, high) = leak["excess"], leak["interval"]
-    return (f"{name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], above "
-            f"{FIRST_DAY_LIMIT} and above {FIRST_DAY_SHARE} of its rank IC {leak['rank_ic']:.3f} "
-            "(lasps.evaluation.leaks). Look for a feature of tomorrow.")
+    return (
+        f"{name} may know the future: its first-day excess is {excess:.3f} [{low:.3f}, {high:.3f}], above "
+        f"{FIRST_DAY_LIMIT} and above {FIRST_DAY_SHARE} of its rank IC {leak['rank_ic']:.3f} "
+        "(lasps.evaluation.leaks). Look for a feature of tomorrow."
+    )
 
 
 def days_note(name: str, m: Mapping[str, Any]) -> str | None:
@@ -76,5 +78,7 @@ def days_note(name: str, m: Mapping[str, Any]) -> str | None:
     if not m["n_days"] or days in (0, m["n_days"]):
         return None
     few = f"; under {MIN_DAYS} it is undefined" if days < MIN_DAYS else ""
-    return (f"{name} has a rank IC on {days:,.0f} of {m['n_days']:,} days (on the others its score is the same for all "
-            f"stocks, or fewer than {MIN_STOCKS} have one){few}")
+    return (
+        f"{name} has a rank IC on {days:,.0f} of {m['n_days']:,} days (on the others its score is the same for all "
+        f"stocks, or fewer than {MIN_STOCKS} have one){few}"
+    )

@@ -54,14 +54,16 @@ class Entry:
 
     def cut(self, rows: Forecast) -> Entry:
         """The same model on the rows of a forecast."""
-        return Entry(self.name, self.seeds, [align(f, rows, (self.name, "other"))[0] for f in self.forecasts],
-                     self.baseline)
+        return Entry(
+            self.name, self.seeds, [align(f, rows, (self.name, "other"))[0] for f in self.forecasts], self.baseline
+        )
 
     def same_as(self, other: Entry) -> bool:
         """Whether both are the same forecasts to the bit, seed by seed."""
         _, other, _ = paired_seeds(self, other)
         return len(self.forecasts) == len(other.forecasts) and all(
-            a.same_as(b) for a, b in zip(self.forecasts, other.forecasts, strict=True))
+            a.same_as(b) for a, b in zip(self.forecasts, other.forecasts, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ def _by_seed(metric: str, a: Entry, b: Entry, paired: bool) -> list[dict[str, An
         return None
     sums_a = a.of(metric) if paired else a.of(metric) * len(b.seeds)
     found = [as_json(method_difference(metric, [x], [y])) for x, y in zip(sums_a, b.of(metric), strict=True)]
-    return [{"seed": s, "difference": d["difference"], "interval": d["interval"]}
-            for s, d in zip(b.seeds, found, strict=True)]
+    return [
+        {"seed": s, "difference": d["difference"], "interval": d["interval"]}
+        for s, d in zip(b.seeds, found, strict=True)
+    ]
 
 
 def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[SectorDifference]:
@@ -145,11 +149,21 @@ def sector_differences(a: Forecast, b: Forecast) -> pl.DataFrame:
         One row per sector: sector, n, difference (nats), low and high (95 % over days), adjusted_p (Holm's) and
         significant; null where no interval exists.
     """
-    return pl.DataFrame([
-        {"sector": s.sector, "n": s.difference.n, "difference": s.difference.difference, "low": s.difference.low,
-         "high": s.difference.high, "adjusted_p": s.adjusted_p, "significant": s.significant}
-        for s in sector_pairs(Entry("a", [None], [a], False), Entry("b", [None], [b], False))
-    ], schema_overrides={"low": pl.Float64, "high": pl.Float64, "adjusted_p": pl.Float64})  # fmt: skip
+    return pl.DataFrame(
+        [
+            {
+                "sector": s.sector,
+                "n": s.difference.n,
+                "difference": s.difference.difference,
+                "low": s.difference.low,
+                "high": s.difference.high,
+                "adjusted_p": s.adjusted_p,
+                "significant": s.significant,
+            }
+            for s in sector_pairs(Entry("a", [None], [a], False), Entry("b", [None], [b], False))
+        ],
+        schema_overrides={"low": pl.Float64, "high": pl.Float64, "adjusted_p": pl.Float64},
+    )
 
 
 # ------------------------------------------------------------------------------------------------ which pairs
@@ -189,6 +203,7 @@ def adjusted(pairs: Sequence[Pair], family: Sequence[tuple[str, str]]) -> list[P
     by_names: Mapping[tuple[str, str], Pair] = {(p.a, p.b): p for p in pairs}
     own = [by_names[names] for names in family if names in by_names]
     p_values = holm([p.primary.p_value for p in own])
-    chosen = [Pair(p.a, p.b, p.role, p.differences, p.by_seed, p.sectors, True, q)
-              for p, q in zip(own, p_values, strict=True)]
+    chosen = [
+        Pair(p.a, p.b, p.role, p.differences, p.by_seed, p.sectors, True, q) for p, q in zip(own, p_values, strict=True)
+    ]
     return [*chosen, *(p for p in pairs if (p.a, p.b) not in family)]

@@ -162,8 +162,9 @@ def portfolio_summary(forecasts: Forecast | Sequence[Forecast], costs: Costs | N
     books = [book for f in seeds if (book := book_of(f, costs or Costs())) is not None]
     if len(books) < len(seeds):
         return None
-    by_decile, universe, renewed, cost = (np.stack([getattr(book, name) for book in books])
-                                          for name in ("by_decile", "universe", "turnover", "cost"))  # fmt: skip
+    by_decile, universe, renewed, cost = (
+        np.stack([getattr(book, name) for book in books]) for name in ("by_decile", "universe", "turnover", "cost")
+    )
     top, bottom = by_decile[:, :, -1], by_decile[:, :, 0]
     banned = np.array([short_selling_banned(d) for d in seeds[0].dates])  # type: ignore[arg-type]
     there = np.isfinite(top)  # universe, top decile and cost stand in one row: means over the same days
@@ -192,5 +193,9 @@ def _mean(x: Array) -> float | None:
 
 def _json(d: Difference) -> dict[str, Any]:
     found = as_json(d)
-    return {"mean": found["difference"], "interval": found["interval"], "p_value": found["p_value"],
-            "n_days": found["n_days"]}  # fmt: skip
+    return {
+        "mean": found["difference"],
+        "interval": found["interval"],
+        "p_value": found["p_value"],
+        "n_days": found["n_days"],
+    }

@@ -34,19 +34,24 @@ class Column:
     hint: str = ""
 
 
-def _number(expected: str = "finite numbers", low: float = -float("inf"), high: float = float("inf"),
-            hint: str = "") -> Column:
+def _number(
+    expected: str = "finite numbers", low: float = -float("inf"), high: float = float("inf"), hint: str = ""
+) -> Column:
     return Column("number", pl.Float64(), low, high, expected, hint)
 
 
-_RETURN = _number("returns as fractions (0.0185 for 1.85 %)", low=-1.0,
-                  hint="no price falls by more than all of it: divide percent by 100")
+_RETURN = _number(
+    "returns as fractions (0.0185 for 1.85 %)",
+    low=-1.0,
+    hint="no price falls by more than all of it: divide percent by 100",
+)
 _SHARE = _number("probabilities in 0..1", -1e-9, 1 + 1e-9)
 SCHEMA: dict[str, Column] = {
     "code": Column("text", pl.String(), expected="text such as 005930", hint="numbers lose leading zeros"),
     "date": Column("day", pl.Date(), expected="days such as 2025-01-02"),
     "row": Column("integer", pl.Int64(), 0, 2**62, "row numbers from 0"),
-    "forward_return": _RETURN, "forward_return_skip1": _RETURN,
+    "forward_return": _RETURN,
+    "forward_return_skip1": _RETURN,
     "volatility_20": _number(),
     "sector": Column("integer", pl.Int16(), 0, 2**15 - 1, "sector numbers from 0"),
     "label": Column("integer", pl.Int8(), 0, 2, "labels 0, 1 or 2 (SELL, HOLD, BUY)", "is this the return?"),
@@ -55,7 +60,7 @@ SCHEMA: dict[str, Column] = {
     "model": Column("text", pl.String(), expected="text"),
     "split": Column("text", pl.String(), expected="text"),
     "seed": Column("integer", pl.Int64(), -(2**62), 2**62, "whole numbers"),
-}  # fmt: skip
+}
 NEVER_NULL = frozenset({"code", "date", "row", "sector", "label", *P_COLUMNS})
 
 
@@ -101,14 +106,18 @@ def _refuse(values: pl.Series, bad: pl.Series, where: str, what: str) -> None:
         column = SCHEMA[values.name]
         examples = ", ".join(str(v) for v in wrong.unique(maintain_order=True).head(N_EXAMPLES))
         hint = f". {column.hint[0].upper()}{column.hint[1:]}" if column.hint else ""
-        raise ValueError(f"{where}: {values.name}: expected {column.expected}, but {len(wrong):,} of {len(values):,} "
-                         f"values {what}, e.g. {examples}{hint}")  # fmt: skip
+        raise ValueError(
+            f"{where}: {values.name}: expected {column.expected}, but {len(wrong):,} of {len(values):,} "
+            f"values {what}, e.g. {examples}{hint}"
+        )
 
 
 def _wrong_type(values: pl.Series, column: Column, where: str) -> ValueError:
     hint = f" ({column.hint})" if column.hint else ""
-    return ValueError(f"{where}: {values.name}: expected {column.expected}, got the type {values.dtype}{hint}, "
-                      f"e.g. {values.drop_nulls().head(1).to_list()}")  # fmt: skip
+    return ValueError(
+        f"{where}: {values.name}: expected {column.expected}, got the type {values.dtype}{hint}, "
+        f"e.g. {values.drop_nulls().head(1).to_list()}"
+    )
 
 
 def _text(values: pl.Series, column: Column, where: str) -> pl.Series:
@@ -121,18 +130,24 @@ def _day(values: pl.Series, column: Column, where: str) -> pl.Series:
     if values.dtype == pl.Date:
         return values
     if values.dtype == pl.String:
-        _refuse(values, ~values.str.contains(DAY_TEXT),
-                where, "are not (write days as YYYY-MM-DD, without a time or a time zone)")  # fmt: skip
+        _refuse(
+            values,
+            ~values.str.contains(DAY_TEXT),
+            where,
+            "are not (write days as YYYY-MM-DD, without a time or a time zone)",
+        )
         days = values.str.head(10).str.to_date("%Y-%m-%d", strict=False)
         _refuse(values, days.is_null() & values.is_not_null(), where, "are no days of the calendar")
         return days
     if not isinstance(values.dtype, pl.Datetime):
         raise _wrong_type(values, column, where)
     if values.dtype.time_zone is not None:
-        raise ValueError(f"{where}: {values.name}: expected {column.expected}, got times in the zone "
-                         f"{values.dtype.time_zone}, e.g. {values.drop_nulls().head(1).to_list()}: in another zone "
-                         "they are another day. Write the Korean day, such as "
-                         'column.dt.convert_time_zone("Asia/Seoul").dt.date()')  # fmt: skip
+        raise ValueError(
+            f"{where}: {values.name}: expected {column.expected}, got times in the zone "
+            f"{values.dtype.time_zone}, e.g. {values.drop_nulls().head(1).to_list()}: in another zone "
+            "they are another day. Write the Korean day, such as "
+            'column.dt.convert_time_zone("Asia/Seoul").dt.date()'
+        )
     _refuse(values, values != values.dt.truncate("1d"), where, "carry a time of day")
     return values.dt.date()
 
@@ -153,8 +168,12 @@ def _real(values: pl.Series, column: Column, where: str) -> pl.Series:
     values = values.cast(pl.Float64)
     if values.name != "score":
         _refuse(values, values.is_infinite(), where, "are infinite")
-    _refuse(values, ~values.is_between(column.low, column.high) & ~values.is_nan(), where,
-            "are below -1" if column is _RETURN else "are not")
+    _refuse(
+        values,
+        ~values.is_between(column.low, column.high) & ~values.is_nan(),
+        where,
+        "are below -1" if column is _RETURN else "are not",
+    )
     return values if values.name in NEVER_NULL else values.fill_nan(None)
 
 
@@ -163,29 +182,40 @@ def _is_nan(values: pl.Series) -> pl.Series:
 
 
 _KINDS: dict[str, Callable[[pl.Series, Column, str], pl.Series]] = {
-    "text": _text, "day": _day, "integer": _integer, "number": _real}
+    "text": _text,
+    "day": _day,
+    "integer": _integer,
+    "number": _real,
+}
 
 
 def _check_rows(table: pl.DataFrame, where: str) -> None:
     """What only several columns, or several rows, can tell."""
     keys = keys_of(table)
-    faults = {f"probabilities whose sum is not 1 (+-{SUM_TOLERANCE:g})":
-              (pl.sum_horizontal(P_COLUMNS) - 1).abs() > SUM_TOLERANCE}
+    faults = {
+        f"probabilities whose sum is not 1 (+-{SUM_TOLERANCE:g})": (pl.sum_horizontal(P_COLUMNS) - 1).abs()
+        > SUM_TOLERANCE
+    }
     for name in {"forward_return", "forward_return_skip1"} & set(table.columns):
         if name == "forward_return":
             faults[f"the label HOLD and a {name} of {LARGEST_HOLD:g} or more (is it percent? divide by 100)"] = (
-                (pl.col("label") == 1) & (pl.col(name).abs() >= LARGEST_HOLD))
+                pl.col("label") == 1
+            ) & (pl.col(name).abs() >= LARGEST_HOLD)
     for what, fault in faults.items():
         bad = table.filter(fault)
         if len(bad):
             shown = [c for c in (*keys, "label", "forward_return", *P_COLUMNS) if c in table.columns]
-            raise ValueError(f"{where}: {len(bad):,} of {len(table):,} rows have {what}, e.g. "
-                             f"{bad.select(shown).head(N_EXAMPLES).to_dicts()}")  # fmt: skip
+            raise ValueError(
+                f"{where}: {len(bad):,} of {len(table):,} rows have {what}, e.g. "
+                f"{bad.select(shown).head(N_EXAMPLES).to_dicts()}"
+            )
     twice = table.select(keys).is_duplicated()
     if twice.any():
-        raise ValueError(f"{where}: {twice.sum():,} rows share their key {keys}, e.g. "
-                         f"{table.filter(twice).select(keys).head(N_EXAMPLES).to_dicts()}; one table holds one model "
-                         "on one split")  # fmt: skip
+        raise ValueError(
+            f"{where}: {twice.sum():,} rows share their key {keys}, e.g. "
+            f"{table.filter(twice).select(keys).head(N_EXAMPLES).to_dicts()}; one table holds one model "
+            "on one split"
+        )
 
 
 def digest_of(table: pl.DataFrame) -> str:

@@ -96,9 +96,7 @@ def on_common_days(a: Sequence[DaySums], b: Sequence[DaySums]) -> tuple[list[Day
     return [m.on(common) for m in a], [m.on(common) for m in b]
 
 
-def method_difference(
-    metric: str, a: Sequence[DaySums], b: Sequence[DaySums], paired: bool = False
-) -> Difference:
+def method_difference(metric: str, a: Sequence[DaySums], b: Sequence[DaySums], paired: bool = False) -> Difference:
     """Mean over seeds of b minus a. `a` and `b` hold one DaySums per seed, all over the same rows.
 
     A day-wise metric (rank IC) is compared on the days that all of them have; its difference is NaN under MIN_DAYS of
@@ -114,9 +112,15 @@ def method_difference(
     with np.errstate(invalid="ignore"):  # inf - inf: no difference to speak of
         estimate = float(values_b.mean() - values_a.mean())
     n_seeds = max(len(a), len(b))
-    common = {"metric": metric, "n_days": n_days, "n": n, "n_seeds": n_seeds,
-              "over": "seeds and days" if n_seeds > 1 else "days",
-              "a": _finite(values_a.mean()), "b": _finite(values_b.mean())}  # fmt: skip
+    common = {
+        "metric": metric,
+        "n_days": n_days,
+        "n": n,
+        "n_seeds": n_seeds,
+        "over": "seeds and days" if n_seeds > 1 else "days",
+        "a": _finite(values_a.mean()),
+        "b": _finite(values_b.mean()),
+    }
     none = Difference(difference=estimate, low=None, high=None, p_value=None, **common)  # type: ignore[arg-type]
     if n_days < MIN_DAYS or not np.isfinite(estimate):
         return none
@@ -126,8 +130,15 @@ def method_difference(
     of_days, dof = long_run_variance(influence)
     variance, degrees = _add_seed_variance(float(of_days), dof, _seed_variances(values_a, values_b, paired))
     low, high, p = student_interval(estimate, variance, degrees)
-    return Difference(difference=estimate, low=low, high=high, p_value=p, standard_error=float(np.sqrt(variance)),
-                      dof=degrees, **common)  # type: ignore[arg-type] # fmt: skip
+    return Difference(
+        difference=estimate,
+        low=low,
+        high=high,
+        p_value=p,
+        standard_error=float(np.sqrt(variance)),
+        dof=degrees,
+        **common,
+    )  # type: ignore[arg-type]
 
 
 def value_with_interval(metric: str, own: Sequence[DaySums]) -> Difference:
@@ -173,8 +184,10 @@ def series_mean(metric: str, values: Array) -> Difference:
     """
     per_seed = np.atleast_2d(values)
     known = np.isfinite(per_seed)
-    own = [DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), ratio, k.astype(np.float64), k)
-           for v, k in zip(per_seed, known, strict=True)]  # fmt: skip
+    own = [
+        DaySums(np.stack([np.where(k, v, 0.0), k.astype(np.float64)], axis=1), ratio, k.astype(np.float64), k)
+        for v, k in zip(per_seed, known, strict=True)
+    ]
     return value_with_interval(metric, own)
 
 
@@ -206,5 +219,13 @@ class SectorDifference:
 
 def as_json(d: Difference) -> Mapping[str, object]:
     """The machine-readable form of a difference."""
-    return {"metric": d.metric, "difference": _finite(d.difference), "interval": d.interval, "p_value": d.p_value,
-            "n": d.n, "n_days": d.n_days, "n_seeds": d.n_seeds, "over": d.over}  # fmt: skip
+    return {
+        "metric": d.metric,
+        "difference": _finite(d.difference),
+        "interval": d.interval,
+        "p_value": d.p_value,
+        "n": d.n,
+        "n_days": d.n_days,
+        "n_seeds": d.n_seeds,
+        "over": d.over,
+    }

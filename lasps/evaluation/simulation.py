@@ -64,11 +64,16 @@ class SimulatedMarket:
         n_days, n_stocks = self.labels.shape
         first = dt.date(2024, 1, 1)
         return Forecast(
-            p=probabilities, labels=self.labels.ravel(), sectors=np.tile(self.sectors, n_days),
-            day=np.repeat(np.arange(n_days), n_stocks), dates=[first + dt.timedelta(days=d) for d in range(n_days)],
-            forward_return=self.forward_return.ravel(), forward_return_skip1=self.forward_return_skip1.ravel(),
-            volatility=self.volatility.ravel(), codes=np.tile(np.arange(n_stocks), n_days),
-        )  # fmt: skip
+            p=probabilities,
+            labels=self.labels.ravel(),
+            sectors=np.tile(self.sectors, n_days),
+            day=np.repeat(np.arange(n_days), n_stocks),
+            dates=[first + dt.timedelta(days=d) for d in range(n_days)],
+            forward_return=self.forward_return.ravel(),
+            forward_return_skip1=self.forward_return_skip1.ravel(),
+            volatility=self.volatility.ravel(),
+            codes=np.tile(np.arange(n_stocks), n_days),
+        )
 
 
 def simulate_market(
@@ -101,13 +106,16 @@ def simulate_market(
     skip = np.expm1(log_close[2 + HORIZON : n_days + 2 + HORIZON] - log_close[2 : n_days + 2])
     fade = sum(PERSISTENCE**h for h in range(HORIZON))
     return SimulatedMarket(
-        signals=signals[days], volatility=volatility[days], sectors=sectors,
+        signals=signals[days],
+        volatility=volatility[days],
+        sectors=sectors,
         last_return=np.diff(log_close, axis=0)[:n_days],
         next_return=np.diff(log_close, axis=0)[1 : n_days + 1],
-        forward_return=forward, forward_return_skip1=skip,
+        forward_return=forward,
+        forward_return_skip1=skip,
         labels=np.where(forward >= THRESHOLD, 2, np.where(forward <= -THRESHOLD, 0, 1)),
         mean=volatility[days] * edge[days] * fade,
-    )  # fmt: skip
+    )
 
 
 def normal_probabilities(mean: Array, volatility: Array) -> Array:

@@ -40,17 +40,20 @@ def sentence(pair: Pair, split: str) -> str:
     """The verdict on one pair (differences are b minus a), on the primary metric alone."""
     a, b, primary, accuracy = pair.a, pair.b, pair.primary, pair.differences.get("accuracy")
     if split in SELECTION_SPLITS:
-        return (f"{split} is a selection split, so nothing is judged on it: {b} minus {a} is log loss {number(primary)}"
-                f"{_accuracy(accuracy, 1, judged=False)}.")
+        return (
+            f"{split} is a selection split, so nothing is judged on it: {b} minus {a} is log loss {number(primary)}"
+            f"{_accuracy(accuracy, 1, judged=False)}."
+        )
     if primary.interval is None:
-        return (f"{b} minus {a} on {split}: log loss {number(primary)}; {_why_no_interval(primary)}, so neither is "
-                "called better.")
+        return (
+            f"{b} minus {a} on {split}: log loss {number(primary)}; {_why_no_interval(primary)}, so neither is "
+            "called better."
+        )
     side = pair.better(PRIMARY, selection=False)
     sign, (first, second) = (1, (b, a)) if side != "a" else (-1, (a, b))
     if side is None:
         corrected = " after Holm's correction" if primary.excludes_zero else ""
-        start = (f"{b} and {a} are not distinguishable on {split}{corrected} ({b} minus {a}: log loss "
-                 f"{number(primary)})")
+        start = f"{b} and {a} are not distinguishable on {split}{corrected} ({b} minus {a}: log loss {number(primary)})"
     else:
         start = f"{first} is better than {second} on {split} (log loss {number(primary, sign)})"
     return start + _accuracy(accuracy, sign, judged=True) + _sectors(pair.sectors) + _over(primary) + "."
@@ -96,8 +99,11 @@ def first_line(model: str, against: Mapping[str, Pair], split: str) -> str:
     if not known:
         return f"{model} is not compared with {listed(MUST_BEAT)} on {split} (--baselines does)."
     wins = [name for name, p in known.items() if p.better(PRIMARY, selection=False) == "b"]
-    parts = [(f"{verb} {listed(f'{n} (log loss {number(known[n].primary)})' for n in names)}")
-             for verb, names in (("does not beat", [n for n in known if n not in wins]), ("beats", wins)) if names]
+    parts = [
+        (f"{verb} {listed(f'{n} (log loss {number(known[n].primary)})' for n in names)}")
+        for verb, names in (("does not beat", [n for n in known if n not in wins]), ("beats", wins))
+        if names
+    ]
     missing = [f"was not compared with {name}" for name in MUST_BEAT if name not in known]
     return f"{model} {'; it '.join(parts + missing)} on {split}."
 
@@ -107,5 +113,7 @@ def gap_closed(log_loss: Mapping[str, float | None], model: str, split: str) -> 
     base, best, own = (log_loss.get(name) for name in (MUST_BEAT[1], "oracle", model))
     if base is None or best is None or own is None or best >= base:
         return None
-    return (f"{model} closes {100 * (base - own) / (base - best):.0f} % of the log-loss gap between {MUST_BEAT[1]} and "
-            f"the oracle on {split}.")
+    return (
+        f"{model} closes {100 * (base - own) / (base - best):.0f} % of the log-loss gap between {MUST_BEAT[1]} and "
+        f"the oracle on {split}."
+    )

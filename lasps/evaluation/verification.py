@@ -128,8 +128,10 @@ def check_seed_coverage(n_days: int = 150, runs: int = 1000, seed: int = 5, n_se
     found: dict[str, list[Difference]] = {"log_loss": [], "rank_ic": []}
     for rng in _generators(runs, seed, f"{n_seeds} seeds"):
         market = simulate_market(rng, n_days, N_STOCKS, common_effect())
-        a, b = ([_guess(rng, market, k, noise=0.1) for k in mean + SEED_SPREAD * rng.standard_normal(n_seeds)]
-                for mean in (0.0, 1.0))  # fmt: skip
+        a, b = (
+            [_guess(rng, market, k, noise=0.1) for k in mean + SEED_SPREAD * rng.standard_normal(n_seeds)]
+            for mean in (0.0, 1.0)
+        )
         for metric, differences in found.items():
             of_a, of_b = ([METRICS[metric](f) for f in side] for side in (a, b))
             differences.append(method_difference(metric, of_a, of_b))
@@ -153,11 +155,19 @@ def check_false_claims(n_days: int = 150, runs: int = 1000, seed: int = 2) -> li
         in_sectors.append(any(x is not None and x < 0.05 for x in holm(p)))
     share, family = float(np.mean(claims)), float(np.mean(in_sectors))
     return [
-        Finding(f'"better" between equal models, {n_days} days, {runs} comparisons', "claimed in 3-7 %",
-                f"{100 * share:.1f} %", 0.03 <= share <= 0.07),
-        Finding(f"any of {N_SECTORS} sectors called different after Holm, equal models", "in at most 7 %",
-                f"{100 * family:.1f} %", family <= 0.07),
-    ]  # fmt: skip
+        Finding(
+            f'"better" between equal models, {n_days} days, {runs} comparisons',
+            "claimed in 3-7 %",
+            f"{100 * share:.1f} %",
+            0.03 <= share <= 0.07,
+        ),
+        Finding(
+            f"any of {N_SECTORS} sectors called different after Holm, equal models",
+            "in at most 7 %",
+            f"{100 * family:.1f} %",
+            family <= 0.07,
+        ),
+    ]
 
 
 Fit = Callable[[Array, NDArray[np.int64]], Callable[[Array], Array]]
@@ -186,8 +196,12 @@ def leak_flags(strength: float, runs: int, seed: int, n_days: int = 60, n_stocks
 
 def check_leaks(runs: int = 20, seed: int = 3) -> list[Finding]:
     """A leaked next-day return is reported at 100 % and 30 % strength in every run, and never without a leak."""
-    promised = {0.0: (f"reported in 0 of {runs}", 0), 0.1: ("for information", None),
-                0.3: (f"reported in {runs} of {runs}", runs), 1.0: (f"reported in {runs} of {runs}", runs)}  # fmt: skip
+    promised = {
+        0.0: (f"reported in 0 of {runs}", 0),
+        0.1: ("for information", None),
+        0.3: (f"reported in {runs} of {runs}", runs),
+        1.0: (f"reported in {runs} of {runs}", runs),
+    }
     findings = []
     for strength, (text, expected) in promised.items():
         flags, excess = leak_flags(strength, runs, seed)
@@ -210,8 +224,14 @@ def check_permuted_labels(
         gains = np.array([_permuted_gain(rng, fitter, n_days) for rng in _generators(runs, seed, f"permuted, {name}")])
         t = gains.mean() / max(gains.std(ddof=1) / np.sqrt(runs), 1e-12)
         found = f"mean gain {gains.mean():+.5f} nats (t = {t:+.1f})"
-        findings.append(Finding(f"{name} on permuted labels, {runs} runs", f"no gain over the prior (t below {MAX_T})",
-                                found, bool(t < MAX_T and gains.mean() < 0.001)))  # fmt: skip
+        findings.append(
+            Finding(
+                f"{name} on permuted labels, {runs} runs",
+                f"no gain over the prior (t below {MAX_T})",
+                found,
+                bool(t < MAX_T and gains.mean() < 0.001),
+            )
+        )
     return findings
 
 

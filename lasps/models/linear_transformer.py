@@ -103,8 +103,15 @@ class LinearTransformerEncoder(nn.Module):
         patch_days: P, days per token; 5 trains 4-7 times faster than 1.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int = 64, num_layers: int = 2, num_heads: int = 4,
-                 dropout: float = 0.1, patch_days: int = 5) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+        patch_days: int = 5,
+    ) -> None:
         super().__init__()
         if hidden_dim % num_heads:
             raise ValueError(f"hidden_dim must be a multiple of num_heads, got {hidden_dim} and {num_heads}")
@@ -120,8 +127,10 @@ class LinearTransformerEncoder(nn.Module):
     def forward(self, time_series: Tensor) -> Tensor:
         """(B, T, F) -> (B, D)."""
         if time_series.ndim != 3 or time_series.shape[2] != self.input_dim or not time_series.shape[1]:
-            raise ValueError(f"time series: expected (B, T, {self.input_dim}) with T > 0, got "
-                             f"{tuple(time_series.shape)}; the model was made for {self.input_dim} features")
+            raise ValueError(
+                f"time series: expected (B, T, {self.input_dim}) with T > 0, got "
+                f"{tuple(time_series.shape)}; the model was made for {self.input_dim} features"
+            )
         x = functional.linear(self._patches(time_series), self.patch_weight.flatten(1), self.patch_bias)
         x = x + positions_from_end(x.shape[1], self.hidden_dim).to(x.device)
         for layer in self.layers:

@@ -39,8 +39,9 @@ class ClassificationHead(nn.Module):
     by Phases 1 and 3 (no gradient).
     """
 
-    def __init__(self, input_dim: int = 128, hidden_dim: int = 64, num_classes: int = NUM_CLASSES,
-                 dropout: float = 0.1) -> None:
+    def __init__(
+        self, input_dim: int = 128, hidden_dim: int = 64, num_classes: int = NUM_CLASSES, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(input_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
@@ -141,11 +142,17 @@ class SectorAwareFusionModel(nn.Module):
     encoder_columns: Tensor
     uses_charts: Tensor
 
-    def __init__(self, num_sectors: int = MODEL_CONFIG["num_sectors"],
-                 ts_input_dim: int = MODEL_CONFIG["linear_transformer"]["input_dim"], *,
-                 encoder_columns: Sequence[int] | None = None, uses_charts: bool = True,
-                 encoder: Mapping[str, Any] | None = None, cnn: Mapping[str, Any] | None = None,
-                 fusion: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        num_sectors: int = MODEL_CONFIG["num_sectors"],
+        ts_input_dim: int = MODEL_CONFIG["linear_transformer"]["input_dim"],
+        *,
+        encoder_columns: Sequence[int] | None = None,
+        uses_charts: bool = True,
+        encoder: Mapping[str, Any] | None = None,
+        cnn: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         columns = checked_columns(encoder_columns, ts_input_dim)
         encoder = {**MODEL_CONFIG["linear_transformer"], **(encoder or {}), "input_dim": len(columns)}
@@ -156,8 +163,9 @@ class SectorAwareFusionModel(nn.Module):
         self.register_buffer("uses_charts", torch.tensor(uses_charts))
         self.ts_encoder = LinearTransformerEncoder(**encoder)
         self.cnn = ChartCNN(**cnn)
-        self.shared_fusion = SharedFusion(encoder["hidden_dim"] + cnn["output_dim"], ts_input_dim,
-                                          fusion["shared_dim"], encoder["dropout"])
+        self.shared_fusion = SharedFusion(
+            encoder["hidden_dim"] + cnn["output_dim"], ts_input_dim, fusion["shared_dim"], encoder["dropout"]
+        )
         head = (fusion["shared_dim"], fusion["head_hidden"], NUM_CLASSES, fusion["head_dropout"])
         self.common_head = ClassificationHead(*head)
         self.sector_heads = nn.ModuleList(ClassificationHead(*head) for _ in range(num_sectors))
@@ -166,8 +174,9 @@ class SectorAwareFusionModel(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ forward
 
-    def forward(self, time_series: Tensor, charts: Tensor, sector_ids: Tensor | None = None,
-                phase: int = 3) -> dict[str, Tensor]:
+    def forward(
+        self, time_series: Tensor, charts: Tensor, sector_ids: Tensor | None = None, phase: int = 3
+    ) -> dict[str, Tensor]:
         """One batch through the network.
 
         Args:
@@ -195,8 +204,10 @@ class SectorAwareFusionModel(nn.Module):
         else:
             check_finite(charts, "charts")
         if time_series.ndim != 3 or time_series.shape[2] != self.ts_input_dim or not time_series.shape[1]:
-            raise ValueError(f"time series: expected (B, T, {self.ts_input_dim}) with T > 0, got "
-                             f"{tuple(time_series.shape)}; the model was made for {self.ts_input_dim} features")
+            raise ValueError(
+                f"time series: expected (B, T, {self.ts_input_dim}) with T > 0, got "
+                f"{tuple(time_series.shape)}; the model was made for {self.ts_input_dim} features"
+            )
         encoded = self.ts_encoder(time_series.index_select(2, self.encoder_columns))
         chart = self.cnn(charts) if self.uses_charts else encoded.new_zeros(len(charts), self.cnn.output.out_features)
         return self.shared_fusion(encoded, chart, time_series)
@@ -226,8 +237,10 @@ class SectorAwareFusionModel(nn.Module):
             raise ValueError("the batch is empty")
         low, high = torch.aminmax(sector_ids)
         if int(low) < 0 or int(high) >= self.num_sectors:
-            raise ValueError(f"sector ids: expected 0..{self.num_sectors - 1}, got {int(low)}..{int(high)}; "
-                             f"the model has {self.num_sectors} sector heads")
+            raise ValueError(
+                f"sector ids: expected 0..{self.num_sectors - 1}, got {int(low)}..{int(high)}; "
+                f"the model has {self.num_sectors} sector heads"
+            )
         return sector_ids.long()
 
     # ------------------------------------------------------------------------------------------------ phases
@@ -278,10 +291,12 @@ class SectorAwareFusionModel(nn.Module):
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            raise ValueError(f"the state does not fit this model of {self.num_sectors} sectors and "
-                             f"{self.ts_input_dim} features: {_differences(error)} Use a state_dict of "
-                             "SectorAwareFusionModel alone, and a model of its sizes "
-                             "(SectorAwareFusionModel.from_state_dict(state) reads them off the state).") from error
+            raise ValueError(
+                f"the state does not fit this model of {self.num_sectors} sectors and "
+                f"{self.ts_input_dim} features: {_differences(error)} Use a state_dict of "
+                "SectorAwareFusionModel alone, and a model of its sizes "
+                "(SectorAwareFusionModel.from_state_dict(state) reads them off the state)."
+            ) from error
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> SectorAwareFusionModel:
@@ -294,8 +309,10 @@ class SectorAwareFusionModel(nn.Module):
         try:
             nn.Module.load_state_dict(model, state)
         except RuntimeError as error:
-            raise ValueError("expected the state_dict of a SectorAwareFusionModel alone, got another set of tensors: "
-                             f"{_differences(error)} Save that model's state_dict without them.") from error
+            raise ValueError(
+                "expected the state_dict of a SectorAwareFusionModel alone, got another set of tensors: "
+                f"{_differences(error)} Save that model's state_dict without them."
+            ) from error
         return model.eval()
 
 
@@ -327,15 +344,21 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         channels = [state[f"cnn.stages.{i}.0.weight"].shape[0] for i in range(_count(state, "cnn.stages"))]
         output_dim = state["cnn.output.weight"].shape[0]
     except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"expected the state_dict of a SectorAwareFusionModel, got {len(state)} tensors "
-                         f"({', '.join(list(state)[:3])}, ...) without a fitting {error}") from error
+        raise ValueError(
+            f"expected the state_dict of a SectorAwareFusionModel, got {len(state)} tensors "
+            f"({', '.join(list(state)[:3])}, ...) without a fitting {error}"
+        ) from error
     return {
         "num_sectors": _count(state, "sector_heads"),
         "ts_input_dim": input_dim,
         "encoder_columns": encoder_columns,
         "uses_charts": uses_charts,
-        "encoder": {"hidden_dim": hidden_dim, "num_layers": _count(state, "ts_encoder.layers"),
-                    "num_heads": num_heads, "patch_days": patch_days},
+        "encoder": {
+            "hidden_dim": hidden_dim,
+            "num_layers": _count(state, "ts_encoder.layers"),
+            "num_heads": num_heads,
+            "patch_days": patch_days,
+        },
         "cnn": {"conv_channels": channels, "output_dim": output_dim},
         "fusion": {"shared_dim": shared_dim, "head_hidden": head_hidden},
     }
@@ -343,5 +366,5 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered children `prefix` has in `state`."""
-    numbers = {name[len(prefix) + 1:].split(".")[0] for name in state if name.startswith(prefix + ".")}
+    numbers = {name[len(prefix) + 1 :].split(".")[0] for name in state if name.startswith(prefix + ".")}
     return len({number for number in numbers if number.isdigit()})

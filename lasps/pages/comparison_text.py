@@ -112,8 +112,10 @@ def pair_rows(pairs: pl.DataFrame, model: str) -> tuple[list[str], list[list[str
 
 def seed_rows(seeds: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
     """One row per model and seed, of models that have several."""
-    rows = [r | {"name": f"{r['model']}, seed {'-' if r['seed'] is None else r['seed']}"}
-            for r in seeds.filter(pl.len().over("model") > 1).iter_rows(named=True)]  # fmt: skip
+    rows = [
+        r | {"name": f"{r['model']}, seed {'-' if r['seed'] is None else r['seed']}"}
+        for r in seeds.filter(pl.len().over("model") > 1).iter_rows(named=True)
+    ]
     return _shown(rows, "model", "name", [*MODEL_COLUMNS[:2], *MODEL_COLUMNS[5:]])
 
 
@@ -128,10 +130,12 @@ def book_rows(view: View) -> tuple[list[str], list[list[str]]]:
         return show
 
     columns: tuple[Column, ...] = (
-        ("above universe", interval("top_minus_universe")), ("turnover", lambda r: percent(r["turnover"], 0)),
-        ("costs", lambda r: percent(r["cost_per_holding"], 2)), ("net", interval("net")),
+        ("above universe", interval("top_minus_universe")),
+        ("turnover", lambda r: percent(r["turnover"], 0)),
+        ("costs", lambda r: percent(r["cost_per_holding"], 2)),
+        ("net", interval("net")),
         ("long-short", lambda r: percent(r["long_short"], 2)),
-    )  # fmt: skip
+    )
     return _shown(view.of("books").to_dicts(), "model", "model", columns)
 
 

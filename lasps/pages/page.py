@@ -113,8 +113,14 @@ def render(template: str, title: str, **context: Any) -> str:
 
     environment.globals["chart"] = chart
     return environment.get_template(template).render(
-        title=title, class_colors=CLASS_COLORS, style=_asset("style.css"), script=_asset("page.js"), specs=specs,
-        vendored=[_asset(f"vendor/{entry['file']}") for entry in vendored()], **context)  # fmt: skip
+        title=title,
+        class_colors=CLASS_COLORS,
+        style=_asset("style.css"),
+        script=_asset("page.js"),
+        specs=specs,
+        vendored=[_asset(f"vendor/{entry['file']}") for entry in vendored()],
+        **context,
+    )
 
 
 def vendored() -> list[dict[str, str]]:

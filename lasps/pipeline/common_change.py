@@ -21,8 +21,9 @@ from lasps.training.heads.nested import NestedResult
 COMMON_CHANGE = "common_change"
 
 
-def save_common_change(phase2: Path, before: Mapping[str, Tensor], nested: NestedResult, meta: Mapping[str, Any]
-                       ) -> dict[str, Any]:
+def save_common_change(
+    phase2: Path, before: Mapping[str, Tensor], nested: NestedResult, meta: Mapping[str, Any]
+) -> dict[str, Any]:
     """Save it beside `phase2`, and return what that file's .json says of it; nothing for independent heads.
 
     Args:
@@ -32,14 +33,26 @@ def save_common_change(phase2: Path, before: Mapping[str, Tensor], nested: Neste
     if nested.common is None:
         return {}
     path = phase2.with_name(f"{COMMON_CHANGE}.pt")
-    state = dict(before) | {f"sector_heads.{sector}.{name}": value
-                            for sector, head in nested.common_heads.items() for name, value in head.items()}
-    history = {"accepted": nested.common_accepted, "val_log_loss": nested.common.val_log_loss,
-               "best_epoch": nested.common.best_epoch if nested.common_accepted else 0}
+    state = dict(before) | {
+        f"sector_heads.{sector}.{name}": value
+        for sector, head in nested.common_heads.items()
+        for name, value in head.items()
+    }
+    history = {
+        "accepted": nested.common_accepted,
+        "val_log_loss": nested.common.val_log_loss,
+        "best_epoch": nested.common.best_epoch if nested.common_accepted else 0,
+    }
     gamma = nested.base.start_gamma
     calibration = meta["calibration"] | {"focal_gamma": gamma if isinstance(gamma, float) else list(gamma)}
-    own = {"name": COMMON_CHANGE, "calibration": calibration, "history": history, "key": None, "mlflow": {},
-           "metrics": {"best_epoch": history["best_epoch"]}}
+    own = {
+        "name": COMMON_CHANGE,
+        "calibration": calibration,
+        "history": history,
+        "key": None,
+        "mlflow": {},
+        "metrics": {"best_epoch": history["best_epoch"]},
+    }
     digest = save_checkpoint(path, state, {**meta, **own})
     logger.info(f"Saved: {path}")
     return {COMMON_CHANGE: {"path": path.name, "sha256": digest}}
@@ -55,18 +68,34 @@ def common_change_of(phase2: Path) -> Path | None:
 def nested_history(nested: NestedResult) -> dict[str, Any]:
     """What of the nested models goes into a checkpoint's .json: what was accepted, and the shared directions."""
     found = nested.sectors.directions
-    directions = None if found is None else {
-        "sectors": list(found.sectors),
-        **{name: [[round(value, 6) for value in row] for row in getattr(found, name).tolist()]
-           for name in ("loadings", "classes", "features", "biases")},
-        "mean": [round(value, 6) for value in found.mean.tolist()]}
-    return {"common_change_accepted": nested.common_accepted, "common_change_gain": gain_row(nested.common_gain),
-            "sector_part_gain": gain_row(nested.sector_gain), "directions": directions}
+    directions = (
+        None
+        if found is None
+        else {
+            "sectors": list(found.sectors),
+            **{
+                name: [[round(value, 6) for value in row] for row in getattr(found, name).tolist()]
+                for name in ("loadings", "classes", "features", "biases")
+            },
+            "mean": [round(value, 6) for value in found.mean.tolist()],
+        }
+    )
+    return {
+        "common_change_accepted": nested.common_accepted,
+        "common_change_gain": gain_row(nested.common_gain),
+        "sector_part_gain": gain_row(nested.sector_gain),
+        "directions": directions,
+    }
 
 
 def gain_row(gain: Acceptance | None) -> dict[str, Any] | None:
     """A gain on val as JSON."""
     if gain is None:
         return None
-    return {"gain": gain.gain, "standard_error": gain.standard_error, "blocks": gain.blocks, "n": gain.n,
-            "significant": gain.significant}
+    return {
+        "gain": gain.gain,
+        "standard_error": gain.standard_error,
+        "blocks": gain.blocks,
+        "n": gain.n,
+        "significant": gain.significant,
+    }

@@ -48,8 +48,10 @@ class Source:
         name, listed = (before, after) if equals and before else (None, text)
         wheres = tuple(listed.split(","))
         if not all(wheres):
-            raise ValueError(f"{text!r}: expected [NAME=]WHERE[,WHERE ...], where each WHERE is a checkpoint, a "
-                             "prediction file or a run id; one of them is empty")  # fmt: skip
+            raise ValueError(
+                f"{text!r}: expected [NAME=]WHERE[,WHERE ...], where each WHERE is a checkpoint, a "
+                "prediction file or a run id; one of them is empty"
+            )
         return cls((listed,) if Path(listed).exists() else wheres, name)
 
 
@@ -93,8 +95,10 @@ class Loader:
 
 def _of_run(run_id: str, split: str) -> Forecast:
     if not re.fullmatch(RUN_ID, run_id):
-        raise ValueError(f"{run_id}: expected a checkpoint (.pt), a prediction file (.parquet, .csv) or the id "
-                         "of an MLflow run (32 hexadecimal digits); there is no such file")  # fmt: skip
+        raise ValueError(
+            f"{run_id}: expected a checkpoint (.pt), a prediction file (.parquet, .csv) or the id "
+            "of an MLflow run (32 hexadecimal digits); there is no such file"
+        )
     forecast = Forecast.read(download_predictions(run_id, split))
     return forecast.named(forecast.model or run_id[:8], split)
 
@@ -149,8 +153,10 @@ def _refuse_equal_seeds(source: Source, forecasts: Iterable[Forecast]) -> None:
     for seeds in _seeds_by_split(forecasts):
         known = [s for s in seeds if s is not None]
         if len(set(known)) < len(known):
-            raise ValueError(f"{','.join(source.wheres)}: expected one model trained from different seeds, got seeds "
-                             f"{seeds}. Give models that are not seeds of one as separate arguments.")  # fmt: skip
+            raise ValueError(
+                f"{','.join(source.wheres)}: expected one model trained from different seeds, got seeds "
+                f"{seeds}. Give models that are not seeds of one as separate arguments."
+            )
 
 
 def _own_names(name: str, sources: Sequence[Source]) -> list[str]:
@@ -208,7 +214,8 @@ def cached_baselines(
     complete = folder / "complete"
     known = set(complete.read_text(encoding="utf-8").split()) if complete.is_file() else set()
     cached: dict[str, dict[str, list[Forecast] | None]] = {
-        name: {split: _cached(folder, name, split, known) for split in splits} for name in names}
+        name: {split: _cached(folder, name, split, known) for split in splits} for name in names
+    }
     missing = [name for name, by_split in cached.items() if None in by_split.values()]
     if missing:
         logger.info(f"Fitting {len(missing)} baselines (once: they are cached)")
@@ -222,8 +229,11 @@ def cached_baselines(
                     forecast.write(folder / f"{name}.{split}.parquet")
                 known.add(f"{name}.{split}" + (NOTHING if forecast is None else ""))
         write_atomically(complete, "\n".join(sorted(known)) + "\n")
-    return {name: present for name, by_split in cached.items()
-            if (present := {split: forecasts for split, forecasts in by_split.items() if forecasts})}
+    return {
+        name: present
+        for name, by_split in cached.items()
+        if (present := {split: forecasts for split, forecasts in by_split.items() if forecasts})
+    }
 
 
 NOTHING = ":none"

@@ -75,13 +75,28 @@ class BuildOptions:
 
     def for_build(self) -> dict[str, Any]:
         """The part that lasps.data.build takes."""
-        names = ("features", "chart_size", "horizon", "threshold", "stride", "train_fraction", "materialize", "force",
-                 "embargo_days")
+        names = (
+            "features",
+            "chart_size",
+            "horizon",
+            "threshold",
+            "stride",
+            "train_fraction",
+            "materialize",
+            "force",
+            "embargo_days",
+        )
         return {name: getattr(self, name) for name in names}
 
 
-def build_synthetic(out_dir: Path, preset: str = "default", seed: int = 7, effect: str = "sector",
-                    materialize: bool = True, force: bool = False) -> dict[str, Any]:
+def build_synthetic(
+    out_dir: Path,
+    preset: str = "default",
+    seed: int = 7,
+    effect: str = "sector",
+    materialize: bool = True,
+    force: bool = False,
+) -> dict[str, Any]:
     """Build the synthetic dataset, with the oracle's probabilities beside every sample.
 
     Returns:
@@ -98,8 +113,14 @@ def build_synthetic(out_dir: Path, preset: str = "default", seed: int = 7, effec
     logger.info(f"Synthetic market: seed {seed}, effect {effect}, preset {preset}")
     market = make_market(seed=seed, effect=effect, **size["market"])
     options = BuildOptions(out_dir, stride=size["stride"], materialize=materialize, force=force)
-    description = build_from_bars(market.panel, market.listing, Borders.from_dict(market.borders),
-                                  market.describe() | {"preset": preset}, options, oracle=stated(market))
+    description = build_from_bars(
+        market.panel,
+        market.listing,
+        Borders.from_dict(market.borders),
+        market.describe() | {"preset": preset},
+        options,
+        oracle=stated(market),
+    )
     bars, listing = (Path(out_dir) / SOURCE_FOLDER / name for name in SOURCE_FILES)
     write_atomically(bars, market.panel.write_parquet)
     write_atomically(listing, market.listing.write_csv)
@@ -111,9 +132,11 @@ def refuse_real_market(out_dir: Path) -> None:
     standing = read_description(out_dir)
     name = SYNTHETIC if standing is None else (standing.get("source") or {}).get("name")
     if name != SYNTHETIC:
-        raise ValueError(f"{out_dir} holds a real market's dataset (made from {name}), which a synthetic market never "
-                         "replaces. Name its --source and --listing, choose another folder with --data-dir, or remove "
-                         "the dataset yourself")
+        raise ValueError(
+            f"{out_dir} holds a real market's dataset (made from {name}), which a synthetic market never "
+            "replaces. Name its --source and --listing, choose another folder with --data-dir, or remove "
+            "the dataset yourself"
+        )
 
 
 def holds_dataset(data_dir: Path) -> bool:
@@ -131,8 +154,10 @@ def synthetic_source(data_dir: Path) -> tuple[Path, Path]:
     name = None if description is None else description["source"].get("name")
     if name != SYNTHETIC:
         found = "no dataset.json" if description is None else f"a dataset made from {name}"
-        raise ValueError(f"{data_dir}: expected a synthetic market, whose bars stand beside its samples, found "
-                         f"{found}. Name the bars with --source and the listing with --listing.")
+        raise ValueError(
+            f"{data_dir}: expected a synthetic market, whose bars stand beside its samples, found "
+            f"{found}. Name the bars with --source and the listing with --listing."
+        )
     bars, listing = (Path(data_dir) / SOURCE_FOLDER / file for file in SOURCE_FILES)
     return bars, listing
 
@@ -143,16 +168,24 @@ def stated(market: SyntheticMarket) -> Callable[[pl.Series, pl.Series], OracleFo
     def oracle(codes: pl.Series, dates: pl.Series) -> OracleForecast:
         forecast = market.oracle(codes, dates, N_PATHS)
         error = forecast.standard_error
-        logger.info(f"Oracle: {len(codes):,} rows, {N_PATHS:,} paths each; standard error of a probability "
-                    f"{error.mean():.5f} on average")
+        logger.info(
+            f"Oracle: {len(codes):,} rows, {N_PATHS:,} paths each; standard error of a probability "
+            f"{error.mean():.5f} on average"
+        )
         return forecast
 
     return oracle
 
 
-def build_from_files(source: Path, listing: Path | None, borders: Choice, options: BuildOptions,
-                     pad_codes: bool = False, signed_prices: bool = False,
-                     decimal: Decimal | None = None) -> dict[str, Any]:
+def build_from_files(
+    source: Path,
+    listing: Path | None,
+    borders: Choice,
+    options: BuildOptions,
+    pad_codes: bool = False,
+    signed_prices: bool = False,
+    decimal: Decimal | None = None,
+) -> dict[str, Any]:
     """Build a dataset from files of a real market; see lasps.data.sources.files for the forms they may have.
 
     Args:
@@ -164,21 +197,33 @@ def build_from_files(source: Path, listing: Path | None, borders: Choice, option
     """
     bars, read = read_bars_counted(source, pad_codes, signed_prices, decimal)
     names = read_listing(listing, pad_codes=pad_codes) if listing is not None else None
-    about = {"name": Path(source).name, "sha256": sha256_of(source) if Path(source).is_file() else None,
-             "listing": None if listing is None else Path(listing).name, "read": read}
+    about = {
+        "name": Path(source).name,
+        "sha256": sha256_of(source) if Path(source).is_file() else None,
+        "listing": None if listing is None else Path(listing).name,
+        "read": read,
+    }
     return build_from_bars(bars, names, borders, about, options)
 
 
-def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: Choice, source: dict[str, Any],
-                    options: BuildOptions, oracle: Any = None) -> dict[str, Any]:
+def build_from_bars(
+    bars: pl.DataFrame,
+    listing: pl.DataFrame | None,
+    borders: Choice,
+    source: dict[str, Any],
+    options: BuildOptions,
+    oracle: Any = None,
+) -> dict[str, Any]:
     """Raw bars and a listing -> a dataset folder that passed the integrity gate.
 
     The report is printed and written by every build: beside a finished dataset as integrity.html, beside the folder
     that was not made as NAME.integrity.html.
     """
     if listing is None:
-        raise ValueError("expected a listing (code, name, market, industry), got none: sectors come from its "
-                         "industries. Name the file with --listing.")
+        raise ValueError(
+            "expected a listing (code, name, market, industry), got none: sectors come from its "
+            "industries. Name the file with --listing."
+        )
     integrity.validate_waivers(options.waive)
     universe, markets = universe_of(options)
     if options.extend:
@@ -189,15 +234,32 @@ def build_from_bars(bars: pl.DataFrame, listing: pl.DataFrame | None, borders: C
         seen.report.raise_if_fatal(options.waive)
         panel = seen.selected()
     gate = Gate(seen.report, options)
-    source = source | seen.about | {"universe": {"name": universe, **seen.about["universe"]},
-                                    "repairs": repaired, "waived": list(options.waive)}
+    source = (
+        source
+        | seen.about
+        | {"universe": {"name": universe, **seen.about["universe"]}, "repairs": repaired, "waived": list(options.waive)}
+    )
     if options.extend:
-        description = extend_dataset(options.out_dir, panel, source=source, listing=listing, gate=gate,
-                                     test_end=options.test_end or last_day(panel))
+        description = extend_dataset(
+            options.out_dir,
+            panel,
+            source=source,
+            listing=listing,
+            gate=gate,
+            test_end=options.test_end or last_day(panel),
+        )
     else:
         chosen = borders(panel["date"]) if callable(borders) else borders or fraction_borders(panel["date"])
-        description = build_dataset(panel, options.out_dir, borders=chosen, source=source, listing=listing,
-                                    oracle=oracle, gate=gate, **options.for_build())
+        description = build_dataset(
+            panel,
+            options.out_dir,
+            borders=chosen,
+            source=source,
+            listing=listing,
+            oracle=oracle,
+            gate=gate,
+            **options.for_build(),
+        )
     publish(gate.report, Path(options.out_dir) / REPORT_NAME)
     return description
 
@@ -220,9 +282,14 @@ class Look:
         return self.panel
 
 
-def look_at(bars: pl.DataFrame, listing: pl.DataFrame | None, universe: str = "common",
-            waive: Sequence[str] = (), markets: Sequence[str] | None = None,
-            forecast_rows: int | None = None) -> Look:
+def look_at(
+    bars: pl.DataFrame,
+    listing: pl.DataFrame | None,
+    universe: str = "common",
+    waive: Sequence[str] = (),
+    markets: Sequence[str] | None = None,
+    forecast_rows: int | None = None,
+) -> Look:
     """Check raw bars (all, or what a forecast of their last day reads), make the panel and select the universe."""
     panel, failure = None, None
     about: dict[str, dict[str, Any]] = {}
@@ -250,8 +317,9 @@ class Gate:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         finished = integrity.check(dataset=folder)
-        self.report = integrity.IntegrityReport(self.report.findings + finished.findings,
-                                                self.report.figures | finished.figures, tuple(self.options.waive))
+        self.report = integrity.IntegrityReport(
+            self.report.findings + finished.findings, self.report.figures | finished.figures, tuple(self.options.waive)
+        )
         with reported_if_stopped(self.report, self.options):
             self.report.raise_if_fatal(self.options.waive)
         return self.report.to_dict()
@@ -298,8 +366,12 @@ def repair(bars: pl.DataFrame, repairs: Path | None) -> tuple[pl.DataFrame, dict
     return bars, done
 
 
-def borders_from(protocol: str | None = None, days: Mapping[str, str] | None = None,
-                 shares: Sequence[float] | None = None, fold: Fold | None = None) -> Choice:
+def borders_from(
+    protocol: str | None = None,
+    days: Mapping[str, str] | None = None,
+    shares: Sequence[float] | None = None,
+    fold: Fold | None = None,
+) -> Choice:
     """The borders of a named protocol, of literal days, by shares of the days or of a walk-forward fold.
 
     Args:
@@ -311,8 +383,11 @@ def borders_from(protocol: str | None = None, days: Mapping[str, str] | None = N
     Raises:
         ValueError: an unknown protocol, more than one of them, or days that are not in order.
     """
-    given = [name for name, value in (("--protocol", protocol), ("split days", days), ("--fractions", shares),
-                                      ("--fold", fold)) if value]
+    given = [
+        name
+        for name, value in (("--protocol", protocol), ("split days", days), ("--fractions", shares), ("--fold", fold))
+        if value
+    ]
     if len(given) > 1:
         raise ValueError(f"the splits are told in one way; got {' and '.join(given)}")
     if protocol and protocol not in PROTOCOLS:

@@ -22,8 +22,9 @@ def log_directions(validation: Validation, run: Tracker) -> None:
     """Log what the shared directions are, if this is a checkpoint that has some."""
     tables = direction_tables(validation.checkpoint, validation.dataset)
     if tables:
-        run.log_figure(shared_directions(**{name: frame.to_pandas() for name, frame in tables.items()}),
-                       "shared_directions")
+        run.log_figure(
+            shared_directions(**{name: frame.to_pandas() for name, frame in tables.items()}), "shared_directions"
+        )
         for name, frame in tables.items():
             run.log_table(frame, f"directions_{name}.json")
 
@@ -39,13 +40,20 @@ def direction_tables(checkpoint: Checkpoint, dataset: SampleDataset) -> dict[str
     seen = SampleSubset(dataset, rows)
     device = next(checkpoint.model.parameters()).device
     shared = shared_features(checkpoint.model, seen, device, desc="shared directions")
-    weights, readings = direction_frames(directions, shared, seen.last_day_features(),
-                                         feature_names(checkpoint, dataset.num_features), refused)
+    weights, readings = direction_frames(
+        directions, shared, seen.last_day_features(), feature_names(checkpoint, dataset.num_features), refused
+    )
     change = directions.change(shared, seen.sector_ids)
     part_of_heads = ~np.isin(seen.sector_ids, list(refused))
     logits = _logits(checkpoint, shared, seen.sector_ids) - change * part_of_heads[:, None]
-    movement = movement_frame(logits, change, seen.sector_ids, checkpoint.gammas_of(seen.sector_ids),
-                              checkpoint.calibration["class_weights"], refused)
+    movement = movement_frame(
+        logits,
+        change,
+        seen.sector_ids,
+        checkpoint.gammas_of(seen.sector_ids),
+        checkpoint.calibration["class_weights"],
+        refused,
+    )
     return {"weights": weights, "readings": readings, "movement": movement}
 
 
@@ -60,5 +68,8 @@ def _logits(checkpoint: Checkpoint, shared: np.ndarray, sector_ids: np.ndarray) 
     model = checkpoint.model
     device = next(model.parameters()).device
     with evaluating(model), torch.inference_mode():
-        return model.classify(torch.from_numpy(shared).to(device),
-                              torch.from_numpy(sector_ids).long().to(device)).cpu().numpy()
+        return (
+            model.classify(torch.from_numpy(shared).to(device), torch.from_numpy(sector_ids).long().to(device))
+            .cpu()
+            .numpy()
+        )

@@ -36,8 +36,14 @@ NEEDED = ("features", "scaler", "window", "chart_size", "universe", "horizon")
 BATCH = 512
 
 
-def forecast(checkpoint: Checkpoint, bars: pl.DataFrame, listing: pl.DataFrame, date: str = "latest",
-             device: str = "cpu", waive: Sequence[str] = ()) -> tuple[pl.DataFrame, IntegrityReport]:
+def forecast(
+    checkpoint: Checkpoint,
+    bars: pl.DataFrame,
+    listing: pl.DataFrame,
+    date: str = "latest",
+    device: str = "cpu",
+    waive: Sequence[str] = (),
+) -> tuple[pl.DataFrame, IntegrityReport]:
     """The class probabilities of every stock that traded on `date` and has a full window of history.
 
     The integrity gate looks first at every row that the forecast reads.
@@ -67,8 +73,9 @@ def forecast(checkpoint: Checkpoint, bars: pl.DataFrame, listing: pl.DataFrame, 
     return forecast_table(known[ends], listing, p), report
 
 
-def gated(bars: pl.DataFrame, listing: pl.DataFrame, data: dict[str, Any], day: dt.date,
-          waive: Sequence[str] = ()) -> tuple[IntegrityReport, pl.DataFrame]:
+def gated(
+    bars: pl.DataFrame, listing: pl.DataFrame, data: dict[str, Any], day: dt.date, waive: Sequence[str] = ()
+) -> tuple[IntegrityReport, pl.DataFrame]:
     """The gate's report on what a forecast of `day` reads, and the universe's panel up to that day.
 
     A stock's window and what its features look back at are read, by each stock from its own last rows; ranks and market
@@ -78,8 +85,14 @@ def gated(bars: pl.DataFrame, listing: pl.DataFrame, data: dict[str, Any], day: 
         IntegrityError: a fatal finding that is not waived.
     """
     rows = data["window"] + (data.get("warm_up") or 0) + max(f.lookback for f in features_named(data["features"]))
-    seen = look_at(bars.filter(pl.col("date").cast(pl.Date) <= day), listing, data["universe"]["name"], waive,
-                   stored_markets(data["universe"]), rows)
+    seen = look_at(
+        bars.filter(pl.col("date").cast(pl.Date) <= day),
+        listing,
+        data["universe"]["name"],
+        waive,
+        stored_markets(data["universe"]),
+        rows,
+    )
     seen.report.raise_if_fatal(waive)
     return seen.report, seen.selected()
 
@@ -89,16 +102,22 @@ def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
     data = checkpoint.meta.get("data") or {}
     missing = [key for key in NEEDED if data.get(key) is None]
     if missing:
-        raise ValueError(f"{checkpoint.path}: forecasts need {', '.join(missing)} from the .json beside the "
-                         "checkpoint, which lasps writes when it trains on its own datasets. Train on one with "
-                         "experiments/train.py.")
+        raise ValueError(
+            f"{checkpoint.path}: forecasts need {', '.join(missing)} from the .json beside the "
+            "checkpoint, which lasps writes when it trains on its own datasets. Train on one with "
+            "experiments/train.py."
+        )
     unknown = sorted(set(data["features"]) - {feature.name for feature in FEATURES})
     if unknown:
-        raise ValueError(f"{checkpoint.path}: trained on features that this version does not have: {unknown}. "
-                         f"Use the version at git commit {checkpoint.meta.get('git_commit')}.")
+        raise ValueError(
+            f"{checkpoint.path}: trained on features that this version does not have: {unknown}. "
+            f"Use the version at git commit {checkpoint.meta.get('git_commit')}."
+        )
     if len(data["features"]) != checkpoint.model.ts_input_dim:
-        raise ValueError(f"{checkpoint.path}: the .json names {len(data['features'])} features, the model takes "
-                         f"{checkpoint.model.ts_input_dim}: they do not belong together.")
+        raise ValueError(
+            f"{checkpoint.path}: the .json names {len(data['features'])} features, the model takes "
+            f"{checkpoint.model.ts_input_dim}: they do not belong together."
+        )
     return data
 
 
@@ -122,11 +141,14 @@ def trading_day(bars: pl.DataFrame, date: str, now: dt.datetime | None = None) -
     except ValueError:
         raise ValueError(f"--date: expected 'latest' or a day like 2025-06-17, got {date!r}") from None
     if day > over:
-        raise ValueError(f"--date {date}: expected a day that is over in Seoul ({over} is the last); its bars still "
-                         "change")
+        raise ValueError(
+            f"--date {date}: expected a day that is over in Seoul ({over} is the last); its bars still change"
+        )
     if days.filter((pl.col("date") == day) & pl.col("traded")).is_empty():
-        raise ValueError(f"--date {date}: expected a trading day of the source ({days['date'].min()!s} .. "
-                         f"{days['date'].max()!s}), nothing traded then")
+        raise ValueError(
+            f"--date {date}: expected a trading day of the source ({days['date'].min()!s} .. "
+            f"{days['date'].max()!s}), nothing traded then"
+        )
     return day
 
 
@@ -152,34 +174,42 @@ def latest_day(days: pl.DataFrame, over: dt.date) -> dt.date:
             break
         passed.append(f"{day} ({here.height:,} of {len(before):,} stocks have a bar)")
     else:
-        raise ValueError(f"--date latest: expected a day until {over} on which {WHOLE_MARKET:.0%} of the stocks of the "
-                         f"days before have a bar, found none among {len(known)} days. Name one with --date.")
+        raise ValueError(
+            f"--date latest: expected a day until {over} on which {WHOLE_MARKET:.0%} of the stocks of the "
+            f"days before have a bar, found none among {len(known)} days. Name one with --date."
+        )
     if len(known) < len(dates):
         passed.insert(0, f"{dates[-1]} (not over in Seoul)")
     if passed:
-        logger.warning(f"latest: forecasts as of {day}; passed over: {', '.join(passed[:5])}"
-                       + (f" and {len(passed) - 5} more" if len(passed) > 5 else ""))
+        logger.warning(
+            f"latest: forecasts as of {day}; passed over: {', '.join(passed[:5])}"
+            + (f" and {len(passed) - 5} more" if len(passed) > 5 else "")
+        )
     return day  # type: ignore[no-any-return]
 
 
 def _days_with_bars(bars: pl.DataFrame) -> pl.DataFrame:
     """code, date, traded of every row with a value."""
-    return bars.filter(~is_empty() & pl.col("date").is_not_null()).select(
-        pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date), traded=~is_halted()
-    ).unique(["code", "date"])  # fmt: skip
+    return (
+        bars.filter(~is_empty() & pl.col("date").is_not_null())
+        .select(pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date), traded=~is_halted())
+        .unique(["code", "date"])
+    )
 
 
 def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) -> np.ndarray:
     """The panel rows of `day` that end a full window; ValueError where there is none."""
     ends = np.flatnonzero((panel["date"] == day).to_numpy() & (row_positions(panel) >= window - 1 + warm_up))
     if not len(ends):
-        raise ValueError(f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in "
-                         "the universe")
+        raise ValueError(
+            f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in the universe"
+        )
     return ends
 
 
-def model_inputs(panel: pl.DataFrame, ends: np.ndarray,
-                 data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def model_inputs(
+    panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scaled windows (B,T,F) float32, bars (B,T,5) float32 and sector ids (B,) of the windows that end at `ends`."""
     scaler = RobustScaler.from_dict(data["scaler"])
     features = scaler.transform(compute_features(panel, data["features"]))
@@ -189,8 +219,9 @@ def model_inputs(panel: pl.DataFrame, ends: np.ndarray,
 
 
 @torch.inference_mode()
-def predict_in_batches(checkpoint: Checkpoint, series: np.ndarray, bars: np.ndarray, sectors: np.ndarray,
-                       data: dict[str, Any], device: str) -> np.ndarray:
+def predict_in_batches(
+    checkpoint: Checkpoint, series: np.ndarray, bars: np.ndarray, sectors: np.ndarray, data: dict[str, Any], device: str
+) -> np.ndarray:
     """Logits (B, 3), each sample through its sector's head."""
     model, logits = checkpoint.model.to(device).eval(), []
     for start in range(0, len(sectors), BATCH):
@@ -207,12 +238,15 @@ def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.
     columns = {f"p_{name.lower()}": probabilities[:, i] for i, name in enumerate(CLASS_NAMES)}
     classes = [CLASS_NAMES[i] for i in probabilities.argmax(axis=1)]
     table = rows.select("code", "date", "sector").with_columns(
-        **{name: pl.Series(values) for name, values in columns.items()}, **{"class": pl.Series(classes)})
+        **{name: pl.Series(values) for name, values in columns.items()}, **{"class": pl.Series(classes)}
+    )
     named = table.join(listing.select("code", "name"), on="code", how="left", maintain_order="left")
     order = (pl.col("p_buy") - pl.col("p_sell")).alias("order")
-    return (named.with_columns(pl.col("sector").cast(pl.Int64).replace_strict(sector_names), order)
-            .sort("order", "code", descending=[True, False])
-            .select("code", "name", "sector", "date", "p_sell", "p_hold", "p_buy", "class"))
+    return (
+        named.with_columns(pl.col("sector").cast(pl.Int64).replace_strict(sector_names), order)
+        .sort("order", "code", descending=[True, False])
+        .select("code", "name", "sector", "date", "p_sell", "p_hold", "p_buy", "class")
+    )
 
 
 def write_forecast(table: pl.DataFrame, path: Path) -> None:

@@ -24,8 +24,10 @@ def part_of_train(phase: int, train: SampleDataset, holdout: float) -> SampleDat
         return train
     before, held = cut_by_date(train, holdout)
     part, which = (held, "last") if phase == 2 else (before, "first")
-    logger.info(f"Phase {phase}: trains on the {which} {len(part)} of {len(train)} samples of train by date "
-                f"(phase2_holdout {holdout:g})")
+    logger.info(
+        f"Phase {phase}: trains on the {which} {len(part)} of {len(train)} samples of train by date "
+        f"(phase2_holdout {holdout:g})"
+    )
     check_classes(part, f"the {which} part of train (phase2_holdout {holdout:g})")
     return part
 
@@ -35,9 +37,11 @@ def check_classes(samples: SampleDataset, where: str) -> None:
     counts = np.bincount(samples.labels, minlength=len(CLASS_NAMES))
     lacking = [name for name, n in zip(CLASS_NAMES, counts, strict=True) if n == 0]
     if lacking:
-        raise ValueError(f"{where}: expected samples of every class, found no {' and no '.join(lacking)} among "
-                         f"{len(samples):,}. Nothing was trained: check the labels (0 SELL, 1 HOLD, 2 BUY), or take "
-                         "more days or stocks")
+        raise ValueError(
+            f"{where}: expected samples of every class, found no {' and no '.join(lacking)} among "
+            f"{len(samples):,}. Nothing was trained: check the labels (0 SELL, 1 HOLD, 2 BUY), or take "
+            "more days or stocks"
+        )
 
 
 def holdout_of(asked: float | None, source: Path | None) -> float:
@@ -50,8 +54,10 @@ def holdout_of(asked: float | None, source: Path | None) -> float:
     if asked is None:
         return known
     if source is not None and asked != known:
-        logger.warning(f"phase2_holdout {asked:g}: {source.name} was trained with {known:g}, its backbone was fitted "
-                       "to another part of train")
+        logger.warning(
+            f"phase2_holdout {asked:g}: {source.name} was trained with {known:g}, its backbone was fitted "
+            "to another part of train"
+        )
     return asked
 
 
@@ -69,13 +75,17 @@ def cut_by_date(train: SampleDataset, share: float) -> tuple[SampleSubset, Sampl
     table = train.samples
     if table is None or not {"date", "label_end"} <= set(table.columns):
         found = "no such file" if table is None else f"only {', '.join(table.columns)}"
-        raise ValueError(f"phase2_holdout {share:g}: expected samples.parquet with the columns date and label_end "
-                         f"beside train's arrays, found {found}. Without dates, train every phase on all of train")
+        raise ValueError(
+            f"phase2_holdout {share:g}: expected samples.parquet with the columns date and label_end "
+            f"beside train's arrays, found {found}. Without dates, train every phase on all of train"
+        )
     dates, label_ends = table["date"].to_numpy(), table["label_end"].to_numpy()
     days = np.unique(dates)
     first_held = days[-max(round(share * len(days)), 1)]
     before, held = np.flatnonzero(label_ends < first_held), np.flatnonzero(dates >= first_held)
     if not len(before):
-        raise ValueError(f"phase2_holdout {share:g}: no label of train's {len(days)} days ends before {first_held}, "
-                         "the first one held out, so nothing is left for Phases 1 and 3: lower it or take more data")
+        raise ValueError(
+            f"phase2_holdout {share:g}: no label of train's {len(days)} days ends before {first_held}, "
+            "the first one held out, so nothing is left for Phases 1 and 3: lower it or take more data"
+        )
     return SampleSubset(train, before), SampleSubset(train, held)

@@ -28,37 +28,56 @@ RESUME_FOLDER = ".resume"
 
 def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
     """Tags of every run: what makes it repeatable."""
-    return {"data_fingerprint": train.fingerprint, "seed": str(options.seed), "device": options.device,
-            "data_dir": str(options.data_dir), "output_dir": str(options.output_dir)}
+    return {
+        "data_fingerprint": train.fingerprint,
+        "seed": str(options.seed),
+        "device": options.device,
+        "data_dir": str(options.data_dir),
+        "output_dir": str(options.output_dir),
+    }
 
 
 def run_note(options: PhaseOptions, phase: int | None = None) -> dict[str, str]:
     """The description that MLflow shows on a run's page: where to look for what. None: the pipeline's."""
     if phase is None:
-        note = ("One run per phase below this one. Here: the headline figures of each checkpoint by split, once they "
-                "are validated, and under *Artifacts* a sample of the charts that the network is given.")
+        note = (
+            "One run per phase below this one. Here: the headline figures of each checkpoint by split, once they "
+            "are validated, and under *Artifacts* a sample of the charts that the network is given."
+        )
     else:
         names = (read_description(options.data_dir) or {}).get("sectors") or [sector.english for sector in SECTORS]
         curve = "`phase2/sector_07`: the curve of that sector's head" if phase == 2 else f"`phase{phase}`: its curves"
         listed = ", ".join(f"{number:02d} {name}" for number, name in enumerate(names))
-        note = (f"*Model metrics*: search for {curve}; for `test/sector_07`: what the checkpoint is worth there. "
-                f"*Artifacts*: pictures, tables by class and sector, predictions. The checkpoint is a logged model "
-                f"(*Models*).\n\nSectors: {listed}")
+        note = (
+            f"*Model metrics*: search for {curve}; for `test/sector_07`: what the checkpoint is worth there. "
+            f"*Artifacts*: pictures, tables by class and sector, predictions. The checkpoint is a logged model "
+            f"(*Models*).\n\nSectors: {listed}"
+        )
     return {"mlflow.note.content": note}
 
 
 def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> dict[str, Any]:
     """The phase's hyperparameters as MLflow parameters."""
-    return config | {"phase": phase, "batch_size_backbone": options.batch_size, "seed": options.seed,
-                     "focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
+    return config | {
+        "phase": phase,
+        "batch_size_backbone": options.batch_size,
+        "seed": options.seed,
+        "focal_gamma": TRAINING_CONFIG["focal_gamma"],
+        "class_weights": list(settings.CLASS_WEIGHTS),
+    }
 
 
 def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> None:
     """Train and val as the run's datasets, each by its own full digest."""
     for split, dataset in (("train", train), ("val", val)):
         classes = np.bincount(dataset.labels, minlength=3).tolist()
-        tracker.log_dataset(split, dataset.fingerprint, context="training" if split == "train" else "selection",
-                            source=str(options.data_dir), profile={"n": len(dataset), "classes": classes})
+        tracker.log_dataset(
+            split,
+            dataset.fingerprint,
+            context="training" if split == "train" else "selection",
+            source=str(options.data_dir),
+            profile={"n": len(dataset), "classes": classes},
+        )
 
 
 def log_charts(tracker: Tracker, train: SampleDataset) -> None:
@@ -66,11 +85,18 @@ def log_charts(tracker: Tracker, train: SampleDataset) -> None:
     if isinstance(tracker, NullTracker):
         return
     rows = np.linspace(0, len(train) - 1, min(len(train), SHOWN_CHARTS)).astype(int)
-    keys = [str(row) for row in rows] if train.samples is None else \
-        [f"{code}  {date}" for code, date in train.samples[rows].select("code", "date").iter_rows()]
+    keys = (
+        [str(row) for row in rows]
+        if train.samples is None
+        else [f"{code}  {date}" for code, date in train.samples[rows].select("code", "date").iter_rows()]
+    )
     _, charts, _, labels = train.batch(rows)
-    sheet = chart_sheet(list(charts.numpy()), labels.tolist(), captions=keys,
-                        title="train: a sample of the charts as the network sees them")
+    sheet = chart_sheet(
+        list(charts.numpy()),
+        labels.tolist(),
+        captions=keys,
+        title="train: a sample of the charts as the network sees them",
+    )
     tracker.log_figure(sheet, "train_charts")
 
 

@@ -1,6 +1,6 @@
 """Phases 1, 3 and 2, each from a checkpoint file to a checkpoint file, so that any of them can be run alone.
 
-    phase1_best.pt -> phase3_final.pt -> phase2_best.pt        (the plan's order: 1, 3, 2)
+phase1_best.pt -> phase3_final.pt -> phase2_best.pt        (the plan's order: 1, 3, 2)
 """
 
 from __future__ import annotations
@@ -61,13 +61,17 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
     """
     train, val = load_split(options.data_dir, "train"), load_split(options.data_dir, "val")
     check_classes(train, f"{options.data_dir}: train")
-    with held(options.output_dir / RESUME_FOLDER / "lock", f"{options.output_dir}",
-              "Wait for it, or train in another folder: --output-dir"):
+    with held(
+        options.output_dir / RESUME_FOLDER / "lock",
+        f"{options.output_dir}",
+        "Wait for it, or train in another folder: --output-dir",
+    ):
         return _run_phases(phases, options, train, val, tracker or NullTracker())
 
 
-def _run_phases(phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset,
-                tracker: Tracker) -> dict[str, Path]:
+def _run_phases(
+    phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset, tracker: Tracker
+) -> dict[str, Path]:
     written: dict[str, Path] = {}
     name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
     key = pipeline_key(phases, options, train, val)
@@ -75,8 +79,12 @@ def _run_phases(phases: tuple[int, ...], options: PhaseOptions, train: SampleDat
         forget_run(options, name)
         for phase in phases:
             forget_run(options, OUTPUT_OF[phase], phase)
-    with tracker.run(name, tags=run_tags(options, train) | run_note(options), params=pipeline_params(phases, options),
-                     resume_id=resumable_run(options, name, key)) as parent:
+    with tracker.run(
+        name,
+        tags=run_tags(options, train) | run_note(options),
+        params=pipeline_params(phases, options),
+        resume_id=resumable_run(options, name, key),
+    ) as parent:
         remember_run(options, name, key, parent.resume_id)
         log_charts(parent, train)
         for position, phase in enumerate(phases):
@@ -89,16 +97,25 @@ def _run_phases(phases: tuple[int, ...], options: PhaseOptions, train: SampleDat
 def pipeline_key(phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> str:
     """A digest of what was asked for: a pipeline that is resumed under its run's id is the same one."""
     source = options.checkpoint
-    parts = {"params": pipeline_params(phases, options), "train": train.fingerprint, "val": val.fingerprint,
-             "checkpoint": sha256_of(source) if source is not None and source.is_file() else None}
+    parts = {
+        "params": pipeline_params(phases, options),
+        "train": train.fingerprint,
+        "val": val.fingerprint,
+        "checkpoint": sha256_of(source) if source is not None and source.is_file() else None,
+    }
     return hashlib.sha256(json_text(parts).encode()).hexdigest()
 
 
 def pipeline_params(phases: tuple[int, ...], options: PhaseOptions) -> dict[str, Any]:
     """What two pipelines may differ in, as MLflow parameters of the outermost run."""
-    return {"phases": list(phases), "seed": options.seed, "batch_size_backbone": options.batch_size,
-            "epoch_samples": options.epoch_samples, "charts": options.charts,
-            **{f"phase{phase}": phase_config(phase, options) for phase in phases}}
+    return {
+        "phases": list(phases),
+        "seed": options.seed,
+        "batch_size_backbone": options.batch_size,
+        "epoch_samples": options.epoch_samples,
+        "charts": options.charts,
+        **{f"phase{phase}": phase_config(phase, options) for phase in phases},
+    }
 
 
 def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: SampleDataset, parent: Tracker) -> Path:
@@ -115,19 +132,29 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
         logger.info(f"Phase {phase}: {output.name} is up to date, skipping Phase {phase}")
         if run_id is not None:  # stopped between its last weights and the end of its run
             with parent.run(name, tags=run_tags(options, train), resume_id=run_id) as tracker:
-                tracker.log_checkpoint(output, finished["metrics"], step=finished["history"]["best_epoch"],
-                                       dataset="val")
+                tracker.log_checkpoint(
+                    output, finished["metrics"], step=finished["history"]["best_epoch"], dataset="val"
+                )
         forget_run(options, name, phase)
         return output
     model = starting_model(source, train, options)
     seed_everything(options.seed)
-    with parent.run(name, tags=run_tags(options, train) | run_note(options, phase),
-                    params=flat_params(phase, config, options),
-                    resume_id=run_id) as tracker:
+    with parent.run(
+        name,
+        tags=run_tags(options, train) | run_note(options, phase),
+        params=flat_params(phase, config, options),
+        resume_id=run_id,
+    ) as tracker:
         remember_run(options, name, key, tracker.resume_id)
         log_datasets(tracker, options, part, val)
-        trainer = ThreePhaseTrainer(model, device=options.device, tracker=tracker, seed=options.seed,
-                                    resume_dir=options.output_dir / RESUME_FOLDER, resume=options.resume)
+        trainer = ThreePhaseTrainer(
+            model,
+            device=options.device,
+            tracker=tracker,
+            seed=options.seed,
+            resume_dir=options.output_dir / RESUME_FOLDER,
+            resume=options.resume,
+        )
         before = trainer.state_dict() if phase == 2 else {}
         history = TRAIN[phase](trainer, part, val, config, options)
         nested = history.pop("nested", None)
@@ -146,36 +173,58 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
 # ------------------------------------------------------------------------------------------------ the three phases
 
 
-def train_backbone(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
-                   options: PhaseOptions) -> dict[str, Any]:
+def train_backbone(
+    trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any], options: PhaseOptions
+) -> dict[str, Any]:
     """Phase 1: backbone and common head, all sectors together."""
     logger.info(f"Phase 1: Backbone and common head ({config['epochs']} epochs)")
-    return trainer.train_phase1(*epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"],
-                                patience=config["patience"])
+    return trainer.train_phase1(
+        *epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"], patience=config["patience"]
+    )
 
 
-def finetune(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
-             options: PhaseOptions) -> dict[str, Any]:
+def finetune(
+    trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any], options: PhaseOptions
+) -> dict[str, Any]:
     """Phase 3: everything end to end, each sample through its sector's head."""
     logger.info(f"Phase 3: End to end ({config['epochs']} epochs)")
-    return trainer.train_phase3(*epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"],
-                                patience=config["patience"], keep_start=config["keep_start"])
+    return trainer.train_phase3(
+        *epoch_loaders(train, val, options),
+        epochs=config["epochs"],
+        lr=config["lr"],
+        patience=config["patience"],
+        keep_start=config["keep_start"],
+    )
 
 
-def train_heads(trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any],
-                options: PhaseOptions) -> dict[str, Any]:
+def train_heads(
+    trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any], options: PhaseOptions
+) -> dict[str, Any]:
     """Phase 2: sector heads on the frozen backbone."""
     logger.info("Phase 2: Building sector-specific DataLoaders")
     heads_settings = HeadSettings.of(config, options.seed)
     warn_of_ignored(options.overrides, heads_settings.rank)
     large = large_sectors(train.sector_ids, trainer.model.num_sectors, heads_settings.min_samples)
-    heads = train_sector_heads(trainer, of_sectors(train, large), of_sectors(val, large), heads_settings,
-                               start_gamma=gamma_of(input_checkpoint(2, options)), cache=options.cache)
+    heads = train_sector_heads(
+        trainer,
+        of_sectors(train, large),
+        of_sectors(val, large),
+        heads_settings,
+        start_gamma=gamma_of(input_checkpoint(2, options)),
+        cache=options.cache,
+    )
     start, best = (heads.val_log_loss[epoch] if heads.val_log_loss else None for epoch in (0, heads.best_epoch))
-    return {"best_epoch": heads.best_epoch, "val_log_loss": heads.val_log_loss, "accepted": heads.accepted,
-            "focal_gamma": heads.focal_gamma, "val_log_loss_of_start": start, "val_log_loss_before_acceptance": best,
-            "sectors": {str(sector): entry for sector, entry in heads.items()},
-            **nested_history(heads.nested), "nested": heads.nested}
+    return {
+        "best_epoch": heads.best_epoch,
+        "val_log_loss": heads.val_log_loss,
+        "accepted": heads.accepted,
+        "focal_gamma": heads.focal_gamma,
+        "val_log_loss_of_start": start,
+        "val_log_loss_before_acceptance": best,
+        "sectors": {str(sector): entry for sector, entry in heads.items()},
+        **nested_history(heads.nested),
+        "nested": heads.nested,
+    }
 
 
 TRAIN = {1: train_backbone, 3: finetune, 2: train_heads}
@@ -186,8 +235,10 @@ def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOption
     part = min(options.epoch_samples or len(train), len(train))
     if part < len(train):
         logger.info(f"An epoch is {part} of the {len(train)} training samples; the next one goes on from there")
-    return (BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed, epoch_samples=part),
-            BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False))
+    return (
+        BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed, epoch_samples=part),
+        BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False),
+    )
 
 
 def large_sectors(sector_ids: np.ndarray, num_sectors: int, min_samples: int) -> np.ndarray:
@@ -203,8 +254,10 @@ def large_sectors(sector_ids: np.ndarray, num_sectors: int, min_samples: int) ->
         else:
             logger.info(f"Sector {sector}: {count} samples")
     if counts.max(initial=0) < max(min_samples, 1):
-        raise ValueError(f"Phase 2: expected at least one sector with min_samples={min_samples} samples, got none: the "
-                         f"largest has {counts.max(initial=0)}. Lower --min-samples.")
+        raise ValueError(
+            f"Phase 2: expected at least one sector with min_samples={min_samples} samples, got none: the "
+            f"largest has {counts.max(initial=0)}. Lower --min-samples."
+        )
     return np.flatnonzero(counts >= min_samples)
 
 
@@ -231,9 +284,11 @@ def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
         return None
     if not source.is_file():
         before = {"phase1_best": 1, "phase3_final": 3}.get(source.stem, 0)
-        raise FileNotFoundError(f"Phase {phase} starts from {source}, which does not exist. Make it with "
-                                f"'python experiments/train.py --phase {before} --output-dir {options.output_dir}', or "
-                                f"name another one with --checkpoint.")
+        raise FileNotFoundError(
+            f"Phase {phase} starts from {source}, which does not exist. Make it with "
+            f"'python experiments/train.py --phase {before} --output-dir {options.output_dir}', or "
+            f"name another one with --checkpoint."
+        )
     return source
 
 
@@ -246,8 +301,12 @@ def starting_model(source: Path | None, train: SampleDataset, options: PhaseOpti
     if source is None:
         torch.manual_seed(options.seed)
         names = (read_description(options.data_dir) or {}).get("features") or [""] * train.num_features
-        return SectorAwareFusionModel(num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=train.num_features,
-                                      encoder_columns=window_columns(names), uses_charts=options.charts)
+        return SectorAwareFusionModel(
+            num_sectors=MODEL_CONFIG["num_sectors"],
+            ts_input_dim=train.num_features,
+            encoder_columns=window_columns(names),
+            uses_charts=options.charts,
+        )
     model, _ = load_model(source)
     check_fits(model, train, source)
     logger.info(f"Loaded checkpoint: {source}")
@@ -257,33 +316,50 @@ def starting_model(source: Path | None, train: SampleDataset, options: PhaseOpti
 def check_fits(model: SectorAwareFusionModel, dataset: SampleDataset, checkpoint: Path) -> None:
     """Raise ValueError unless the model takes the dataset's features and knows all its sectors."""
     if model.ts_input_dim != dataset.num_features:
-        raise ValueError(f"{checkpoint}: expected a dataset of {model.ts_input_dim} features, the dataset has "
-                         f"{dataset.num_features}. Use the checkpoint's own dataset or train a new one.")
+        raise ValueError(
+            f"{checkpoint}: expected a dataset of {model.ts_input_dim} features, the dataset has "
+            f"{dataset.num_features}. Use the checkpoint's own dataset or train a new one."
+        )
     if len(dataset.sector_ids) and int(dataset.sector_ids.max()) >= model.num_sectors:
-        raise ValueError(f"{checkpoint}: the model has {model.num_sectors} sectors, the dataset holds sector id "
-                         f"{int(dataset.sector_ids.max())}.")
+        raise ValueError(
+            f"{checkpoint}: the model has {model.num_sectors} sectors, the dataset holds sector id "
+            f"{int(dataset.sector_ids.max())}."
+        )
 
 
 # ------------------------------------------------------------------------------------------------ outputs
 
 
-def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, train: SampleDataset,
-                    history: dict[str, Any], key: str, source: Path | None, tracker: Tracker,
-                    parent: Tracker) -> dict[str, Any]:
+def checkpoint_meta(
+    phase: int,
+    config: dict[str, Any],
+    options: PhaseOptions,
+    train: SampleDataset,
+    history: dict[str, Any],
+    key: str,
+    source: Path | None,
+    tracker: Tracker,
+    parent: Tracker,
+) -> dict[str, Any]:
     """What stands beside a checkpoint: all that is needed to use it without its dataset, and where it came from."""
     description = read_description(options.data_dir) or {}
     return {
         "name": OUTPUT_OF[phase],
         "model": json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
-        "training": dict(TRAINING_CONFIG) | {
-            "batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed},
+        "training": dict(TRAINING_CONFIG)
+        | {"batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed},
         "phase": {"phase": phase} | config,
-        "data": {name: description.get(name) for name in DATA_KEYS} | {
+        "data": {name: description.get(name) for name in DATA_KEYS}
+        | {
             "fingerprint": description.get("fingerprint", train.fingerprint),
-            "chart_size": list(train.chart_size), "window": train.window,
-            "train_class_frequencies": class_frequencies(train.labels)},
-        "calibration": {"focal_gamma": history.get("focal_gamma", TRAINING_CONFIG["focal_gamma"]),
-                        "class_weights": list(settings.CLASS_WEIGHTS)},
+            "chart_size": list(train.chart_size),
+            "window": train.window,
+            "train_class_frequencies": class_frequencies(train.labels),
+        },
+        "calibration": {
+            "focal_gamma": history.get("focal_gamma", TRAINING_CONFIG["focal_gamma"]),
+            "class_weights": list(settings.CLASS_WEIGHTS),
+        },
         "metrics": {name: value for name, value in history.items() if isinstance(value, (int, float))},
         "history": history,
         "input": None if source is None else {"path": source.name, "sha256": sha256_of(source)},
@@ -293,8 +369,19 @@ def checkpoint_meta(phase: int, config: dict[str, Any], options: PhaseOptions, t
     }
 
 
-DATA_KEYS = ("universe", "features", "scaler", "window", "horizon", "threshold", "chart_size", "borders", "sectors",
-             "source", "warm_up")
+DATA_KEYS = (
+    "universe",
+    "features",
+    "scaler",
+    "window",
+    "horizon",
+    "threshold",
+    "chart_size",
+    "borders",
+    "sectors",
+    "source",
+    "warm_up",
+)
 
 
 def gamma_of(source: Path | None) -> float | list[float]:
@@ -303,13 +390,29 @@ def gamma_of(source: Path | None) -> float | list[float]:
     return calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
 
 
-def phase_key(phase: int, config: dict[str, Any], options: PhaseOptions, train: SampleDataset, val: SampleDataset,
-              source: Path | None) -> str:
+def phase_key(
+    phase: int,
+    config: dict[str, Any],
+    options: PhaseOptions,
+    train: SampleDataset,
+    val: SampleDataset,
+    source: Path | None,
+) -> str:
     """A digest of everything that the phase's result depends on."""
-    parts = {"phase": phase, "config": config, "model": MODEL_CONFIG, "training": TRAINING_CONFIG,
-             "batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "charts": options.charts,
-             "seed": options.seed, "weights": list(settings.CLASS_WEIGHTS),
-             "train": train.fingerprint, "val": val.fingerprint, "input": None if source is None else sha256_of(source)}
+    parts = {
+        "phase": phase,
+        "config": config,
+        "model": MODEL_CONFIG,
+        "training": TRAINING_CONFIG,
+        "batch_size": options.batch_size,
+        "epoch_samples": options.epoch_samples,
+        "charts": options.charts,
+        "seed": options.seed,
+        "weights": list(settings.CLASS_WEIGHTS),
+        "train": train.fingerprint,
+        "val": val.fingerprint,
+        "input": None if source is None else sha256_of(source),
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,8 +27,9 @@ def show_dataset(description: Mapping[str, Any], folder: Path) -> None:
     thin = thinnest(description)
     if thin:
         terminal.show_lines([thin])
-    terminal.show_end([f"{folder}", f"{folder / 'integrity.html'}"],
-                      [("make train", "Phases 1, 3 and 2, validated and compared")])  # fmt: skip
+    terminal.show_end(
+        [f"{folder}", f"{folder / 'integrity.html'}"], [("make train", "Phases 1, 3 and 2, validated and compared")]
+    )
 
 
 def split_row(split: str, counts: Mapping[str, Any]) -> list[str]:
@@ -48,15 +49,21 @@ def thinnest(description: Mapping[str, Any]) -> str:
     return f"Sectors with the fewest samples of train: {', '.join(named)}" if named else ""
 
 
-def show_forecast(table: pl.DataFrame, checkpoint: Checkpoint, top: int, out: Path | None,
-                  today: dt.date | None = None) -> None:  # fmt: skip
+def show_forecast(
+    table: pl.DataFrame, checkpoint: Checkpoint, top: int, out: Path | None, today: dt.date | None = None
+) -> None:
     """Both ends of a forecast, compared with what a constant forecast says, and how old it is."""
     data = checkpoint.meta.get("data") or {}
     prior = data.get("train_class_frequencies")
     day: dt.date = table["date"][0]
     print()
-    terminal.show_lines([f"{len(table):,} forecasts as of {day} for the {data.get('horizon', 5)} traded days after it, "
-                         f"by {checkpoint.name}"], style="bold")  # fmt: skip
+    terminal.show_lines(
+        [
+            f"{len(table):,} forecasts as of {day} for the {data.get('horizon', 5)} traded days after it, "
+            f"by {checkpoint.name}"
+        ],
+        style="bold",
+    )
     terminal.show_lines(about_forecast(table, prior, day, today or clock.now().date()))
     ends = (("Highest P(BUY) - P(SELL)", table.head(top)), ("Lowest", table.tail(top)))
     for title, part in ends:
@@ -72,8 +79,14 @@ def show_forecast(table: pl.DataFrame, checkpoint: Checkpoint, top: int, out: Pa
 def forecast_row(row: Mapping[str, Any]) -> list[str]:
     """One stock; probabilities in percent."""
     p = [row[f"p_{name.lower()}"] for name in CLASS_NAMES]
-    return [row["code"], str(row["name"] or "-"), str(row["sector"] or "-"), *(f"{100 * x:.1f}" for x in p),
-            f"{100 * (p[2] - p[0]):+.1f}", row["class"]]  # fmt: skip
+    return [
+        row["code"],
+        str(row["name"] or "-"),
+        str(row["sector"] or "-"),
+        *(f"{100 * x:.1f}" for x in p),
+        f"{100 * (p[2] - p[0]):+.1f}",
+        row["class"],
+    ]
 
 
 def about_forecast(table: pl.DataFrame, prior: Sequence[float] | None, day: dt.date, today: dt.date) -> list[str]:
@@ -84,8 +97,11 @@ def about_forecast(table: pl.DataFrame, prior: Sequence[float] | None, day: dt.d
         lines[0] += f"; a constant forecast says {' / '.join(f'{100 * x:.1f}' for x in prior)} %"
     predicted = dict(table["class"].value_counts().iter_rows())
     best = table.select(pl.max_horizontal("p_sell", "p_buy").max()).item()
-    lines.append("Predicted " + ", ".join(f"{c} {predicted.get(c, 0):,}" for c in CLASS_NAMES)
-                 + f"; the most confident SELL or BUY has {100 * best:.1f} %")  # fmt: skip
+    lines.append(
+        "Predicted "
+        + ", ".join(f"{c} {predicted.get(c, 0):,}" for c in CLASS_NAMES)
+        + f"; the most confident SELL or BUY has {100 * best:.1f} %"
+    )
     age = (today - day).days
     if age > OLD_DAYS:
         lines.append(f"Old: the bars end {age:,} days before today ({today}), and a forecast is for its next days only")

@@ -41,8 +41,9 @@ CLOSE = 3  # column of rows/bars.npy: open, high, low, close, volume
 Tables = dict[str, dict[str, Forecast]]
 
 
-def validate_all(data_dir: Path, output_dir: Path, device: str, tracker: Tracker | None,
-                 batch_size: int = 512) -> dict[str, dict[str, Validation]]:
+def validate_all(
+    data_dir: Path, output_dir: Path, device: str, tracker: Tracker | None, batch_size: int = 512
+) -> dict[str, dict[str, Validation]]:
     """Every checkpoint on val and test: logged to its run, its prediction tables under OUTPUT_DIR/predictions/."""
     results: dict[str, dict[str, Validation]] = {}
     for name in checkpoints_of(output_dir):
@@ -75,8 +76,9 @@ def baseline_split(data_dir: Path, split: str) -> BaselineSplit:
     past_return, known_labels = None, None
     if description is not None and isinstance(dataset, WindowDataset):
         past_return, known_labels = past_outcomes(dataset, description["horizon"], description["threshold"])
-    return BaselineSplit(dataset.samples, dataset.last_day_features(), dataset.labels, dataset.sector_ids, past_return,
-                         known_labels)
+    return BaselineSplit(
+        dataset.samples, dataset.last_day_features(), dataset.labels, dataset.sector_ids, past_return, known_labels
+    )
 
 
 def past_outcomes(dataset: WindowDataset, horizon: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -86,23 +88,28 @@ def past_outcomes(dataset: WindowDataset, horizon: int, threshold: float) -> tup
     return now / then - 1, classify(then, now, threshold).astype(np.int64)
 
 
-def compare_all(validations: dict[str, dict[str, Validation]], baselines: Tables,
-                sector_names: Sequence[str] | None = None) -> Comparison:  # fmt: skip
+def compare_all(
+    validations: dict[str, dict[str, Validation]], baselines: Tables, sector_names: Sequence[str] | None = None
+) -> Comparison:
     """The checkpoints and the baselines as the one Comparison that pages, terminal and summary.json show."""
     models = {name: {split: [v.forecast] for split, v in by_split.items()} for name, by_split in validations.items()}
     others = {name: {split: [forecast] for split, forecast in by_split.items()} for name, by_split in baselines.items()}
     prior = next(iter(validations.values()))["test"].prior
-    return compare(models, prior=prior, prior_source="training frequencies", baselines=others,
-                   sector_names=sector_names)  # fmt: skip
+    return compare(
+        models, prior=prior, prior_source="training frequencies", baselines=others, sector_names=sector_names
+    )
 
 
-def summarize(validations: dict[str, dict[str, Validation]], baselines: Tables,
-              comparison: Comparison) -> dict[str, Any]:  # fmt: skip
+def summarize(
+    validations: dict[str, dict[str, Validation]], baselines: Tables, comparison: Comparison
+) -> dict[str, Any]:
     """summary.json: M per model and split, baselines included, the differences between checkpoints, the verdict."""
     prior = next(iter(validations.values()))["test"].prior
     models = {name: {split: v.metrics for split, v in by_split.items()} for name, by_split in validations.items()}
-    others = {name: {split: summary(forecast, prior) for split, forecast in by_split.items()}
-              for name, by_split in baselines.items()}
+    others = {
+        name: {split: summary(forecast, prior) for split, forecast in by_split.items()}
+        for name, by_split in baselines.items()
+    }
     return {**others, **models, "differences": differences(comparison), "verdict": list(comparison.verdict)}
 
 
@@ -110,8 +117,12 @@ def differences(comparison: Comparison) -> list[dict[str, Any]]:
     """phase2_best minus the others of PAIRS, per split and metric, with intervals over days."""
     found = {(row["a"], row["b"], row["split"], row["metric"]): row for row in comparison.as_json()["pairs"]}
     wanted = [(a, b, split, metric) for a, b in PAIRS for split in SPLITS for metric in PAIR_METRICS]
-    return [{key: row[key] for key in ("a", "b", "split", "metric", "difference", "n", "n_days")}
-            | {"interval": _interval(row)} for row in map(found.get, wanted) if row is not None]
+    return [
+        {key: row[key] for key in ("a", "b", "split", "metric", "difference", "n", "n_days")}
+        | {"interval": _interval(row)}
+        for row in map(found.get, wanted)
+        if row is not None
+    ]
 
 
 def _interval(row: dict[str, Any]) -> list[float | None]:

@@ -78,8 +78,14 @@ class Validation:
     without_flagged: bool = False
 
 
-def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, device: str = "cpu",
-                        batch_size: int = 512, without_flagged: bool = False) -> Validation:
+def validate_checkpoint(
+    checkpoint: Checkpoint,
+    data_dir: Path,
+    split: str,
+    device: str = "cpu",
+    batch_size: int = 512,
+    without_flagged: bool = False,
+) -> Validation:
     """Predict a split with a checkpoint and measure it.
 
     Args:
@@ -95,16 +101,25 @@ def validate_checkpoint(checkpoint: Checkpoint, data_dir: Path, split: str, devi
     warn_if_other_data(checkpoint, data_dir)
     found = predict(checkpoint.model, dataset, device, batch_size=batch_size, desc=f"{checkpoint.name} on {split}")
     weights = checkpoint.calibration["class_weights"]
-    forecast = Forecast.from_logits(found.logits, found.labels, found.sector_ids, samples=dataset.samples,
-                                    gamma=checkpoint.gammas_of(found.sector_ids), class_weights=weights)
+    forecast = Forecast.from_logits(
+        found.logits,
+        found.labels,
+        found.sector_ids,
+        samples=dataset.samples,
+        gamma=checkpoint.gammas_of(found.sector_ids),
+        class_weights=weights,
+    )
     forecast = forecast.named(checkpoint.name, split, checkpoint.meta.get("training", {}).get("seed"))
     if without_flagged:
         forecast = unflagged(forecast, dataset.samples)
     prior = training_prior(data_dir, dataset)
     assert forecast.raw_p is not None
     losses = focal_losses(forecast.raw_p, forecast.labels, checkpoint.gammas_of(forecast.sectors), weights)
-    metrics = summary(forecast, prior) | {"loss": float(losses.mean()), "checkpoint": str(checkpoint.path),
-                                          "split": split}
+    metrics = summary(forecast, prior) | {
+        "loss": float(losses.mean()),
+        "checkpoint": str(checkpoint.path),
+        "split": split,
+    }
     return Validation(checkpoint, split, forecast, prior, metrics, dataset.fingerprint, dataset, without_flagged)
 
 
@@ -133,8 +148,9 @@ def unflagged(forecast: Forecast, samples: pl.DataFrame | None) -> Forecast:
         raise ValueError("--without-flagged: expected a dataset with label flags in samples.parquet, got bare arrays")
     doubtful = samples.filter(pl.any_horizontal(flags)).select("code", "date")
     logger.info(f"Left out: {len(doubtful)} of {len(samples)} samples with flagged labels ({', '.join(flags)})")
-    flagged = forecast.keys.join(doubtful.with_columns(flagged=True), on=["code", "date"], how="left",
-                                 maintain_order="left")["flagged"]
+    flagged = forecast.keys.join(
+        doubtful.with_columns(flagged=True), on=["code", "date"], how="left", maintain_order="left"
+    )["flagged"]
     return forecast.only(flagged.is_null().to_numpy())
 
 
@@ -161,12 +177,16 @@ def warn_if_other_data(checkpoint: Checkpoint, data_dir: Path) -> None:
         return
     for key in ("features", "scaler", "horizon", "threshold", "chart_size"):
         if trained_on.get(key) is not None and trained_on[key] != description.get(key):
-            raise ValueError(f"{checkpoint.path}: expected a dataset with the {key} it was trained on, "
-                             f"{short(trained_on[key])}, but {data_dir} has {short(description.get(key))}. Validate it "
-                             f"on its own dataset, or train on this one.")
+            raise ValueError(
+                f"{checkpoint.path}: expected a dataset with the {key} it was trained on, "
+                f"{short(trained_on[key])}, but {data_dir} has {short(description.get(key))}. Validate it "
+                f"on its own dataset, or train on this one."
+            )
     if trained_on.get("fingerprint") != description.get("fingerprint"):
-        logger.warning(f"{checkpoint.name} was trained on another dataset ({str(trained_on.get('fingerprint'))[:12]}) "
-                       f"than {data_dir} ({str(description.get('fingerprint'))[:12]})")
+        logger.warning(
+            f"{checkpoint.name} was trained on another dataset ({str(trained_on.get('fingerprint'))[:12]}) "
+            f"than {data_dir} ({str(description.get('fingerprint'))[:12]})"
+        )
 
 
 def short(value: object, limit: int = 120) -> str:

@@ -49,10 +49,13 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
     metrics = flat_metrics(validation.metrics, f"{split}/")
     for sector, m in sectors.items():
         metrics |= flat_metrics({key: m[key] for key in SECTOR_METRICS}, f"{split}/sector_{sector:02d}/")
-    with tracker.run(name, resume_id=run_id) as run, \
-            tempfile.TemporaryDirectory() as folder:
-        run.log_dataset(split, validation.fingerprint, context="selection" if split == "val" else "evaluation",
-                        profile={"n": validation.forecast.n})
+    with tracker.run(name, resume_id=run_id) as run, tempfile.TemporaryDirectory() as folder:
+        run.log_dataset(
+            split,
+            validation.fingerprint,
+            context="selection" if split == "val" else "evaluation",
+            profile={"n": validation.forecast.n},
+        )
         run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
         if parent_id is not None:
             run.log_metrics_beside(parent_id, {f"{name}/{split}/{key}": validation.metrics[key] for key in HEADLINE})
@@ -71,9 +74,11 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
 def validation_figures(forecast: Forecast, name: str, split: str) -> dict[str, Figure]:
     """Class-wise accuracy with intervals, confusion and calibration of one forecast."""
     title = f"Class-wise accuracy on {split}"
-    return {f"{split}_class_accuracy": figures.class_accuracy_bars({name: class_accuracy(forecast)}, title),
-            f"{split}_confusion": figures.confusion_matrices({name: confusion(forecast)}),
-            f"{split}_reliability": figures.reliability({name: calibration_curve(forecast)})}
+    return {
+        f"{split}_class_accuracy": figures.class_accuracy_bars({name: class_accuracy(forecast)}, title),
+        f"{split}_confusion": figures.confusion_matrices({name: confusion(forecast)}),
+        f"{split}_reliability": figures.reliability({name: calibration_curve(forecast)}),
+    }
 
 
 def log_sector_differences(before: Validation, after: Validation, run: Tracker) -> None:
@@ -86,15 +91,27 @@ def log_sector_differences(before: Validation, after: Validation, run: Tracker) 
 
 def class_table(m: Mapping[str, Any]) -> pl.DataFrame:
     """One row per class of M: n, how often it was called, accuracy (recall) and precision; null where undefined."""
-    return pl.DataFrame([{"class": name, "n": m["class_counts"][name], "called": m["predicted_counts"][name],
-                          "accuracy": m["class_accuracy"][name], "precision": m["class_precision"][name]}
-                         for name in CLASS_NAMES], schema_overrides={"accuracy": pl.Float64, "precision": pl.Float64})
+    return pl.DataFrame(
+        [
+            {
+                "class": name,
+                "n": m["class_counts"][name],
+                "called": m["predicted_counts"][name],
+                "accuracy": m["class_accuracy"][name],
+                "precision": m["class_precision"][name],
+            }
+            for name in CLASS_NAMES
+        ],
+        schema_overrides={"accuracy": pl.Float64, "precision": pl.Float64},
+    )
 
 
 def sector_table(sectors: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
     """One row per sector: its name, n, and every metric of it in a column (class_accuracy_BUY); null: undefined."""
     names = {sector.id: sector.english for sector in SECTORS}
-    rows = [{"sector": s, "name": names.get(s, f"sector {s}")}
-            | {key.replace("/", "_"): value for key, value in flat_metrics(m).items()}
-            for s, m in sorted(sectors.items())]
+    rows = [
+        {"sector": s, "name": names.get(s, f"sector {s}")}
+        | {key.replace("/", "_"): value for key, value in flat_metrics(m).items()}
+        for s, m in sorted(sectors.items())
+    ]
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("^(n|n_days|.*_counts_.*)$").cast(pl.Int64))

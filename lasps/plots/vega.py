@@ -11,15 +11,34 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans KR", NanumGothic, sans-serif'
 CONFIG: Spec = {
-    "background": None, "font": FONT, "view": {"stroke": None},
-    "axis": {"labelColor": "var(--muted)", "titleColor": "var(--muted)", "gridColor": "var(--grid)",
-             "domainColor": "var(--line)", "tickColor": "var(--line)", "labelFontSize": 12, "titleFontSize": 12,
-             "titleFontWeight": "normal", "labelLimit": 220},
-    "legend": {"labelColor": "var(--ink)", "labelFontSize": 12, "orient": "top", "title": None, "labelLimit": 240,
-               "symbolStrokeWidth": 2.5, "columns": 3, "offset": 6},
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "gridColor": "var(--grid)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 220,
+    },
+    "legend": {
+        "labelColor": "var(--ink)",
+        "labelFontSize": 12,
+        "orient": "top",
+        "title": None,
+        "labelLimit": 240,
+        "symbolStrokeWidth": 2.5,
+        "columns": 3,
+        "offset": 6,
+    },
     "text": {"color": "var(--ink)", "fontSize": 12},
-    "line": {"strokeWidth": 2}, "point": {"size": 55, "filled": True, "opacity": 1},
-}  # fmt: skip
+    "line": {"strokeWidth": 2},
+    "point": {"size": 55, "filled": True, "opacity": 1},
+}
 MODEL_COLORS = tuple(f"var(--model-{i})" for i in range(1, 7))
 OF_BASELINE = {"lightgbm": "var(--model-4)", "volatility_bins": "var(--baseline)"}
 DASHED = "volatility_bins"
@@ -29,9 +48,15 @@ def spec(frame: pl.DataFrame, height: int, layer: Sequence[Spec], **more: Any) -
     """A layered plot as wide as its place on the page; `frame` is its data, dates as text."""
     dated = frame.with_columns(pl.col(pl.Date).dt.to_string("%Y-%m-%d"))
     rounded = dated.with_columns(pl.col(pl.Float64).round_sig_figs(6))
-    return {"$schema": SCHEMA, "config": CONFIG, "width": "container", "height": height,
-            "data": {"values": rounded.to_dicts()},
-            "layer": list(layer), **more}  # fmt: skip
+    return {
+        "$schema": SCHEMA,
+        "config": CONFIG,
+        "width": "container",
+        "height": height,
+        "data": {"values": rounded.to_dicts()},
+        "layer": list(layer),
+        **more,
+    }
 
 
 def quantity(field: str, title: str | None, form: str = "", **scale: Any) -> Spec:
@@ -53,8 +78,14 @@ def tooltip(**fields: str) -> list[Spec]:
 def model_colors(models: Sequence[str], deployed: str) -> dict[str, str]:
     """A colour per model: the deployed one the first, the oracle as text; none is a class's."""
     others = iter(MODEL_COLORS[1:] * (1 + len(models) // 5))
-    return {m: MODEL_COLORS[0] if m == deployed else
-            "var(--oracle)" if m == "oracle" else OF_BASELINE.get(m) or next(others) for m in models}  # fmt: skip
+    return {
+        m: MODEL_COLORS[0]
+        if m == deployed
+        else "var(--oracle)"
+        if m == "oracle"
+        else OF_BASELINE.get(m) or next(others)
+        for m in models
+    }
 
 
 def by_model(models: Sequence[str], deployed: str) -> Spec:

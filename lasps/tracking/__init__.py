@@ -58,8 +58,9 @@ __all__ = [
 ]
 
 
-def open_tracker(enabled: bool = True, experiment: str = "lasps", root: Path | None = None,
-                 system_metrics: bool = True) -> Tracker:
+def open_tracker(
+    enabled: bool = True, experiment: str = "lasps", root: Path | None = None, system_metrics: bool = True
+) -> Tracker:
     """The tracker of this repo: `mlflow.db` and `mlruns/` in the repo root, or the server in MLFLOW_TRACKING_URI.
 
     Opening never fails: whatever cannot be written goes to a spool on disk (see `lasps.tracking.spool`).

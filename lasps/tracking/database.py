@@ -79,11 +79,15 @@ def check_readable(database: Path) -> None:
     with database.open("rb") as file:
         start = file.read(16)
     if start != b"SQLite format 3\0":
-        raise StoreError(f"expected MLflow's SQLite database in {database}, found a file of another kind (starts with "
-                         f"{start!r}). Move it away, or put back a copy of it; then 'make sync' sends what was kept")
+        raise StoreError(
+            f"expected MLflow's SQLite database in {database}, found a file of another kind (starts with "
+            f"{start!r}). Move it away, or put back a copy of it; then 'make sync' sends what was kept"
+        )
     if not os.access(database, os.W_OK) or not os.access(database.parent, os.W_OK):
-        raise StoreError(f"{database} may not be written by this user (its folder must be writable, too): give the "
-                         "rights back, or name another store in MLFLOW_TRACKING_URI")
+        raise StoreError(
+            f"{database} may not be written by this user (its folder must be writable, too): give the "
+            "rights back, or name another store in MLFLOW_TRACKING_URI"
+        )
 
 
 def is_unused(database: Path) -> bool:
@@ -95,11 +99,16 @@ def is_unused(database: Path) -> bool:
     try:
         with closing(sqlite3.connect(database, timeout=30)) as connection:
             known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return not any(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0]
-                           for table in OF_USERS if table in known)
+            return not any(
+                connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0]
+                for table in OF_USERS
+                if table in known
+            )
     except sqlite3.Error as error:
-        raise StoreError(f"{database} is damaged ({reason_of(error)}): put back a copy of it, or rescue what can be "
-                         f"read with: sqlite3 {database} .recover | sqlite3 rescued.db. Then 'make sync'") from error
+        raise StoreError(
+            f"{database} is damaged ({reason_of(error)}): put back a copy of it, or rescue what can be "
+            f"read with: sqlite3 {database} .recover | sqlite3 rescued.db. Then 'make sync'"
+        ) from error
 
 
 def set_aside_half_made(database: Path, artifacts: Path) -> bool:
@@ -136,10 +145,16 @@ def told(database: Path, error: Exception) -> str:
 
     text = str(error)
     if "Can't locate revision" in text:
-        return (f"{database} was written by a newer MLflow than the {mlflow.__version__} here: use that version, or "
-                f"name another store in MLFLOW_TRACKING_URI")
+        return (
+            f"{database} was written by a newer MLflow than the {mlflow.__version__} here: use that version, or "
+            f"name another store in MLFLOW_TRACKING_URI"
+        )
     if "out-of-date database schema" in text:
-        return (f"{database} was written by an older MLflow than the {mlflow.__version__} here: copy the file, then "
-                f"say: mlflow db upgrade sqlite:///{database}")
-    return (f"{database} holds runs but MLflow {mlflow.__version__} cannot open it: {reason_of(error)}. Put back a "
-            "copy of it, or move it away and go on with a new one; 'make sync' sends what was kept")
+        return (
+            f"{database} was written by an older MLflow than the {mlflow.__version__} here: copy the file, then "
+            f"say: mlflow db upgrade sqlite:///{database}"
+        )
+    return (
+        f"{database} holds runs but MLflow {mlflow.__version__} cannot open it: {reason_of(error)}. Put back a "
+        "copy of it, or move it away and go on with a new one; 'make sync' sends what was kept"
+    )

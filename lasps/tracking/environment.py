@@ -51,8 +51,13 @@ def source_tags(root: Path, lock_file: Path | None = None) -> dict[str, str]:
 def process_tags() -> dict[str, str]:
     """Which process writes the run: by these, and by its heartbeat `SEEN`, the next start finds out that it is dead."""
     process = psutil.Process()
-    return {"lasps.host": socket.gethostname(), "lasps.pid": str(process.pid), "lasps.pid_space": pid_space(),
-            "lasps.process_started": f"{process.create_time():.2f}", SEEN: f"{time.time():.0f}"}
+    return {
+        "lasps.host": socket.gethostname(),
+        "lasps.pid": str(process.pid),
+        "lasps.pid_space": pid_space(),
+        "lasps.process_started": f"{process.create_time():.2f}",
+        SEEN: f"{time.time():.0f}",
+    }
 
 
 @functools.cache
@@ -87,8 +92,9 @@ def is_dead(tags: Mapping[str, Any], now: float | None = None) -> bool:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True,
-                              timeout=GIT_TIMEOUT, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -53,8 +53,14 @@ class MlflowTracker:
         return self._outbox.resume_id(self._key) if self._key is not None else None
 
     @contextmanager
-    def run(self, name: str, *, tags: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None,
-            resume_id: str | None = None) -> Iterator[MlflowTracker]:
+    def run(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        resume_id: str | None = None,
+    ) -> Iterator[MlflowTracker]:
         """Open a run, nested in this tracker's own where it has one, and close it with its true status.
 
         Args:
@@ -67,9 +73,18 @@ class MlflowTracker:
         outermost = self._key is None
         if outermost:
             self._outbox.put({"do": "close_dead", "experiment": self.experiment}, keep=False)
-        self._outbox.put({"do": "create_run", "run": child._key, "name": name, "experiment": self.experiment,
-                          "start": now_ms(), "parent": self._key, "resume_id": resume_id,
-                          "tags": source_tags(settings.ROOT, settings.LOCK_FILE) | process_tags() | _texts(tags)})
+        self._outbox.put(
+            {
+                "do": "create_run",
+                "run": child._key,
+                "name": name,
+                "experiment": self.experiment,
+                "start": now_ms(),
+                "parent": self._key,
+                "resume_id": resume_id,
+                "tags": source_tags(settings.ROOT, settings.LOCK_FILE) | process_tags() | _texts(tags),
+            }
+        )
         if params:
             child.log_params(params)
         with ExitStack() as stack:
@@ -125,8 +140,9 @@ class MlflowTracker:
             self._warned = True
             logger.warning(f"nothing is tracked ({verb}): no run is open, use `with tracker.run(NAME) as run:`")
 
-    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None,
-                    dataset: str | None = None) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float | None], step: int | None = None, dataset: str | None = None
+    ) -> None:
         """One batch of metrics at a step; None values are left out, NaN is kept as NaN."""
         rows = self._rows(metrics, step or 0, dataset)
         if rows:
@@ -152,8 +168,11 @@ class MlflowTracker:
         known = dataset in self._digests
         name, digest = (dataset, self._digests[str(dataset)]) if known else (None, None)
         now = now_ms()
-        return [[key, float(value), now, int(step), None, name, digest]
-                for key, value in metrics.items() if value is not None]
+        return [
+            [key, float(value), now, int(step), None, name, digest]
+            for key, value in metrics.items()
+            if value is not None
+        ]
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """The configuration; nested mappings become dotted names."""
@@ -188,9 +207,11 @@ class MlflowTracker:
         if name.endswith(".parquet"):
             self._put_made(lambda path: pandas.to_parquet(path, index=False), Path(name), table=True)
         else:
-            self._put_made(lambda path: pandas.to_json(path, orient="split", index=False, date_format="iso",
-                                                       force_ascii=False),
-                           Path(f"{name.removesuffix('.json')}.json"), table=True)
+            self._put_made(
+                lambda path: pandas.to_json(path, orient="split", index=False, date_format="iso", force_ascii=False),
+                Path(f"{name.removesuffix('.json')}.json"),
+                table=True,
+            )
 
     def _put_made(self, save: Callable[[Path], object], path_in_run: Path, table: bool = False) -> None:
         """An artifact that is made here, in one of the outbox's own folders; a disk that is full costs no training."""
@@ -201,11 +222,19 @@ class MlflowTracker:
             logger.warning(f"not tracked, {path_in_run} cannot be written: {error}")
             return
         folder = path_in_run.parent
-        self._put("artifact", stays=True, path=str(path), folder=None if folder == Path() else folder.as_posix(),
-                  table=table)
+        self._put(
+            "artifact", stays=True, path=str(path), folder=None if folder == Path() else folder.as_posix(), table=table
+        )
 
-    def log_dataset(self, name: str, fingerprint: str, *, context: str = "training", source: str = "",
-                    profile: Mapping[str, Any] | None = None) -> None:
+    def log_dataset(
+        self,
+        name: str,
+        fingerprint: str,
+        *,
+        context: str = "training",
+        source: str = "",
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
         """A dataset by its own digest over everything in it (MLflow's own covers 10,000 rows).
 
         Args:
@@ -216,11 +245,22 @@ class MlflowTracker:
             profile: counts worth reading in the UI.
         """
         self._digests[name] = fingerprint[:DIGEST_LENGTH]
-        self._put("dataset", name=name, fingerprint=fingerprint, context=context, source=source,
-                  profile=json.dumps(dict(profile or {}), default=str)[:16_000])
+        self._put(
+            "dataset",
+            name=name,
+            fingerprint=fingerprint,
+            context=context,
+            source=source,
+            profile=json.dumps(dict(profile or {}), default=str)[:16_000],
+        )
 
-    def log_checkpoint(self, path: str | Path, metrics: Mapping[str, float | None] | None = None, step: int = 0,
-                       dataset: str | None = None) -> None:
+    def log_checkpoint(
+        self,
+        path: str | Path,
+        metrics: Mapping[str, float | None] | None = None,
+        step: int = 0,
+        dataset: str | None = None,
+    ) -> None:
         """A saved checkpoint as a LoggedModel, with its description beside it and its metrics at its step.
 
         The same weights logged again in the same run (by a validation) get the further metrics.
@@ -241,8 +281,15 @@ class MlflowTracker:
         except OSError as error:
             logger.warning(f"not tracked, {path.name} cannot be copied: {error}")
             return
-        self._put("checkpoint", stays=True, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), name=path.stem,
-                  files=files, step=int(step), metrics=self._rows(metrics or {}, step, dataset))
+        self._put(
+            "checkpoint",
+            stays=True,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            name=path.stem,
+            files=files,
+            step=int(step),
+            metrics=self._rows(metrics or {}, step, dataset),
+        )
 
     def close(self) -> None:
         """Flush what is waiting."""

@@ -16,13 +16,20 @@ class NullTracker:
     uri: str | None = None
 
     @contextmanager
-    def run(self, name: str, *, tags: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None,
-            resume_id: str | None = None) -> Iterator[NullTracker]:
+    def run(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        resume_id: str | None = None,
+    ) -> Iterator[NullTracker]:
         """A run that is not kept; yields this tracker."""
         yield self
 
-    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None,
-                    dataset: str | None = None) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float | None], step: int | None = None, dataset: str | None = None
+    ) -> None:
         """Forget a batch of metrics."""
 
     def log_metrics_beside(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
@@ -49,12 +56,24 @@ class NullTracker:
     def log_table(self, frame: Any, name: str) -> None:
         """Forget a table."""
 
-    def log_dataset(self, name: str, fingerprint: str, *, context: str = "training", source: str = "",
-                    profile: Mapping[str, Any] | None = None) -> None:
+    def log_dataset(
+        self,
+        name: str,
+        fingerprint: str,
+        *,
+        context: str = "training",
+        source: str = "",
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
         """Forget a dataset."""
 
-    def log_checkpoint(self, path: str | Path, metrics: Mapping[str, float | None] | None = None, step: int = 0,
-                       dataset: str | None = None) -> None:
+    def log_checkpoint(
+        self,
+        path: str | Path,
+        metrics: Mapping[str, float | None] | None = None,
+        step: int = 0,
+        dataset: str | None = None,
+    ) -> None:
         """Forget a checkpoint."""
 
     def set_status(self, status: str) -> None:

@@ -146,9 +146,11 @@ class Outbox:
         """A file that the store does not take waits in the journal for `make sync`."""
         with self._changed:
             if not self._unstored:
-                logger.warning(f"MLflow at {self.location.shown_uri} takes metrics but no files ({reason}): they are "
-                               f"kept in {self.location.folder / 'spool'}. Is the place of its artifacts right and "
-                               "open to this machine?")
+                logger.warning(
+                    f"MLflow at {self.location.shown_uri} takes metrics but no files ({reason}): they are "
+                    f"kept in {self.location.folder / 'spool'}. Is the place of its artifacts right and "
+                    "open to this machine?"
+                )
             if self.location.is_local:
                 run = operation["run"]
                 self._keep({"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]})
@@ -160,10 +162,15 @@ class Outbox:
         if self.broken is not None:
             return
         self.broken = reason
-        logger.warning(f"MLflow at {self.location.shown_uri} fails ({reason}): training goes on, "
-                       f"the records are kept in {self.location.folder / 'spool'}")
-        waiting = [{key: value for key, value in operation.items() if key != "keep"} for operation in self._pending
-                   if operation["keep"]]
+        logger.warning(
+            f"MLflow at {self.location.shown_uri} fails ({reason}): training goes on, "
+            f"the records are kept in {self.location.folder / 'spool'}"
+        )
+        waiting = [
+            {key: value for key, value in operation.items() if key != "keep"}
+            for operation in self._pending
+            if operation["keep"]
+        ]
         if self.location.is_local:
             self._begin_journal(waiting)
             for operation in waiting:
@@ -208,8 +215,10 @@ class Outbox:
     def run_id(self, run: str) -> str:
         """MLflow's id of a run, waited for; `resume_id`, where none is given within seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: run in self.writer.run_ids or self.broken is not None,
-                                   LOCAL_SECONDS if self.location.is_local else RUN_ID_SECONDS)
+            self._changed.wait_for(
+                lambda: run in self.writer.run_ids or self.broken is not None,
+                LOCAL_SECONDS if self.location.is_local else RUN_ID_SECONDS,
+            )
             return self.resume_id(run)
 
     def resume_id(self, run: str) -> str:
@@ -239,14 +248,20 @@ class Outbox:
 
     def _end_journal(self, journal: Journal) -> None:
         if self.broken is not None:
-            logger.warning(f"not sent to MLflow at {self.location.shown_uri} ({self.broken}): "
-                           f"{journal.count} records lie in {journal.folder}; send them with: make sync")
+            logger.warning(
+                f"not sent to MLflow at {self.location.shown_uri} ({self.broken}): "
+                f"{journal.count} records lie in {journal.folder}; send them with: make sync"
+            )
         elif self._unstored:
-            known = [{"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]}
-                     for run in sorted({operation["run"] for operation in self._unstored})]
+            known = [
+                {"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]}
+                for run in sorted({operation["run"] for operation in self._unstored})
+            ]
             journal.keep_only([*known, *self._unstored])
-            logger.warning(f"{len(self._unstored)} records with files that MLflow at {self.location.shown_uri} did not "
-                           f"take lie in {journal.folder}; all else was sent. Once it takes them: make sync")
+            logger.warning(
+                f"{len(self._unstored)} records with files that MLflow at {self.location.shown_uri} did not "
+                f"take lie in {journal.folder}; all else was sent. Once it takes them: make sync"
+            )
         else:
             journal.delete()
             return

@@ -43,7 +43,9 @@ def _row(run: Any) -> dict[str, object]:
 
     info, data = run.info, run.data
     row: dict[str, object] = {
-        "run_id": info.run_id, "name": info.run_name, "status": info.status,
+        "run_id": info.run_id,
+        "name": info.run_name,
+        "status": info.status,
         "start": pd.Timestamp(info.start_time, unit="ms", tz="UTC"),
         "seconds": (info.end_time - info.start_time) / 1000 if info.end_time else None,
         "parent_id": data.tags.get("mlflow.parentRunId"),
@@ -53,8 +55,7 @@ def _row(run: Any) -> dict[str, object]:
     return row | {f"tags.{key}": value for key, value in data.tags.items() if key != KEY_TAG}
 
 
-def latest_run(name: str, experiment: str = "lasps", location: Location | None = None,
-               status: str = "FINISHED") -> str:
+def latest_run(name: str, experiment: str = "lasps", location: Location | None = None, status: str = "FINISHED") -> str:
     """The id of the newest run called `name` that ended well.
 
     Raises:
@@ -64,11 +65,16 @@ def latest_run(name: str, experiment: str = "lasps", location: Location | None =
     client = connect(where)
     found = client.get_experiment_by_name(experiment)
     condition = f"tags.`mlflow.runName` = '{name}' AND attributes.status = '{status}'"
-    hits = client.search_runs([found.experiment_id], condition, max_results=1,
-                              order_by=["attributes.start_time DESC"]) if found else []
+    hits = (
+        client.search_runs([found.experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"])
+        if found
+        else []
+    )
     if not hits:
-        raise ValueError(f"expected a {status.lower()} run called {name!r} in experiment {experiment!r} of "
-                         f"{where.shown_uri}, found none. Make one with `make train`.")
+        raise ValueError(
+            f"expected a {status.lower()} run called {name!r} in experiment {experiment!r} of "
+            f"{where.shown_uri}, found none. Make one with `make train`."
+        )
     return str(hits[0].info.run_id)
 
 
@@ -96,19 +102,23 @@ def metric_history(run_id: str, key: str, location: Location | None = None) -> p
     import pandas as pd
 
     points = connect(location or default_location()).get_metric_history(run_id, key)
-    frame = pd.DataFrame({
-        "step": [point.step for point in points],
-        "value": [point.value for point in points],
-        "time": pd.to_datetime([point.timestamp for point in points], unit="ms", utc=True),
-    })
+    frame = pd.DataFrame(
+        {
+            "step": [point.step for point in points],
+            "value": [point.value for point in points],
+            "time": pd.to_datetime([point.timestamp for point in points], unit="ms", utc=True),
+        }
+    )
     ordered = frame.sort_values(["step", "time"], kind="stable")
     return ordered.drop_duplicates("step", keep="last").reset_index(drop=True)
 
 
 def loss_curves(run_id: str, prefix: str, location: Location | None = None) -> pd.DataFrame:
     """Train and val loss of a phase ("phase1") or head ("phase2/sector_07"): columns step, train, val; NaN unknown."""
-    parts = [metric_history(run_id, f"{prefix}/{name}_loss", location).set_index("step")["value"].rename(name)
-             for name in ("train", "val")]
+    parts = [
+        metric_history(run_id, f"{prefix}/{name}_loss", location).set_index("step")["value"].rename(name)
+        for name in ("train", "val")
+    ]
     return parts[0].to_frame().join(parts[1], how="outer").rename_axis("step").reset_index()
 
 
@@ -132,8 +142,10 @@ def download_artifact(run_id: str, path: str, location: Location | None = None) 
     except Exception as error:
         raise ValueError(f"expected an artifact {path!r} in run {run_id}, MLflow says: {error}") from error
     if not local.exists():
-        raise ValueError(f"expected an artifact {path!r} in run {run_id}, there is none at {local}. Was mlruns/ "
-                         "removed? If the folder was moved: make ui.")
+        raise ValueError(
+            f"expected an artifact {path!r} in run {run_id}, there is none at {local}. Was mlruns/ "
+            "removed? If the folder was moved: make ui."
+        )
     return local
 
 
@@ -158,5 +170,8 @@ def direction_tables(run_id: str, location: Location | None = None) -> dict[str,
     client = connect(location or default_location())
     logged = {file.path for file in client.list_artifacts(run_id)}
     names = {name: f"directions_{name}.json" for name in ("weights", "readings", "movement")}
-    return {name: read_table(run_id, file, location) for name, file in names.items()} \
-        if logged.issuperset(names.values()) else {}
+    return (
+        {name: read_table(run_id, file, location) for name, file in names.items()}
+        if logged.issuperset(names.values())
+        else {}
+    )

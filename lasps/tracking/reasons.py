@@ -57,8 +57,13 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
     while found is not None and id(found) not in seen:
         seen.add(id(found))
         yield found
-        inner = [found.__cause__, getattr(found, "reason", None), getattr(found, "original_error", None), *found.args,
-                 found.__context__]
+        inner = [
+            found.__cause__,
+            getattr(found, "reason", None),
+            getattr(found, "original_error", None),
+            *found.args,
+            found.__context__,
+        ]
         found = next((cause for cause in inner if isinstance(cause, BaseException) and id(cause) not in seen), None)
 
 

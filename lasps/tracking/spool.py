@@ -188,10 +188,20 @@ def with_lost_runs(found: Reading) -> Reading:
     experiment = next((operation["experiment"] for operation in operations if "experiment" in operation), "lasps")
     times = [row[2] for operation in operations for row in operation.get("metrics", ())]
     for run in sorted(spoken_of - made):
-        found.operations.insert(0, (0, {
-            "do": "create_run", "run": run, "name": f"recovered_{run[:6]}", "experiment": experiment,
-            "start": min(times, default=int(time.time() * 1000)),
-            "tags": {"lasps.recovered": "the record that made this run could not be read"}}))
+        found.operations.insert(
+            0,
+            (
+                0,
+                {
+                    "do": "create_run",
+                    "run": run,
+                    "name": f"recovered_{run[:6]}",
+                    "experiment": experiment,
+                    "start": min(times, default=int(time.time() * 1000)),
+                    "tags": {"lasps.recovered": "the record that made this run could not be read"},
+                },
+            ),
+        )
     return found
 
 
@@ -211,7 +221,7 @@ def rewrite(folder: Path, operations: Sequence[Operation]) -> None:
 def write_whole(descriptor: int, data: bytes) -> None:
     """All of `data`, or an OSError: a disk that is nearly full takes a part and says nothing."""
     while data:
-        data = data[os.write(descriptor, data):]
+        data = data[os.write(descriptor, data) :]
 
 
 def journals_in(spool: Path) -> list[Path]:

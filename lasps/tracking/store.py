@@ -183,7 +183,8 @@ def repair_paths(location: Location) -> int:
     with closing(sqlite3.connect(location.database, timeout=30)) as database, database:
         rows = database.execute(
             "SELECT experiment_id, artifact_location, EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = "
-            "experiments.experiment_id) FROM experiments").fetchall()
+            "experiments.experiment_id) FROM experiments"
+        ).fetchall()
         moves = [(row[0], row[1], new) for row in rows if (new := _moved(row[1], bool(row[2]), location.folder))]
         for experiment, old, new in moves:
             _rewrite(database, experiment, old, new)
@@ -212,4 +213,5 @@ def _rewrite(database: sqlite3.Connection, experiment: int, old: str, new: str) 
         database.execute(
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
             f"WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
-            (new, len(old) + 1, experiment, len(old), old))
+            (new, len(old) + 1, experiment, len(old), old),
+        )

@@ -87,8 +87,11 @@ def replay_all(root: Path | None = None, uri: str | None = None, only: Collectio
     try:
         with FileLock(spool / ".sync.lock", timeout=OTHER_SYNC_SECONDS):
             targets: dict[str, Target] = {}
-            return [done for folder, reading in spooled(root, only)
-                    if (done := _replay(folder, reading, targets, root, uri)) is not None]
+            return [
+                done
+                for folder, reading in spooled(root, only)
+                if (done := _replay(folder, reading, targets, root, uri)) is not None
+            ]
     except Timeout:
         return [Replay(spool, "", 0, 0, "another sync is running; it sends them")]
 
@@ -121,8 +124,9 @@ def target_of(reading: Reading, root: Path | None, uri: str | None) -> Location:
     return location_of(wanted, root) if wanted else local_location(root)
 
 
-def _replay(folder: Path, reading: Reading, targets: dict[str, Target], root: Path | None,
-            uri: str | None) -> Replay | None:
+def _replay(
+    folder: Path, reading: Reading, targets: dict[str, Target], root: Path | None, uri: str | None
+) -> Replay | None:
     if is_written(folder, reading.header):
         logger.info(f"{folder.name}: a living process still writes it, left alone")
         return None
@@ -130,8 +134,13 @@ def _replay(folder: Path, reading: Reading, targets: dict[str, Target], root: Pa
         reasons = _reasons(reading.bad) or (() if reading.header else ("it is empty",))
         return _finish(Replay(folder, "", 0, reading.total, None, reasons), [], [])
     if reading.header is None and uri is None:
-        return Replay(folder, "", 0, reading.total, "its first line, which says where it goes, cannot be read: name "
-                                                    "the place with --to")
+        return Replay(
+            folder,
+            "",
+            0,
+            reading.total,
+            "its first line, which says where it goes, cannot be read: name the place with --to",
+        )
     location = target_of(reading, root, uri)
     if location.uri not in targets:
         targets[location.uri] = Target(location)
@@ -169,10 +178,13 @@ class Sending:
             if not self._send(0, {"do": "end_run", "run": run, "status": "KILLED", "end": last}):
                 return Replay(self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason)
         bad = sorted([*self.reading.bad, *self.refused])
-        found = Replay(self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason,
-                       _reasons(bad))
-        known = [{"do": "known_run", "run": run, "run_id": self.target.writer.run_ids[run]}
-                 for run in sorted({operation["run"] for operation in self.waiting})]
+        found = Replay(
+            self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason, _reasons(bad)
+        )
+        known = [
+            {"do": "known_run", "run": run, "run_id": self.target.writer.run_ids[run]}
+            for run in sorted({operation["run"] for operation in self.waiting})
+        ]
         return _finish(found, [*known, *self.waiting], bad)
 
     def _send(self, number: int, operation: Operation) -> bool:

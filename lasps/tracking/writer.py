@@ -85,9 +85,18 @@ class Writer:
         verb, run = operation["do"], operation.get("run")
         arguments = {name: value for name, value in operation.items() if name != "do"}
         verbs: dict[str, Callable[..., None]] = {
-            "create_run": self._create_run, "known_run": self._known_run, "log": self._log, "fill": self._fill,
-            "artifact": self._artifact, "dataset": self._dataset, "checkpoint": self._checkpoint, "seen": self._seen,
-            "end_run": self._end_run, "close_dead": self._close_dead, "log_beside": self._log_beside}
+            "create_run": self._create_run,
+            "known_run": self._known_run,
+            "log": self._log,
+            "fill": self._fill,
+            "artifact": self._artifact,
+            "dataset": self._dataset,
+            "checkpoint": self._checkpoint,
+            "seen": self._seen,
+            "end_run": self._end_run,
+            "close_dead": self._close_dead,
+            "log_beside": self._log_beside,
+        }
         if verb not in verbs:
             raise Rejected(f"{verb}: expected one of {sorted(verbs)}")
         _ = self.client  # a URI that MLflow cannot open is no fault of the operation's
@@ -118,8 +127,17 @@ class Writer:
             self._experiments[name] = experiment_id(self.client, self.location, name)
         return self._experiments[name]
 
-    def _create_run(self, run: str, name: str, experiment: str, start: int, tags: dict[str, str],
-                    parent: str | None = None, resume_id: str | None = None, run_id: str | None = None) -> None:
+    def _create_run(
+        self,
+        run: str,
+        name: str,
+        experiment: str,
+        start: int,
+        tags: dict[str, str],
+        parent: str | None = None,
+        resume_id: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
         tags = {**tags, KEY_TAG: run}
         if parent in self.run_ids:
             tags["mlflow.parentRunId"] = self.run_ids[parent]
@@ -171,8 +189,9 @@ class Writer:
         if old.info.lifecycle_stage != "deleted":
             return False
         self._active(old_id)
-        new = self.client.create_run(old.info.experiment_id, start_time=old.info.start_time,
-                                     run_name=old.info.run_name, tags=old.data.tags)
+        new = self.client.create_run(
+            old.info.experiment_id, start_time=old.info.start_time, run_name=old.info.run_name, tags=old.data.tags
+        )
         self.run_ids[run] = new.info.run_id
         self._send(new.info.run_id, params=old.data.params)
         return True
@@ -208,15 +227,25 @@ class Writer:
             self._reopened(found)
         self._send(found.info.run_id, tags={SEEN: f"{at:.0f}"})
 
-    def _log(self, run: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
-             tags: dict[str, str] | None = None) -> None:
+    def _log(
+        self,
+        run: str,
+        metrics: Sequence[list[Any]] = (),
+        params: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
         self._send(self.run_ids[run], metrics, params, tags)
 
     def _fill(self, run: str, metrics: Sequence[list[Any]]) -> None:
         """Those of the metrics whose step the run has not yet: what was lost when its process was killed."""
-        known = {} if run in self._new else {
-            key: {point.step for point in self.client.get_metric_history(self.run_ids[run], key)}
-            for key in {row[0] for row in metrics}}
+        known = (
+            {}
+            if run in self._new
+            else {
+                key: {point.step for point in self.client.get_metric_history(self.run_ids[run], key)}
+                for key in {row[0] for row in metrics}
+            }
+        )
         self._send(self.run_ids[run], [row for row in metrics if row[3] not in known.get(row[0], ())])
 
     def _log_beside(self, run: str, to: str, experiment: str, metrics: Sequence[list[Any]]) -> None:
@@ -225,8 +254,13 @@ class Writer:
         if found is not None and found.info.run_id != self.run_ids[run]:
             self._send(found.info.run_id, metrics)
 
-    def _send(self, run_id: str, metrics: Sequence[list[Any]] = (), params: dict[str, str] | None = None,
-              tags: dict[str, str] | None = None) -> None:
+    def _send(
+        self,
+        run_id: str,
+        metrics: Sequence[list[Any]] = (),
+        params: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
         """Metrics as [key, value, timestamp ms, step, model id or None, dataset name or None, digest or None]."""
         from mlflow.entities import Metric, Param, RunTag
 
@@ -237,8 +271,13 @@ class Writer:
         all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
         while all_metrics or all_params or all_tags:
             n_metrics = METRICS_PER_CALL - min(len(all_params), PARAMS_PER_CALL) - min(len(all_tags), PARAMS_PER_CALL)
-            self.client.log_batch(run_id, metrics=all_metrics[:n_metrics], params=all_params[:PARAMS_PER_CALL],
-                                  tags=all_tags[:PARAMS_PER_CALL], synchronous=True)
+            self.client.log_batch(
+                run_id,
+                metrics=all_metrics[:n_metrics],
+                params=all_params[:PARAMS_PER_CALL],
+                tags=all_tags[:PARAMS_PER_CALL],
+                synchronous=True,
+            )
             all_metrics = all_metrics[n_metrics:]
             all_params, all_tags = all_params[PARAMS_PER_CALL:], all_tags[PARAMS_PER_CALL:]
 
@@ -290,8 +329,9 @@ class Writer:
         self.client.log_inputs(self.run_ids[run], [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
         self._send(self.run_ids[run], tags={f"dataset.{name}.sha256": fingerprint})
 
-    def _checkpoint(self, run: str, sha256: str, name: str, files: list[str], metrics: list[list[Any]],
-                    step: int) -> None:
+    def _checkpoint(
+        self, run: str, sha256: str, name: str, files: list[str], metrics: list[list[Any]], step: int
+    ) -> None:
         """A LoggedModel: the files, the metrics at its step, and the link from the run that made it.
 
         The same weights logged again (after a validation) are the same LoggedModel, with more metrics.
@@ -301,14 +341,21 @@ class Writer:
         run_id = self.run_ids[run]
         experiment = self.client.get_run(run_id).info.experiment_id
         found = self.client.search_logged_models(
-            [experiment], f"tags.`sha256` = '{sha256}' AND source_run_id = '{run_id}'", max_results=1)
-        model = found[0] if found else self.client.create_logged_model(
-            experiment, name, source_run_id=run_id, tags={"sha256": sha256}, model_type="checkpoint")
+            [experiment], f"tags.`sha256` = '{sha256}' AND source_run_id = '{run_id}'", max_results=1
+        )
+        model = (
+            found[0]
+            if found
+            else self.client.create_logged_model(
+                experiment, name, source_run_id=run_id, tags={"sha256": sha256}, model_type="checkpoint"
+            )
+        )
         if metrics:
             self._send(run_id, [[*row[:4], model.model_id, *row[5:]] for row in metrics])
         if model.status != "READY":
-            self._store([Path(file) for file in files],
-                        lambda file: self.client.log_model_artifact(model.model_id, str(file)))
+            self._store(
+                [Path(file) for file in files], lambda file: self.client.log_model_artifact(model.model_id, str(file))
+            )
             if not self._is_output(run_id, model.model_id):
                 self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
             self.client.finalize_logged_model(model.model_id, "READY")

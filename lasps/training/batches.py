@@ -38,8 +38,14 @@ class BatchLoader:
         time series float32 (B,T,F), charts uint8 or float32 (B,3,H,W), sector ids int64 (B,), labels int64 (B,).
     """
 
-    def __init__(self, dataset: BatchedDataset, batch_size: int, shuffle: bool = False, seed: int = 0,
-                 epoch_samples: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: BatchedDataset,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch_samples: int | None = None,
+    ) -> None:
         for name, value in (("batch_size", batch_size), ("epoch_samples", epoch_samples)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -63,7 +69,7 @@ class BatchLoader:
         start, stop = epoch * self.samples, (epoch + 1) * self.samples
         first, last = start // len(self.dataset), -(-stop // len(self.dataset))
         passes = np.concatenate([self._shuffled(number) for number in range(first, last)])
-        return passes[start - first * len(self.dataset):stop - first * len(self.dataset)]
+        return passes[start - first * len(self.dataset) : stop - first * len(self.dataset)]
 
     def _shuffled(self, number: int) -> np.ndarray:
         return np.random.default_rng(derived_seed(self.seed, "order", number)).permutation(len(self.dataset))
@@ -72,7 +78,7 @@ class BatchLoader:
         order = self.order(self.epoch)
         self.epoch += 1
         for start in range(0, len(order), self.batch_size):
-            yield self.dataset.batch(order[start:start + self.batch_size])
+            yield self.dataset.batch(order[start : start + self.batch_size])
 
 
 class Batch(NamedTuple):
@@ -96,16 +102,19 @@ def _as_tensors(batch: Any, number: int) -> Sequence[Tensor]:
         return _checked_labels([torch.as_tensor(batch[key]) for key in KEYS], number)
     if isinstance(batch, Sequence) and len(batch) == 4 and all(isinstance(part, Tensor) for part in batch):
         return _checked_labels(batch, number)
-    raise ValueError(f"batch {number}: expected a tuple (time_series, chart_image, sector_id, label) of tensors or a "
-                     f"dict with these keys, got {type(batch).__name__}; give the DataLoader "
-                     "collate_fn=stock_collate_fn (lasps.data.datasets.stock_dataset)")
+    raise ValueError(
+        f"batch {number}: expected a tuple (time_series, chart_image, sector_id, label) of tensors or a "
+        f"dict with these keys, got {type(batch).__name__}; give the DataLoader "
+        "collate_fn=stock_collate_fn (lasps.data.datasets.stock_dataset)"
+    )
 
 
 def _checked_labels(tensors: Sequence[Tensor], number: int) -> Sequence[Tensor]:
     labels = tensors[3]
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= len(CLASS_NAMES)):
-        raise ValueError(f"batch {number}: expected labels 0 SELL, 1 HOLD, 2 BUY, got {int(labels.min())}.."
-                         f"{int(labels.max())}")
+        raise ValueError(
+            f"batch {number}: expected labels 0 SELL, 1 HOLD, 2 BUY, got {int(labels.min())}..{int(labels.max())}"
+        )
     return tensors
 
 

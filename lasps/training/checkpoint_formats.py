@@ -45,8 +45,10 @@ def _safetensors(content: bytes, path: Path, advice: str) -> dict[str, Tensor]:
     try:
         return load(content)
     except Exception as error:
-        raise ValueError(f"checkpoint {path}: expected a safetensors file, got {len(content)} bytes that are cut off, "
-                         f"altered or something else ({error}). {advice}") from error
+        raise ValueError(
+            f"checkpoint {path}: expected a safetensors file, got {len(content)} bytes that are cut off, "
+            f"altered or something else ({error}). {advice}"
+        ) from error
 
 
 def check_zip(content: bytes, path: Path, advice: str) -> None:
@@ -56,14 +58,19 @@ def check_zip(content: bytes, path: Path, advice: str) -> None:
             damaged = archive.testzip()
     except Exception as error:
         if content.startswith(b"\x80\x02"):
-            raise ValueError(f"checkpoint {path}: expected a zip archive as torch.save writes it since 1.6, got the "
-                             "format before. Load it where you trust it, with torch.load, and save its state_dict "
-                             f"again. {advice}") from error
-        raise ValueError(f"checkpoint {path}: expected a file of torch.save (a zip archive), got {len(content)} bytes "
-                         f"that are cut off, altered or something else ({error}). {advice}") from error
+            raise ValueError(
+                f"checkpoint {path}: expected a zip archive as torch.save writes it since 1.6, got the "
+                "format before. Load it where you trust it, with torch.load, and save its state_dict "
+                f"again. {advice}"
+            ) from error
+        raise ValueError(
+            f"checkpoint {path}: expected a file of torch.save (a zip archive), got {len(content)} bytes "
+            f"that are cut off, altered or something else ({error}). {advice}"
+        ) from error
     if damaged is not None:
-        raise ValueError(f"checkpoint {path}: the checksum of '{damaged}' inside it is wrong: bytes were altered. "
-                         f"{advice}")
+        raise ValueError(
+            f"checkpoint {path}: the checksum of '{damaged}' inside it is wrong: bytes were altered. {advice}"
+        )
 
 
 def unpickle(content: bytes, path: Path, advice: str) -> Any:
@@ -73,9 +80,11 @@ def unpickle(content: bytes, path: Path, advice: str) -> Any:
     except Exception as error:  # weights_only refuses in many ways: UnpicklingError, RuntimeError, KeyError ...
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
-        raise ValueError(f"checkpoint {path}: expected a bare state_dict, got something that holds other objects or "
-                         f"code{what}, or is damaged; nothing of it was executed. If it is a whole model, save "
-                         f"model.state_dict() instead. {advice}") from error
+        raise ValueError(
+            f"checkpoint {path}: expected a bare state_dict, got something that holds other objects or "
+            f"code{what}, or is damaged; nothing of it was executed. If it is a whole model, save "
+            f"model.state_dict() instead. {advice}"
+        ) from error
 
 
 def inner_state(loaded: Any, path: Path) -> Any:
@@ -86,8 +95,9 @@ def inner_state(loaded: Any, path: Path) -> Any:
         inner = loaded.get(name)
         if isinstance(inner, Mapping) and inner and all(isinstance(value, Tensor) for value in inner.values()):
             rest = [str(other) for other in loaded if other != name]
-            logger.info(f"{path}: the weights are taken from '{name}'" + (f", beside {', '.join(rest[:6])}"
-                                                                         if rest else ""))
+            logger.info(
+                f"{path}: the weights are taken from '{name}'" + (f", beside {', '.join(rest[:6])}" if rest else "")
+            )
             return inner
     return loaded
 
@@ -102,9 +112,11 @@ def checked_state(state: Any, what: str, advice: str) -> dict[str, Tensor]:
         raise ValueError(f"{what}: expected a state_dict (names -> tensors), got {type(state).__name__}. {advice}")
     strange = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strange:
-        raise ValueError(f"{what}: expected a state_dict (names -> tensors), bare or under one of "
-                         f"{', '.join(INNER_NAMES)}, but '{strange[0]}' is a {type(state[strange[0]]).__name__}. If "
-                         f"the state_dict is inside it, save that alone. {advice}")
+        raise ValueError(
+            f"{what}: expected a state_dict (names -> tensors), bare or under one of "
+            f"{', '.join(INNER_NAMES)}, but '{strange[0]}' is a {type(state[strange[0]]).__name__}. If "
+            f"the state_dict is inside it, save that alone. {advice}"
+        )
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{what}: '{name}' holds NaN or infinity: the training diverged. {advice}")
@@ -121,23 +133,35 @@ def without_wrappers(name: str) -> str:
 
 def without_model_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The weights under `model.`, where there are some; what else lies beside them is named in a warning."""
-    inside = {without_wrappers(name.removeprefix(MODEL_PREFIX)): tensor for name, tensor in state.items()
-              if name.startswith(MODEL_PREFIX)}
+    inside = {
+        without_wrappers(name.removeprefix(MODEL_PREFIX)): tensor
+        for name, tensor in state.items()
+        if name.startswith(MODEL_PREFIX)
+    }
     if not inside:
         return state
     beside = [name for name in state if not name.startswith(MODEL_PREFIX)]
     if beside:
-        logger.warning(f"{path}: the weights under '{MODEL_PREFIX}' are the model's; left out: {', '.join(beside[:6])}"
-                       + (f" and {len(beside) - 6} more" if len(beside) > 6 else ""))
+        logger.warning(
+            f"{path}: the weights under '{MODEL_PREFIX}' are the model's; left out: {', '.join(beside[:6])}"
+            + (f" and {len(beside) - 6} more" if len(beside) > 6 else "")
+        )
     return without_model_prefix(inside, path)
 
 
 def as_float32(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Floating weights as float32, with one warning where they were not."""
-    other = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()
-                    if tensor.is_floating_point() and tensor.dtype != torch.float32})
+    other = sorted(
+        {
+            str(tensor.dtype).removeprefix("torch.")
+            for tensor in state.values()
+            if tensor.is_floating_point() and tensor.dtype != torch.float32
+        }
+    )
     if not other:
         return state
-    logger.warning(f"{path}: weights in {', '.join(other)} are converted to float32, in which the model computes: "
-                   "what rounding took is not brought back")
+    logger.warning(
+        f"{path}: weights in {', '.join(other)} are converted to float32, in which the model computes: "
+        "what rounding took is not brought back"
+    )
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}

@@ -111,15 +111,22 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     meta = read_meta(path)
     if meta is None:
         companion = path.with_suffix(".json")
-        said = f"{companion.name} beside it has no sha256: it is not of lasps and not used" if companion.is_file() \
+        said = (
+            f"{companion.name} beside it has no sha256: it is not of lasps and not used"
+            if companion.is_file()
             else f"no {companion.name} beside it"
-        logger.warning(f"{path}: {said}. Only checksums, shapes and finite values are checked; where the weights came "
-                       "from is unknown")
+        )
+        logger.warning(
+            f"{path}: {said}. Only checksums, shapes and finite values are checked; where the weights came "
+            "from is unknown"
+        )
     else:
         digest = hashlib.sha256(content).hexdigest()
         if digest != meta[DIGEST]:
-            raise ValueError(f"checkpoint {path}: expected SHA-256 {meta['sha256']} (from its .json), the file of "
-                             f"{len(content)} bytes has {digest}: it was altered or cut off. {advice}")
+            raise ValueError(
+                f"checkpoint {path}: expected SHA-256 {meta['sha256']} (from its .json), the file of "
+                f"{len(content)} bytes has {digest}: it was altered or cut off. {advice}"
+            )
     return weights_in(content, path, advice), meta
 
 
@@ -172,12 +179,15 @@ REMEDY = "Remove it to load the checkpoint on the weaker checks, or make both an
 
 def _check_meta(meta: Mapping[str, Any], companion: Path) -> None:
     if DIGEST not in meta or OWN_DIGEST in meta and meta[OWN_DIGEST] != meta_digest(meta):
-        raise ValueError(f"{companion}: expected the content of {OWN_DIGEST} {str(meta.get(OWN_DIGEST))[:12]}, it has "
-                         f"{meta_digest(meta)[:12]}: it was changed by hand or damaged. {REMEDY}")
+        raise ValueError(
+            f"{companion}: expected the content of {OWN_DIGEST} {str(meta.get(OWN_DIGEST))[:12]}, it has "
+            f"{meta_digest(meta)[:12]}: it was changed by hand or damaged. {REMEDY}"
+        )
     for name in OBJECTS:
         if not isinstance(meta.get(name, {}), dict):
             raise ValueError(f"{companion}: expected '{name}' to be an object, got {meta[name]!r}. {REMEDY}")
     name = meta.get("name", "unnamed")
     if not isinstance(name, str) or not re.fullmatch(PLAIN_NAME, name):
-        raise ValueError(f"{companion}: expected a plain 'name' (letters, digits, _ . = + - and spaces), got {name!r}. "
-                         f"{REMEDY}")
+        raise ValueError(
+            f"{companion}: expected a plain 'name' (letters, digits, _ . = + - and spaces), got {name!r}. {REMEDY}"
+        )

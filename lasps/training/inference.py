@@ -32,9 +32,15 @@ class Predictions:
     """int64 (N,)"""
 
 
-def predict(model: SectorAwareFusionModel, data: Any, device: str | torch.device = "cpu", phase: int = 3,
-            batch_size: int = TRAINING_CONFIG["eval_batch_size"], desc: str = "predict",
-            autocast: bool = False) -> Predictions:
+def predict(
+    model: SectorAwareFusionModel,
+    data: Any,
+    device: str | torch.device = "cpu",
+    phase: int = 3,
+    batch_size: int = TRAINING_CONFIG["eval_batch_size"],
+    desc: str = "predict",
+    autocast: bool = False,
+) -> Predictions:
     """Logits of every sample.
 
     Args:
@@ -48,24 +54,38 @@ def predict(model: SectorAwareFusionModel, data: Any, device: str | torch.device
     Raises:
         ValueError: nothing to predict, or an input that the model refuses.
     """
+
     def run(batch: Batch) -> Tensor:
         return model(batch.time_series, batch.charts, batch.sector_ids, phase=phase)["logits"]
 
     return Predictions(*_over_batches(model, run, data, device, batch_size, desc, autocast))
 
 
-def shared_features(model: SectorAwareFusionModel, data: Any, device: str | torch.device = "cpu",
-                    batch_size: int = TRAINING_CONFIG["eval_batch_size"], desc: str = "shared features",
-                    autocast: bool = False) -> np.ndarray:
+def shared_features(
+    model: SectorAwareFusionModel,
+    data: Any,
+    device: str | torch.device = "cpu",
+    batch_size: int = TRAINING_CONFIG["eval_batch_size"],
+    desc: str = "shared features",
+    autocast: bool = False,
+) -> np.ndarray:
     """The backbone's output of every sample, float32 (N, 128); arguments as in `predict`."""
+
     def run(batch: Batch) -> Tensor:
         return model.encode(batch.time_series, batch.charts)
 
     return _over_batches(model, run, data, device, batch_size, desc, autocast)[0]
 
 
-def _over_batches(model: nn.Module, run: Callable[[Batch], Tensor], data: Any, device: str | torch.device,
-                  batch_size: int, desc: str, autocast: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _over_batches(
+    model: nn.Module,
+    run: Callable[[Batch], Tensor],
+    data: Any,
+    device: str | torch.device,
+    batch_size: int,
+    desc: str,
+    autocast: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`run`'s outputs, the labels and the sectors of all batches."""
     loader = as_loader(data, batch_size)
     outputs, labels, sectors = [], [], []

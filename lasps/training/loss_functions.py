@@ -25,8 +25,13 @@ class FocalLoss(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, num_classes: int = 3, gamma: float = 2.0, weight: Tensor | Sequence[float] | None = None,
-                 reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        num_classes: int = 3,
+        gamma: float = 2.0,
+        weight: Tensor | Sequence[float] | None = None,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__()
         alpha = torch.ones(num_classes) if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         if alpha.shape != (num_classes,) or not bool((alpha.isfinite() & (alpha > 0)).all()):
@@ -45,8 +50,10 @@ class FocalLoss(nn.Module):
             ValueError: other shapes or an empty batch.
         """
         if logits.ndim != 2 or logits.shape[1] != self.num_classes or labels.shape != logits.shape[:1]:
-            raise ValueError(f"expected logits (B, {self.num_classes}) and labels (B,), got {tuple(logits.shape)} and "
-                             f"{tuple(labels.shape)}")
+            raise ValueError(
+                f"expected logits (B, {self.num_classes}) and labels (B,), got {tuple(logits.shape)} and "
+                f"{tuple(labels.shape)}"
+            )
         if not len(labels):
             raise ValueError("the batch is empty: its mean loss is undefined")
         terms = self.weight[labels] * focal_terms(logits.float(), labels, self.gamma)

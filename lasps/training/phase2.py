@@ -63,9 +63,12 @@ def train_phase2(
         val_loaders: the same for val, or one loader or dataset over all sectors.
         options: further fields of `HeadSettings` by their names.
     """
-    own = {"batch_size": _batch_size_of(sector_loaders), "min_samples": 1,
-           "gamma": getattr(trainer, "focal_gamma", TRAINING_CONFIG["focal_gamma"]),
-           "seed": getattr(trainer, "seed", TRAINING_CONFIG["seed"])}
+    own = {
+        "batch_size": _batch_size_of(sector_loaders),
+        "min_samples": 1,
+        "gamma": getattr(trainer, "focal_gamma", TRAINING_CONFIG["focal_gamma"]),
+        "seed": getattr(trainer, "seed", TRAINING_CONFIG["seed"]),
+    }
     settings = HeadSettings(lr=lr, epochs=epochs_per_sector, **(own | options))
     warn_of_ignored(options, settings.rank)
     return train_sector_heads(trainer, sector_loaders, val_loaders, settings, start_gamma=start_gamma, cache=cache)
@@ -100,13 +103,23 @@ def train_sector_heads(
     gamma = getattr(trainer, "focal_gamma", TRAINING_CONFIG["focal_gamma"]) if start_gamma is None else start_gamma
     logger.info("Phase 2: Sector Heads (backbone frozen)")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    data = head_data(model, train, val, device=device, cache=cache, resume_dir=resume_dir,
-                     class_weights=getattr(trainer, "class_weights", None), start_gamma=gamma)
+    data = head_data(
+        model,
+        train,
+        val,
+        device=device,
+        cache=cache,
+        resume_dir=resume_dir,
+        class_weights=getattr(trainer, "class_weights", None),
+        start_gamma=gamma,
+    )
     if isinstance(train, Mapping):
         _warn_of_small_sectors(train, data, settings.min_samples)
     if data.val is None:
-        logger.warning("Phase 2: no val_loaders, so every sector trains all epochs and keeps its last weights, "
-                       "whatever they are worth")
+        logger.warning(
+            "Phase 2: no val_loaders, so every sector trains all epochs and keeps its last weights, "
+            "whatever they are worth"
+        )
     nested = train_nested(data, settings, resume_dir=resume_dir, device=device, progress=True)
     history = _history(data, nested)
     for sector, head in nested.heads.items():
@@ -157,8 +170,9 @@ def assert_untouched(before: Mapping[str, Tensor], after: Mapping[str, Tensor], 
     """Raise AssertionError unless everything but the heads of `sectors` is bitwise what it was."""
     own = tuple(f"sector_heads.{sector}." for sector in sectors)
     names = [name for name in {**before, **after} if not name.startswith(own)]
-    moved = [name for name in names
-             if name not in before or name not in after or not torch.equal(before[name], after[name])]
+    moved = [
+        name for name in names if name not in before or name not in after or not torch.equal(before[name], after[name])
+    ]
     if moved:
         raise AssertionError(f"Phase 2 may change the heads of sectors {sorted(sectors)} alone, it changed {moved[:3]}")
 
@@ -234,13 +248,18 @@ def _log(history: Phase2History, data: HeadData) -> None:
     if data.val is None:
         return
     first, best = result.val_log_loss[0], result.best_val_log_loss
-    logger.info(f"Phase 2: stopping epoch {result.best_epoch} of {result.settings.epochs}, pooled over sectors: "
-                f"calibrated val log loss {first:.4f} -> {best:.4f} before acceptance")
+    logger.info(
+        f"Phase 2: stopping epoch {result.best_epoch} of {result.settings.epochs}, pooled over sectors: "
+        f"calibrated val log loss {first:.4f} -> {best:.4f} before acceptance"
+    )
     without = [sector for sector, gain in nested.by_sector.items() if gain.blocks < 2]
     if without:
         logger.warning(f"Phase 2: too few val samples to accept anything for sectors {without}: they keep their start")
-    what = (f"blocks of {BLOCK_DAYS} days" if data.val.days is not None
-            else f"{BLOCKS_WITHOUT_DATES} equal blocks of samples in file order (this dataset has no dates)")
+    what = (
+        f"blocks of {BLOCK_DAYS} days"
+        if data.val.days is not None
+        else f"{BLOCKS_WITHOUT_DATES} equal blocks of samples in file order (this dataset has no dates)"
+    )
     part = f"accepted on val: {history.accepted} of {len(history)}"
     if result.settings.rank == 0:
         logger.info(f"Phase 2: {part} (gain above one standard error over {what})")
@@ -248,8 +267,10 @@ def _log(history: Phase2History, data: HeadData) -> None:
     assert nested.sector_gain is not None
     whole = "" if nested.sector_gain.significant else ", because all sectors together gain nothing that stands out"
     common = "yes" if nested.common_accepted else "no"
-    logger.info(f"Phase 2: common change accepted: {common}; sector part {part}{whole} "
-                f"(together: one-sided 5 %, then each: one standard error, over {what})")
+    logger.info(
+        f"Phase 2: common change accepted: {common}; sector part {part}{whole} "
+        f"(together: one-sided 5 %, then each: one standard error, over {what})"
+    )
 
 
 def _track(tracker: Any, nested: NestedResult) -> None:

@@ -55,12 +55,16 @@ def read_state(path: Path, device: str | torch.device = "cpu") -> tuple[Any, Any
     """
     head, _, content = path.read_bytes().partition(b"\n")
     if not head.startswith(MAGIC):
-        raise DamagedStateError(f"{path}: expected a state that begins with '{MAGIC.decode().strip()}', got something "
-                                "else: it is damaged or of another version of lasps")
+        raise DamagedStateError(
+            f"{path}: expected a state that begins with '{MAGIC.decode().strip()}', got something "
+            "else: it is damaged or of another version of lasps"
+        )
     digest = hashlib.sha256(content).hexdigest()
     if head != MAGIC + digest.encode():
-        raise DamagedStateError(f"{path}: expected SHA-256 {head[len(MAGIC):].decode(errors='replace')}, its content "
-                                f"has {digest}: it was altered or cut off")
+        raise DamagedStateError(
+            f"{path}: expected SHA-256 {head[len(MAGIC) :].decode(errors='replace')}, its content "
+            f"has {digest}: it was altered or cut off"
+        )
     found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     return found["key"], found["state"]
 
@@ -87,8 +91,9 @@ def read_resume_state(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | No
     differing = sorted(name for name in {*key, *found_key} if key.get(name) != found_key.get(name))
     if differing:
         said = "; ".join(f"{name} was {found_key.get(name)!r}, is {key.get(name)!r}" for name in differing)
-        raise ValueError(f"{path}: expected the state of this run, but it was interrupted with other settings: {said}. "
-                         f"{advice}")
+        raise ValueError(
+            f"{path}: expected the state of this run, but it was interrupted with other settings: {said}. {advice}"
+        )
     return state
 
 

@@ -36,8 +36,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def make_optimizer(named_parameters: Iterable[tuple[str, nn.Parameter]], lr: float,
-                   weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float
+) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) without decay on what is no weight matrix, nor on the skip projection.
 
     Biases and norms are not decayed, as usual. The skip projection is not either: its directions are there for the

@@ -84,15 +84,22 @@ class ThreePhaseTrainer:
         autocast: "bf16", "off", or "auto" (bf16 where a GPU computes it). Evaluation is in float32.
     """
 
-    def __init__(self, model: nn.Module, device: str | torch.device = "cpu",
-                 tracker: Tracker | None = None, seed: int = TRAINING_CONFIG["seed"],
-                 resume_dir: str | Path | None = None, resume: bool = False, *,
-                 focal_gamma: float = TRAINING_CONFIG["focal_gamma"],
-                 class_weights: tuple[float, ...] = settings.CLASS_WEIGHTS,
-                 weight_decay: float = TRAINING_CONFIG["weight_decay"],
-                 warmup_fraction: float = TRAINING_CONFIG["warmup_fraction"],
-                 gradient_clip: float = TRAINING_CONFIG["gradient_clip"],
-                 autocast: str = TRAINING_CONFIG["autocast"]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: str | torch.device = "cpu",
+        tracker: Tracker | None = None,
+        seed: int = TRAINING_CONFIG["seed"],
+        resume_dir: str | Path | None = None,
+        resume: bool = False,
+        *,
+        focal_gamma: float = TRAINING_CONFIG["focal_gamma"],
+        class_weights: tuple[float, ...] = settings.CLASS_WEIGHTS,
+        weight_decay: float = TRAINING_CONFIG["weight_decay"],
+        warmup_fraction: float = TRAINING_CONFIG["warmup_fraction"],
+        gradient_clip: float = TRAINING_CONFIG["gradient_clip"],
+        autocast: str = TRAINING_CONFIG["autocast"],
+    ) -> None:
         self.device = torch.device(device)
         self.network = model.to(self.device)
         self.model = unwrapped(self.network)
@@ -111,8 +118,14 @@ class ThreePhaseTrainer:
 
     # ------------------------------------------------------------------------------------------------ the phases
 
-    def train_phase1(self, train_loader: Any, val_loader: Any, epochs: int = PHASE1["epochs"],
-                     lr: float = PHASE1["lr"], patience: int = PHASE1["patience"]) -> dict[str, Any]:
+    def train_phase1(
+        self,
+        train_loader: Any,
+        val_loader: Any,
+        epochs: int = PHASE1["epochs"],
+        lr: float = PHASE1["lr"],
+        patience: int = PHASE1["patience"],
+    ) -> dict[str, Any]:
         """Backbone and common head on all sectors; at the end every sector's head is a copy of the common head.
 
         The best weights are those of the epoch with the lowest val log loss of the corrected probabilities; training
@@ -134,9 +147,15 @@ class ThreePhaseTrainer:
         self.model.init_sector_heads_from_common()
         return result
 
-    def train_phase3(self, train_loader: Any, val_loader: Any, epochs: int = PHASE3["epochs"],
-                     lr: float = PHASE3["lr"], patience: int = PHASE3["patience"],
-                     keep_start: bool = False) -> dict[str, Any]:
+    def train_phase3(
+        self,
+        train_loader: Any,
+        val_loader: Any,
+        epochs: int = PHASE3["epochs"],
+        lr: float = PHASE3["lr"],
+        patience: int = PHASE3["patience"],
+        keep_start: bool = False,
+    ) -> dict[str, Any]:
         """Backbone and sector heads end to end, each sample through its sector's head; otherwise as `train_phase1`.
 
         Args:
@@ -145,14 +164,29 @@ class ThreePhaseTrainer:
         """
         return self._train_phase(3, train_loader, val_loader, epochs, lr, patience, keep_start)
 
-    def train_phase2(self, sector_loaders: Mapping[int, Any], epochs_per_sector: int = 10, lr: float = 5e-4,
-                     val_loaders: Mapping[int, Any] | None = None, **options: Any) -> Phase2History:
+    def train_phase2(
+        self,
+        sector_loaders: Mapping[int, Any],
+        epochs_per_sector: int = 10,
+        lr: float = 5e-4,
+        val_loaders: Mapping[int, Any] | None = None,
+        **options: Any,
+    ) -> Phase2History:
         """Sector heads on the frozen backbone; see `lasps.training.phase2.train_phase2`."""
-        return train_phase2(self, sector_loaders, epochs_per_sector=epochs_per_sector, lr=lr,
-                            val_loaders=val_loaders, **options)
+        return train_phase2(
+            self, sector_loaders, epochs_per_sector=epochs_per_sector, lr=lr, val_loaders=val_loaders, **options
+        )
 
-    def _train_phase(self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float,
-                     patience: int, keep_start: bool = False) -> dict[str, Any]:
+    def _train_phase(
+        self,
+        phase: int,
+        train_loader: Any,
+        val_loader: Any,
+        epochs: int,
+        lr: float,
+        patience: int,
+        keep_start: bool = False,
+    ) -> dict[str, Any]:
         check_numbers(phase, epochs, lr, patience)
         checked_loader(train_loader, f"Phase {phase}: train_loader")
         if val_loader is None:
@@ -184,9 +218,13 @@ class ThreePhaseTrainer:
         loss, samples = self._train_epoch(run, train_loader, bar)
         seconds = time.perf_counter() - started
         run.epoch += 1
-        figures = {"train_loss": loss, **self._judge(run.phase, val_loader, bar),
-                   "lr": run.optimizer.param_groups[0]["lr"], "seconds": seconds,
-                   "samples_per_second": samples / max(seconds, 1e-9)}
+        figures = {
+            "train_loss": loss,
+            **self._judge(run.phase, val_loader, bar),
+            "lr": run.optimizer.param_groups[0]["lr"],
+            "seconds": seconds,
+            "samples_per_second": samples / max(seconds, 1e-9),
+        }
         run.record(figures)
         return figures
 
@@ -228,13 +266,17 @@ class ThreePhaseTrainer:
         found = predict(self.model, val_loader, self.device, phase=phase, desc=f"{bar} val")
         logits, labels = torch.from_numpy(found.logits).double(), torch.from_numpy(found.labels)
         if not bool(logits.isfinite().all()):
-            raise ValueError(f"{bar}: the model's logits on val are not finite: it has diverged. "
-                             "Lower the learning rate; the state of the epoch before is kept")
+            raise ValueError(
+                f"{bar}: the model's logits on val are not finite: it has diverged. "
+                "Lower the learning rate; the state of the epoch before is kept"
+            )
         criterion = FocalLoss(len(self.class_weights), self.focal_gamma, self.class_weights)
         log_p = corrected_log_probabilities(found.logits, self.focal_gamma, self.class_weights)
-        return {"val_loss": float(criterion(logits, labels)),
-                "val_log_loss": float(-log_p[np.arange(len(found.labels)), found.labels].mean()),
-                "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean())}
+        return {
+            "val_loss": float(criterion(logits, labels)),
+            "val_log_loss": float(-log_p[np.arange(len(found.labels)), found.labels].mean()),
+            "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean()),
+        }
 
     def _judge_start(self, run: PhaseRun, val_loader: Any, epochs: int) -> None:
         """Make the weights that the phase starts from its first candidate, epoch 0."""
@@ -251,11 +293,13 @@ class ThreePhaseTrainer:
 
     def _report(self, run: PhaseRun, figures: Mapping[str, float], epochs: int) -> None:
         """One line, and one call of the tracker."""
-        shown = " ".join(f"{name.removeprefix('train_')}={figures[name]:.4f}"
-                         for name in ("train_loss", "val_loss", "val_log_loss", "val_accuracy") if name in figures)
+        shown = " ".join(
+            f"{name.removeprefix('train_')}={figures[name]:.4f}"
+            for name in ("train_loss", "val_loss", "val_log_loss", "val_accuracy")
+            if name in figures
+        )
         logger.info(f"Phase{run.phase} [{run.epoch}/{epochs}] {shown} {figures['samples_per_second']:.0f} samples/s")
-        self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in figures.items()},
-                                 step=run.epoch)
+        self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in figures.items()}, step=run.epoch)
 
     # ------------------------------------------------------------------------------------------------ start and state
 
@@ -264,14 +308,26 @@ class ThreePhaseTrainer:
         optimizer = make_optimizer(used, lr, self.weight_decay)
         return PhaseRun(phase, optimizer, lr, total_steps, warmup_steps_of(total_steps, self.warmup_fraction))
 
-    def _run_key(self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float,
-                 patience: int) -> dict[str, Any]:
+    def _run_key(
+        self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float, patience: int
+    ) -> dict[str, Any]:
         """Everything that the phase's result depends on."""
-        key = {"phase": phase, "epochs": epochs, "lr": lr, "patience": patience, "seed": self.seed,
-               "focal_gamma": self.focal_gamma, "class_weights": list(self.class_weights),
-               "weight_decay": self.weight_decay, "warmup_fraction": self.warmup_fraction,
-               "gradient_clip": self.gradient_clip, "bf16": self.autocast, "device": self.device.type,
-               "torch": str(torch.__version__), "start": tensor_fingerprint(self.model.state_dict())}
+        key = {
+            "phase": phase,
+            "epochs": epochs,
+            "lr": lr,
+            "patience": patience,
+            "seed": self.seed,
+            "focal_gamma": self.focal_gamma,
+            "class_weights": list(self.class_weights),
+            "weight_decay": self.weight_decay,
+            "warmup_fraction": self.warmup_fraction,
+            "gradient_clip": self.gradient_clip,
+            "bf16": self.autocast,
+            "device": self.device.type,
+            "torch": str(torch.__version__),
+            "start": tensor_fingerprint(self.model.state_dict()),
+        }
         for split, loader in (("train", train_loader), ("val", val_loader)):
             described = {} if loader is None else data_key(loader)
             key |= {f"{split} {name}": value for name, value in described.items()}
@@ -298,16 +354,28 @@ class ThreePhaseTrainer:
 
     def _save(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
         if self.resume_dir is not None:
-            write_resume_state(resume_path(self.resume_dir, run.phase), key, {
-                "model": self.state_dict(), "optimizer": run.optimizer.state_dict(), "epoch": run.epoch,
-                "step": run.step, "history": run.history, "start": run.start, "best_epoch": run.best_epoch,
-                "best_state": run.best_state})
+            write_resume_state(
+                resume_path(self.resume_dir, run.phase),
+                key,
+                {
+                    "model": self.state_dict(),
+                    "optimizer": run.optimizer.state_dict(),
+                    "epoch": run.epoch,
+                    "step": run.step,
+                    "history": run.history,
+                    "start": run.start,
+                    "best_epoch": run.best_epoch,
+                    "best_state": run.best_state,
+                },
+            )
 
 
 def tracked_rows(run: PhaseRun) -> dict[int, dict[str, float]]:
     """Epoch -> its metrics as the tracker names them, from the start (0) to the last finished epoch."""
-    rows = {epoch + 1: {f"phase{run.phase}/{name}": values[epoch] for name, values in run.history.items()}
-            for epoch in range(run.epoch)}
+    rows = {
+        epoch + 1: {f"phase{run.phase}/{name}": values[epoch] for name, values in run.history.items()}
+        for epoch in range(run.epoch)
+    }
     return {0: {f"phase{run.phase}/{name}": value for name, value in run.start.items()}} | rows
 
 
@@ -322,18 +390,21 @@ class Where:
         if not isinstance(self.loader, BatchLoader):
             return place
         start = self.batch * self.loader.batch_size
-        rows = self.loader.order(self.run.epoch)[start:start + self.loader.batch_size]
+        rows = self.loader.order(self.run.epoch)[start : start + self.loader.batch_size]
         return f"{place} (samples {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''})"
 
     def check_finite(self, name: str, value: Tensor) -> None:
         """Raise ValueError, before the optimiser's step, unless `value` is finite."""
         if not bool(torch.isfinite(value)):
-            raise ValueError(f"{self}: expected a finite {name}, got {float(value.detach())}. Stopped before this step "
-                             "reached the weights. Lower the learning rate, or look at these samples")
+            raise ValueError(
+                f"{self}: expected a finite {name}, got {float(value.detach())}. Stopped before this step "
+                "reached the weights. Lower the learning rate, or look at these samples"
+            )
 
 
 def summary(run: PhaseRun) -> dict[str, Any]:
     """What a phase returns: its history per epoch and its best epoch."""
+
     def best(name: str) -> float | None:
         if run.best_epoch == 0:
             return run.start.get(name)
@@ -356,8 +427,9 @@ def unwrapped(model: nn.Module) -> SectorAwareFusionModel:
 def check_numbers(phase: int, epochs: int, lr: float, patience: int) -> None:
     """Raise ValueError for hyperparameters that cannot train."""
     if epochs < 1 or patience < 1 or not 0 < lr < float("inf"):
-        raise ValueError(f"Phase {phase}: expected epochs >= 1, patience >= 1 and a finite lr > 0, got {epochs}, "
-                         f"{patience} and {lr}")
+        raise ValueError(
+            f"Phase {phase}: expected epochs >= 1, patience >= 1 and a finite lr > 0, got {epochs}, {patience} and {lr}"
+        )
 
 
 def uses_bf16(autocast: str, device: torch.device) -> bool:

@@ -64,8 +64,10 @@ class Conclusion:
             return "KEEP THE DEFAULTS: no trial did better than they, not even on the days that trials were chosen on."
         if self.is_better:
             return f"The gain stands out from the noise. Train with the best values: {self.command}"
-        return ("WITHIN NOISE: on days that the study did not see, the best values are not distinguishable from the "
-                f"defaults. Keeping the defaults is as good a choice as {self.command}")
+        return (
+            "WITHIN NOISE: on days that the study did not see, the best values are not distinguishable from the "
+            f"defaults. Keeping the defaults is as good a choice as {self.command}"
+        )
 
     @property
     def command(self) -> str:
@@ -76,8 +78,11 @@ class Conclusion:
         """The conclusion in words."""
         d = self.difference
         states = ", ".join(f"{n} {name.lower()}" for name, n in self.states.items())
-        interval = f"95 % interval over {d.n_days} days {d.low:+.4f} .. {d.high:+.4f}" if d.interval else \
-            f"no interval: {d.n_days} days are too few"
+        interval = (
+            f"95 % interval over {d.n_days} days {d.low:+.4f} .. {d.high:+.4f}"
+            if d.interval
+            else f"no interval: {d.n_days} days are too few"
+        )
         share = ", ".join(f"{name} {100 * value:.0f} %" for name, value in self.importance.items())
         ranges = ", ".join(f"{name} {low:.3g} .. {high:.3g}" for name, (low, high) in self.plateau.items())
         completed = self.states.get("COMPLETE", 0)
@@ -96,12 +101,25 @@ class Conclusion:
     def to_dict(self) -> dict[str, Any]:
         """For --json and MLflow."""
         d = self.difference
-        return {"study": self.study, "best_trial": self.best_trial, "best": self.best, "states": self.states,
-                "log_loss": self.log_loss, "difference": d.difference, "interval": d.interval, "n_days": d.n_days,
-                "n": d.n, "within_noise": not self.is_better, "is_default": self.is_default,
-                "verdict": self.verdict, "importance": self.importance,
-                "plateau": {k: list(v) for k, v in self.plateau.items()}, "plateau_size": self.plateau_size,
-                "command": self.command, "made_on": self.made_on}
+        return {
+            "study": self.study,
+            "best_trial": self.best_trial,
+            "best": self.best,
+            "states": self.states,
+            "log_loss": self.log_loss,
+            "difference": d.difference,
+            "interval": d.interval,
+            "n_days": d.n_days,
+            "n": d.n,
+            "within_noise": not self.is_better,
+            "is_default": self.is_default,
+            "verdict": self.verdict,
+            "importance": self.importance,
+            "plateau": {k: list(v) for k, v in self.plateau.items()},
+            "plateau_size": self.plateau_size,
+            "command": self.command,
+            "made_on": self.made_on,
+        }
 
 
 def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str, Any] | None:
@@ -116,13 +134,16 @@ def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     made_on = study.user_attrs.get("made_on")
     if found.get("study") != study.study_name or found.get("made_on", made_on) != made_on:
-        raise ValueError(f"{path} holds the conclusion of another study ({found.get('study')!r}): expected that of "
-                         f"{study.study_name!r}. Move it away and say make tune once more")
+        raise ValueError(
+            f"{path} holds the conclusion of another study ({found.get('study')!r}): expected that of "
+            f"{study.study_name!r}. Move it away and say make tune once more"
+        )
     return found
 
 
-def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
-             device: str | torch.device = "cpu", variables: str = "") -> Conclusion:
+def conclude(
+    study: optuna.Study, data: HeadData, judged: HeadSamples, device: str | torch.device = "cpu", variables: str = ""
+) -> Conclusion:
     """Train default and best once more, let each keep what it would keep, and compare them on the judged half.
 
     Args:
@@ -144,10 +165,18 @@ def conclude(study: optuna.Study, data: HeadData, judged: HeadSamples,
     difference = day_difference(forecasts["default"], forecasts["best"], "log_loss")
     within = plateau_of(study, difference.standard_error or 0.0)
     return Conclusion(
-        study.study_name, best.number, {key: best.params[key] for key in TUNED}, count_states(study),
-        {name: log_loss_of(f) for name, f in forecasts.items()}, difference, importance_of(study),
-        {key: (min(t.params[key] for t in within), max(t.params[key] for t in within)) for key in TUNED}, len(within),
-        variables, str(study.user_attrs.get("made_on", "")))
+        study.study_name,
+        best.number,
+        {key: best.params[key] for key in TUNED},
+        count_states(study),
+        {name: log_loss_of(f) for name, f in forecasts.items()},
+        difference,
+        importance_of(study),
+        {key: (min(t.params[key] for t in within), max(t.params[key] for t in within)) for key in TUNED},
+        len(within),
+        variables,
+        str(study.user_attrs.get("made_on", "")),
+    )
 
 
 def fitting_default(data: HeadData) -> HeadSettings:
@@ -164,12 +193,18 @@ def forecast(data: HeadData, judged: HeadSamples, result: HeadResult | None) -> 
         head, gamma = data.start_head(sector)
         if result is not None and sector in kept:
             head, gamma = result.best_heads[sector], result.gammas[sector]
-        p[rows] = corrected_probabilities(logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(),
-                                          gamma, data.class_weights)
+        p[rows] = corrected_probabilities(
+            logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(), gamma, data.class_weights
+        )
     dates, day = (np.empty(0), None) if judged.days is None else np.unique(judged.days, return_inverse=True)
     order = np.arange(len(judged)) if day is None else np.argsort(day, kind="stable")
-    return Forecast(p[order], judged.labels.numpy()[order], judged.sector_ids.numpy()[order],
-                    None if day is None else day[order].astype(np.int64), list(dates))
+    return Forecast(
+        p[order],
+        judged.labels.numpy()[order],
+        judged.sector_ids.numpy()[order],
+        None if day is None else day[order].astype(np.int64),
+        list(dates),
+    )
 
 
 def log_loss_of(f: Forecast) -> float:

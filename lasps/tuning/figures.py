@@ -12,8 +12,11 @@ from lasps.config.settings import CLASS_COLORS
 from lasps.evaluation.figures import MARK_COLOR, VAL_COLOR, new_figure, set_title
 
 
-def study_figures(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]] | None = None,
-                  importance: Mapping[str, float] | None = None) -> dict[str, Figure]:
+def study_figures(
+    trials: pd.DataFrame,
+    plateau: Mapping[str, tuple[float, float]] | None = None,
+    importance: Mapping[str, float] | None = None,
+) -> dict[str, Figure]:
     """An Optuna study's history and slices (and importance, if given), from `study.trials_dataframe()`.
 
     Args:
@@ -31,8 +34,14 @@ def study_history(trials: pd.DataFrame) -> Figure:
     figure, axes = new_figure(9, 3.4)
     ax, complete = axes[0, 0], trials[trials["state"] == "COMPLETE"]
     pruned = trials[trials["state"] == "PRUNED"]
-    ax.plot(pruned["number"], pruned["value"], "x", color=CLASS_COLORS["HOLD"], markersize=4,
-            label="pruned (every new head counted)")
+    ax.plot(
+        pruned["number"],
+        pruned["value"],
+        "x",
+        color=CLASS_COLORS["HOLD"],
+        markersize=4,
+        label="pruned (every new head counted)",
+    )
     ax.plot(complete["number"], complete["value"], "o", color="black", markersize=4, label="completed")
     ax.step(complete["number"], complete["value"].cummin(), where="post", color=MARK_COLOR, label="best so far")
     for row, name in zip(trials.head(2).itertuples(), ("default", "no penalty"), strict=False):

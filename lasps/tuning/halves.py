@@ -24,8 +24,10 @@ def split_val(val: HeadSamples) -> tuple[HeadSamples, HeadSamples]:
     """
     even = _blocks(val) % 2 == 0
     if even.all() or not len(val):
-        raise ValueError("expected a val split of at least two days, to choose on one half and judge on the other; got "
-                         f"{len(val)} samples of one day")
+        raise ValueError(
+            "expected a val split of at least two days, to choose on one half and judge on the other; got "
+            f"{len(val)} samples of one day"
+        )
     return _rows(val, np.flatnonzero(even), "study"), _rows(val, np.flatnonzero(~even), "judged")
 
 
@@ -35,8 +37,10 @@ def _blocks(val: HeadSamples) -> np.ndarray:
     unique, day = np.unique(val.days, return_inverse=True)
     length = max(1, min(BLOCK_DAYS, len(unique) // FEWEST_BLOCKS))
     if length < BLOCK_DAYS:
-        logger.warning(f"val has {len(unique)} days: the study's halves alternate every {length} days instead of every "
-                       f"{BLOCK_DAYS}, and the labels at the seams overlap")
+        logger.warning(
+            f"val has {len(unique)} days: the study's halves alternate every {length} days instead of every "
+            f"{BLOCK_DAYS}, and the labels at the seams overlap"
+        )
     return day // length
 
 

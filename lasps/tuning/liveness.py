@@ -72,8 +72,9 @@ def requeue_dead(study: optuna.Study, now: float | None = None) -> list[int]:
 def queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
     """A waiting trial with the values of one that could not end."""
     kept = {key: trial.user_attrs[key] for key in ("known",) if key in trial.user_attrs}
-    study.enqueue_trial(trial.params or dict(trial.system_attrs.get("fixed_params", {})),
-                        user_attrs=kept | {"retry_of": trial.number})
+    study.enqueue_trial(
+        trial.params or dict(trial.system_attrs.get("fixed_params", {})), user_attrs=kept | {"retry_of": trial.number}
+    )
 
 
 def _owner(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
@@ -91,8 +92,7 @@ def _is_dead(trial: optuna.trial.FrozenTrial, now: float, patience: float) -> bo
     return now - started >= patience
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, value: float | None = None,
-         state: TrialState | None = None) -> None:
+def tell(study: optuna.Study, trial: optuna.Trial, value: float | None = None, state: TrialState | None = None) -> None:
     """Tell the study how a trial ended.
 
     Raises:

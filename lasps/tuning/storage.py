@@ -141,8 +141,10 @@ def mend(path: Path) -> None:
             os.fsync(file.fileno())
     left, lost = content[:whole].count(b"\n"), max(content[whole:].count(b"\n") - 1, 0)
     after = f" ({lost} more behind it)" if lost else ""
-    logger.warning(f"{path}: line {left + 1} is cut short or damaged{after}: the study goes on with the {left} lines "
-                   f"before it, the rest is kept in {aside.name}")
+    logger.warning(
+        f"{path}: line {left + 1} is cut short or damaged{after}: the study goes on with the {left} lines "
+        f"before it, the rest is kept in {aside.name}"
+    )
 
 
 def whole_part(content: bytes) -> int:
@@ -163,5 +165,7 @@ def check_kind(path: Path, content: bytes, whole: int) -> None:
     if content.startswith(SQLITE_START):
         raise ValueError(f"{path} is a SQLite database, not a journal: say --storage sqlite:///{path}")
     if not whole and not content.startswith(b'{"'):
-        raise ValueError(f"expected an Optuna journal in {path}, found something else (starts with {content[:20]!r}): "
-                         "give another --storage")
+        raise ValueError(
+            f"expected an Optuna journal in {path}, found something else (starts with {content[:20]!r}): "
+            "give another --storage"
+        )

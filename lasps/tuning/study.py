@@ -32,8 +32,9 @@ STARTUP_TRIALS = 10  # random ones before TPE, and complete ones before the medi
 WARMUP_EPOCHS = 2  # guess, not tuned
 
 
-def open_study(name: str, storage: str | None = None, *, made_on: str, space: dict[str, Any],
-               seed: int = DEFAULT.seed) -> optuna.Study:
+def open_study(
+    name: str, storage: str | None = None, *, made_on: str, space: dict[str, Any], seed: int = DEFAULT.seed
+) -> optuna.Study:
     """Create the study, or join it; known defaults are the first trials of a new one.
 
     Args:
@@ -50,8 +51,14 @@ def open_study(name: str, storage: str | None = None, *, made_on: str, space: di
     if there is not None:
         check_identity(there, shown(name, storage), made_on, space)
     sampler = SeededSampler(seed, claim_lock(name, storage), lock_covers_all=file_of(name, storage) is not None)
-    study = optuna.create_study(storage=kept, study_name=name, direction="minimize", load_if_exists=True,
-                                sampler=sampler, pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_EPOCHS))
+    study = optuna.create_study(
+        storage=kept,
+        study_name=name,
+        direction="minimize",
+        load_if_exists=True,
+        sampler=sampler,
+        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARMUP_EPOCHS),
+    )
     if "made_on" not in study.user_attrs:
         study.set_user_attr("space", space)
         for label, params in known_defaults(space).items():
@@ -71,8 +78,10 @@ def existing(name: str, storage: str | None, kept: Any) -> optuna.Study | None:
     except KeyError:
         return None
     except Exception as error:
-        raise ValueError(f"the storage {shown(name, storage)} cannot be opened: {reason_of(error)}. Expected a "
-                         ".journal file or an Optuna storage URL, e.g. sqlite:///studies.db") from error
+        raise ValueError(
+            f"the storage {shown(name, storage)} cannot be opened: {reason_of(error)}. Expected a "
+            ".journal file or an Optuna storage URL, e.g. sqlite:///studies.db"
+        ) from error
 
 
 def check_identity(study: optuna.Study, place: str, made_on: str, space: dict[str, Any]) -> None:
@@ -80,20 +89,26 @@ def check_identity(study: optuna.Study, place: str, made_on: str, space: dict[st
     name, known = study.study_name, study.user_attrs
     other = "Give this one another name: make tune STUDY=..."
     if study.directions != [StudyDirection.MINIMIZE]:
-        raise ValueError(f"study {name!r} in {place} has the direction {[d.name for d in study.directions]}; this one "
-                         f"minimizes a log loss. {other}")
+        raise ValueError(
+            f"study {name!r} in {place} has the direction {[d.name for d in study.directions]}; this one "
+            f"minimizes a log loss. {other}"
+        )
     if "made_on" not in known:
         half_made = known.keys() <= {"space"} and all(
-            trial.state == TrialState.WAITING and "known" in trial.user_attrs for trial in study.get_trials())
+            trial.state == TrialState.WAITING and "known" in trial.user_attrs for trial in study.get_trials()
+        )
         if not half_made:
             raise ValueError(f"study {name!r} in {place} holds trials of something else, not of lasps. {other}")
         return
     if known["made_on"] != made_on:
-        raise ValueError(f"study {name!r}: it was made on another checkpoint or other data ({known['made_on'][:12]}, "
-                         f"these are {made_on[:12]}). {other}")
+        raise ValueError(
+            f"study {name!r}: it was made on another checkpoint or other data ({known['made_on'][:12]}, "
+            f"these are {made_on[:12]}). {other}"
+        )
     if json.dumps(known.get("space"), sort_keys=True) != json.dumps(space, sort_keys=True):
-        raise ValueError(f"study {name!r} in {place}: expected the search space {space}, it has {known.get('space')}. "
-                         f"{other}")
+        raise ValueError(
+            f"study {name!r} in {place}: expected the search space {space}, it has {known.get('space')}. {other}"
+        )
 
 
 def load_study(name: str, storage: str | None = None) -> optuna.Study:
@@ -106,8 +121,10 @@ def load_study(name: str, storage: str | None = None) -> optuna.Study:
     study = existing(name, storage, storage_of(name, storage)) if file is None or file.is_file() else None
     if study is None:
         flags = "" if storage is None else f" STORAGE={shown(name, storage)}"
-        raise ValueError(f"expected a study {name!r} in {shown(name, storage)}, found none: make one with "
-                         f"'make tune STUDY={name}{flags}'")
+        raise ValueError(
+            f"expected a study {name!r} in {shown(name, storage)}, found none: make one with "
+            f"'make tune STUDY={name}{flags}'"
+        )
     return study
 
 
@@ -146,16 +163,23 @@ class SeededSampler(optuna.samplers.TPESampler):
 def space_of(data: HeadData) -> dict[str, list[float]]:
     """Bounds of the hyperparameters; min_samples ends at the largest sector, where nothing else is trained."""
     largest = max(len(rows) for rows in data.train.rows_by_sector().values())
-    return {"lr": list(LR), "epochs": list(EPOCHS), "min_samples": [min(FEWEST_SAMPLES, largest), largest],
-            "rank": list(RANK), "penalty": list(PENALTY)}
+    return {
+        "lr": list(LR),
+        "epochs": list(EPOCHS),
+        "min_samples": [min(FEWEST_SAMPLES, largest), largest],
+        "rank": list(RANK),
+        "penalty": list(PENALTY),
+    }
 
 
 def known_defaults(space: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """What is tried first: the configured values, and the same with hardly any penalty."""
     configured = {key: getattr(DEFAULT, key) for key in TUNED}
     known = {"default": configured, "no penalty": configured | {"penalty": space["penalty"][0]}}
-    return {label: {key: min(max(value, space[key][0]), space[key][1]) for key, value in params.items()}
-            for label, params in known.items()}
+    return {
+        label: {key: min(max(value, space[key][0]), space[key][1]) for key, value in params.items()}
+        for label, params in known.items()
+    }
 
 
 def suggest(trial: optuna.Trial, space: dict[str, list[float]]) -> HeadSettings:
@@ -166,7 +190,8 @@ def suggest(trial: optuna.Trial, space: dict[str, list[float]]) -> HeadSettings:
         epochs=trial.suggest_int("epochs", int(epochs[0]), int(epochs[1])),
         min_samples=trial.suggest_int("min_samples", int(samples[0]), int(samples[1]), log=True),
         rank=trial.suggest_int("rank", int(rank[0]), int(rank[1]), log=True),
-        penalty=trial.suggest_float("penalty", penalty[0], penalty[1], log=True))
+        penalty=trial.suggest_float("penalty", penalty[0], penalty[1], log=True),
+    )
 
 
 def settings_of(params: dict[str, Any]) -> HeadSettings:

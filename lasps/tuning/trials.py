@@ -25,8 +25,9 @@ REPLACED = "queued again"
 """User attribute of a trial that could not end and whose values wait anew: it does not count."""
 
 
-def run_trials(study: optuna.Study, data: HeadData, n_trials: int, tracker: Tracker,
-               device: str | torch.device = "cpu") -> int:
+def run_trials(
+    study: optuna.Study, data: HeadData, n_trials: int, tracker: Tracker, device: str | torch.device = "cpu"
+) -> int:
     """Run trials until the study has `n_trials` of them, those of other workers and earlier starts counted.
 
     Args:
@@ -82,13 +83,17 @@ class TrialRun:
         try:
             self._run()
         except UpdateFinishedTrialError:
-            logger.warning(f"trial {self.trial.number} was taken by another worker, which held this one for gone: "
-                           "dropped here")
+            logger.warning(
+                f"trial {self.trial.number} was taken by another worker, which held this one for gone: dropped here"
+            )
 
     def _run(self) -> None:
         self.settings = suggest(self.trial, self.study.user_attrs["space"])
-        tags = {"optuna.study": self.study.study_name, "optuna.trial": self.trial.number,
-                "optuna.known": self.trial.user_attrs.get("known")}
+        tags = {
+            "optuna.study": self.study.study_name,
+            "optuna.trial": self.trial.number,
+            "optuna.known": self.trial.user_attrs.get("known"),
+        }
         with self.tracker.run(f"trial_{self.trial.number:03d}", params=self.trial.params, tags=tags) as run:
             try:
                 self.trial.set_user_attr("mlflow_run_id", run.run_id)
@@ -136,8 +141,9 @@ class TrialRun:
         self.best = min(self.best, float(losses[0]))
         mark_alive(self.trial)
         self.trial.report(self.best, epoch)
-        self.pruned = "known" not in self.trial.user_attrs and epoch < self.settings.epochs \
-            and self.trial.should_prune()
+        self.pruned = (
+            "known" not in self.trial.user_attrs and epoch < self.settings.epochs and self.trial.should_prune()
+        )
         return {0} if self.pruned else set()
 
 

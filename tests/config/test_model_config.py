@@ -21,9 +21,16 @@ def test_the_seed_indexes_configs_as_dicts() -> None:
 
 def test_a_config_cannot_be_changed_in_any_of_a_dicts_ways() -> None:
     config = FrozenDict(lr=1.0)
-    for change in (lambda: config.__setitem__("lr", 2.0), lambda: config.update(lr=2.0), lambda: config.pop("lr"),
-                   lambda: config.setdefault("x", 1), lambda: config.__delitem__("lr"), config.clear, config.popitem,
-                   lambda: config.__ior__({"lr": 2.0})):
+    for change in (
+        lambda: config.__setitem__("lr", 2.0),
+        lambda: config.update(lr=2.0),
+        lambda: config.pop("lr"),
+        lambda: config.setdefault("x", 1),
+        lambda: config.__delitem__("lr"),
+        config.clear,
+        config.popitem,
+        lambda: config.__ior__({"lr": 2.0}),
+    ):
         with pytest.raises(TypeError, match="read-only"):
             change()
     assert config == {"lr": 1.0}

@@ -19,16 +19,19 @@ def small_panel(stocks: int = 10, days: int = 240, seed: int = 0) -> pl.DataFram
     for i in range(stocks):
         close = 10_000 * np.exp(np.cumsum(rng.normal(0, 0.02, days)))
         opening = close * np.exp(rng.normal(0, 0.01, days))
-        frame = pl.DataFrame({
-            "code": [f"{10 * (i + 1):06d}"] * days,
-            "date": DAYS[:days],
-            "open": opening.round(),
-            "high": (np.maximum(opening, close) * 1.01).round(),
-            "low": (np.minimum(opening, close) * 0.99).round(),
-            "close": close.round(),
-            "volume": rng.integers(1, 10_000, days),
-            "sector": [i % 20] * days,
-        }, schema_overrides={"sector": pl.Int16})
+        frame = pl.DataFrame(
+            {
+                "code": [f"{10 * (i + 1):06d}"] * days,
+                "date": DAYS[:days],
+                "open": opening.round(),
+                "high": (np.maximum(opening, close) * 1.01).round(),
+                "low": (np.minimum(opening, close) * 0.99).round(),
+                "close": close.round(),
+                "volume": rng.integers(1, 10_000, days),
+                "sector": [i % 20] * days,
+            },
+            schema_overrides={"sector": pl.Int16},
+        )
         kept = np.ones(days, dtype=bool)
         if i % 3 == 0:
             kept[100:107] = False  # a halt

@@ -15,8 +15,20 @@ def reference_features(bars: pd.DataFrame) -> pd.DataFrame:
     for name in ("return_1", "return_5", "return_20", "log_volatility_20", "volume_20"):
         values = table[name].astype(np.float32).groupby(bars["date"])
         table[f"rank_{name}"] = (values.rank(method="average") - 0.5) / values.transform("count") - 0.5
-    for name in ("return_1", "return_5", "return_20", "log_volatility_5", "log_volatility_20", "volume_5", "volume_20",
-                 "gap", "body", "log_range", "upper_shadow", "lower_shadow"):  # fmt: skip
+    for name in (
+        "return_1",
+        "return_5",
+        "return_20",
+        "log_volatility_5",
+        "log_volatility_20",
+        "volume_5",
+        "volume_20",
+        "gap",
+        "body",
+        "log_range",
+        "upper_shadow",
+        "lower_shadow",
+    ):
         table[f"relative_{name}"] = table[name] - table[name].groupby(bars["date"]).transform("mean")
     for name in ("return_1", "return_5", "return_20"):
         mean = table[name].groupby([bars["date"], bars["sector"]]).transform("mean")

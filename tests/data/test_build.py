@@ -112,9 +112,11 @@ def test_train_is_the_same_to_the_last_bit_whatever_happens_after_its_end(tmp_pa
     later = pl.col("date") > BORDERS.train_end
     rng = np.random.default_rng(1)
     noise = pl.Series(rng.uniform(0.5, 2, small_panel().height))
-    changed = small_panel().with_columns(
-        [pl.when(later).then(pl.col(c) * noise).otherwise(c) for c in ("open", "high", "low", "close")]
-    ).filter(~(later & (pl.col("code") == "000040")))
+    changed = (
+        small_panel()
+        .with_columns([pl.when(later).then(pl.col(c) * noise).otherwise(c) for c in ("open", "high", "low", "close")])
+        .filter(~(later & (pl.col("code") == "000040")))
+    )
     other = make(tmp_path / "other", changed)
     assert other["scaler"] == description["scaler"]
     ours, theirs = load_split(folder, "train"), load_split(tmp_path / "other", "train")
@@ -165,8 +167,9 @@ def test_train_fraction_thins_train_by_code_and_day_and_nothing_else():
     panel = small_panel()
     labels = make_labels(panel)
     every, third = (choose_samples(panel, labels, BORDERS, train_fraction=f).ends for f in (1.0, 0.3))
-    fewer = choose_samples(panel.filter(pl.col("code") != "000050"), labels.filter(panel["code"] != "000050"), BORDERS,
-                           train_fraction=0.3).ends
+    fewer = choose_samples(
+        panel.filter(pl.col("code") != "000050"), labels.filter(panel["code"] != "000050"), BORDERS, train_fraction=0.3
+    ).ends
     assert 0.2 < len(third["train"]) / len(every["train"]) < 0.4
     assert len(third["val"]) == len(every["val"]) and len(third["test"]) == len(every["test"])
     rest = panel.filter(pl.col("code") != "000050").select("code", "date")[fewer["train"]]
@@ -249,12 +252,15 @@ def test_the_fingerprint_is_of_the_data_not_of_the_day_it_was_built(tmp_path, bu
     assert make(tmp_path / "b", bars)["fingerprint"] != description["fingerprint"]
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"stride": 0}, "stride: expected"),
-    ({"stride": {"train": 1}}, "one for each of"),
-    ({"window": 200}, "split train: expected samples from .* found none"),
-    ({"features": ("return_1", "no_such")}, "no_such"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "stride: expected"),
+        ({"stride": {"train": 1}}, "one for each of"),
+        ({"window": 200}, "split train: expected samples from .* found none"),
+        ({"features": ("return_1", "no_such")}, "no_such"),
+    ],
+)
 def test_bad_options_are_refused_and_write_nothing(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path / "d", **options)

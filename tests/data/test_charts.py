@@ -53,8 +53,9 @@ def test_other_window_lengths_equal_the_pixel_loop(days):
 
 
 @settings(max_examples=30, deadline=None, database=None)
-@given(st.lists(st.tuples(*[st.integers(1, 12)] * 4, st.integers(0, 3)), min_size=1, max_size=30),
-       st.floats(2**-20, 2**20))
+@given(
+    st.lists(st.tuples(*[st.integers(1, 12)] * 4, st.integers(0, 3)), min_size=1, max_size=30), st.floats(2**-20, 2**20)
+)
 def test_any_bars_however_inconsistent_equal_the_pixel_loop(rows, unit):
     assert_same(torch.tensor([rows], dtype=torch.float32) * unit, (40, 3 * len(rows)))
 
@@ -141,23 +142,29 @@ def test_scaling_all_prices_by_a_power_of_two_changes_no_pixel():
     assert torch.equal(charts.render(bars * torch.tensor([4.0, 4, 4, 4, 0.5])), charts.render(bars))
 
 
-@pytest.mark.parametrize(("bars", "size", "message"), [
-    (flat()[0], (96, 180), r"float32 \(B,T,5\)"),
-    (flat().double(), (96, 180), "float64"),
-    (flat()[:, :, :4], (96, 180), r"\(1, 60, 4\)"),
-    (flat(), (96, 179), r"at least 16 x 180 for 60 days.*got 96 x 179\. Use 96 x 180"),
-    (flat(), (15, 180), "got 15 x 180"),
-    (flat().index_fill(1, torch.tensor([7]), torch.nan), (96, 180), r"nan at \[0, 7, 0\]"),
-    (flat().index_fill(2, torch.tensor([4]), torch.inf), (96, 180), r"inf at \[0, 0, 4\]"),
-])
+@pytest.mark.parametrize(
+    ("bars", "size", "message"),
+    [
+        (flat()[0], (96, 180), r"float32 \(B,T,5\)"),
+        (flat().double(), (96, 180), "float64"),
+        (flat()[:, :, :4], (96, 180), r"\(1, 60, 4\)"),
+        (flat(), (96, 179), r"at least 16 x 180 for 60 days.*got 96 x 179\. Use 96 x 180"),
+        (flat(), (15, 180), "got 15 x 180"),
+        (flat().index_fill(1, torch.tensor([7]), torch.nan), (96, 180), r"nan at \[0, 7, 0\]"),
+        (flat().index_fill(2, torch.tensor([4]), torch.inf), (96, 180), r"inf at \[0, 0, 4\]"),
+    ],
+)
 def test_what_cannot_be_drawn_is_refused(bars, size, message):
     with pytest.raises(ValueError, match=message):
         charts.render(bars, size)
 
 
 def test_an_out_that_does_not_fit_is_refused():
-    for out in (torch.empty(1, 3, 96, 181, dtype=torch.uint8), torch.empty(1, 3, 96, 180),
-                torch.empty(1, 3, 180, 96, dtype=torch.uint8).transpose(2, 3)):
+    for out in (
+        torch.empty(1, 3, 96, 181, dtype=torch.uint8),
+        torch.empty(1, 3, 96, 180),
+        torch.empty(1, 3, 180, 96, dtype=torch.uint8).transpose(2, 3),
+    ):
         with pytest.raises(ValueError, match="out: expected contiguous uint8"):
             charts.render(flat(), (96, 180), out)
 

@@ -23,10 +23,15 @@ def torn_gzip() -> None:
     zlib.decompress(b"nonsense")
 
 
-@pytest.mark.parametrize(("fault", "seen"), [
-    (overflow, "column 'volume'.*inf"), (panic, "index out of bounds"), (torn_zip, "not a zip file"),
-    (torn_gzip, "incorrect header check"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "seen"),
+    [
+        (overflow, "column 'volume'.*inf"),
+        (panic, "index out of bounds"),
+        (torn_zip, "not a zip file"),
+        (torn_gzip, "incorrect header check"),
+    ],
+)
 def test_a_librarys_exception_becomes_one_line_with_place_and_advice(fault, seen) -> None:
     message = rf"^bars\.csv: expected numbers, got: .*{seen}.*\. Do this$"
     with pytest.raises(ValueError, match=message) as raised, explained("bars.csv", "numbers", "Do this"):

@@ -27,15 +27,25 @@ def test_the_new_limit_holds_from_15_june_2015() -> None:
 
 @given(st.integers(1, 2_000_000))
 def test_the_old_tick_is_nowhere_finer_than_the_new_one(price: int) -> None:
-    new, old = (exchange.tick_size(np.array([price], dtype=float), borders)[0]
-                for borders in (exchange.TICK_BORDERS, exchange.OLD_TICK_BORDERS))
+    new, old = (
+        exchange.tick_size(np.array([price], dtype=float), borders)[0]
+        for borders in (exchange.TICK_BORDERS, exchange.OLD_TICK_BORDERS)
+    )
     assert new <= old and old <= max(1, 0.005 * price)
 
 
-@pytest.mark.parametrize(("before", "after", "jumps"), [
-    (1_000, 1_300, False), (1_000, 1_306, True), (1_000, 694, True), (607, 790, False), (100_000, 130_500, False),
-    (100_000, 130_501, True), (float("nan"), 500, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after", "jumps"),
+    [
+        (1_000, 1_300, False),
+        (1_000, 1_306, True),
+        (1_000, 694, True),
+        (607, 790, False),
+        (100_000, 130_500, False),
+        (100_000, 130_501, True),
+        (float("nan"), 500, False),
+    ],
+)
 def test_a_jump_is_what_exceeds_the_limit_by_more_than_a_tick(before: float, after: float, jumps: bool) -> None:
     assert exchange.beyond_limit(np.array([after], float), np.array([before], float), days("2020-03-02"))[0] == jumps
 
@@ -45,8 +55,9 @@ def test_a_jump_is_what_exceeds_the_limit_by_more_than_a_tick(before: float, aft
 def test_labels_and_gate_agree_on_every_market_day_and_every_jump(seed: int, stocks: int, ratio: float) -> None:
     raw = make_raw_market(seed, stocks=stocks, days=60)
     late = pl.int_range(pl.len()).over("code") >= 30
-    raw = raw.with_columns((pl.when(late).then(pl.col(c) * ratio).otherwise(pl.col(c))).alias(c)
-                           for c in ("open", "high", "low", "close"))
+    raw = raw.with_columns(
+        (pl.when(late).then(pl.col(c) * ratio).otherwise(pl.col(c))).alias(c) for c in ("open", "high", "low", "close")
+    )
     panel, prepared = make_panel(raw)[0], gate.prepare(raw)
     of_gate = prepared.calendar.filter("is_market_day")["date"].to_numpy()
     assert np.array_equal(market_calendar(panel), of_gate)
@@ -67,7 +78,11 @@ def test_the_exchange_is_closed_on_holidays_and_weekends_and_was_open_on_saturda
     assert sessions is not None
     assert [str(day) for day in sessions] == ["2025-05-30", "2025-06-02", "2025-06-04", "2025-06-05", "2025-06-09"]
     assert exchange.may_be_open(days("1998-12-05", "1998-12-06", "1998-12-12", "2024-01-02")).tolist() == [
-        True, False, False, True]  # fmt: skip
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_outside_the_years_of_the_table_nothing_is_claimed() -> None:

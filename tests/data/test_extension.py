@@ -28,8 +28,14 @@ def panel() -> pl.DataFrame:
 def old(panel, tmp_path_factory):
     """A dataset of the days up to LAST, built once; `extended` writes elsewhere."""
     folder = tmp_path_factory.mktemp("old") / "d"
-    build_dataset(panel.filter(pl.col("date") <= LAST), folder, borders=BORDERS, source={"name": "made up"},
-                  features=FEW_FEATURES, chart_size=(20, 180))
+    build_dataset(
+        panel.filter(pl.col("date") <= LAST),
+        folder,
+        borders=BORDERS,
+        source={"name": "made up"},
+        features=FEW_FEATURES,
+        chart_size=(20, 180),
+    )
     return folder
 
 
@@ -65,8 +71,14 @@ def test_any_splits_of_any_stocks_are_rounding_and_nothing_else(factors, level, 
     """At 200 won a rounded won moves a return by half a percent; that is no other history."""
     panel = small_panel(seed=1).with_columns((pl.col(PRICES) * level).round())
     folder = tmp_path_factory.mktemp("split") / "d"
-    build_dataset(panel.filter(pl.col("date") <= LAST), folder, borders=BORDERS, source={"name": "made up"},
-                  features=["return_1"], chart_size=(20, 180))
+    build_dataset(
+        panel.filter(pl.col("date") <= LAST),
+        folder,
+        borders=BORDERS,
+        source={"name": "made up"},
+        features=["return_1"],
+        chart_size=(20, 180),
+    )
     for code, factor in zip(sorted(set(panel["code"])), factors, strict=False):
         panel = rescaled(panel, code, factor) if factor * level > 0.02 else panel
     found = compare_overlap(folder, panel, 5, 0.03)
@@ -79,10 +91,13 @@ def test_unchanged_bars_are_the_same_and_nothing_is_said(panel, old, tmp_path, w
     assert warnings == []
 
 
-@pytest.mark.parametrize("change", [
-    pl.when(pl.col("date") < DAYS[100]).then(pl.col("close") / 2).otherwise("close"),  # a split inside the old days
-    pl.when(pl.col("date") == DAYS[120]).then(pl.col("close") * 1.05).otherwise("close"),  # a corrected close
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        pl.when(pl.col("date") < DAYS[100]).then(pl.col("close") / 2).otherwise("close"),  # a split inside the old days
+        pl.when(pl.col("date") == DAYS[120]).then(pl.col("close") * 1.05).otherwise("close"),  # a corrected close
+    ],
+)
 def test_one_stock_with_another_history_is_read_again_and_named(panel, old, tmp_path, warnings, change) -> None:
     other = panel.with_columns(pl.when(pl.col("code") == "000050").then(change).otherwise("close").alias("close"))
     made = extended(old, other, tmp_path)
@@ -114,8 +129,9 @@ def test_a_listing_of_today_keeps_the_stocks_of_the_dataset_with_name_and_sector
     listing = listing_of(panel)
     chosen, _ = select_universe(panel, listing)
     early = chosen.filter(pl.col("date") <= LAST)
-    build_dataset(early, tmp_path / "d", borders=BORDERS, source={}, features=FEW_FEATURES, listing=listing,
-                  chart_size=(20, 180))
+    build_dataset(
+        early, tmp_path / "d", borders=BORDERS, source={}, features=FEW_FEATURES, listing=listing, chart_size=(20, 180)
+    )
     today = listing.filter(~pl.col("code").is_in(["000010", "000030"]))
     today = today.with_columns(industry=pl.when(pl.col("code") == "000050").then(None).otherwise("industry"))
     completed = with_former_stocks(today, tmp_path / "d")
@@ -126,8 +142,9 @@ def test_a_listing_of_today_keeps_the_stocks_of_the_dataset_with_name_and_sector
     assert completed.filter(pl.col("code") == "000010")["name"].to_list() == ["회사"]
     assert with_former_stocks(today, tmp_path / "nothing").equals(today)
 
-    of_kosdaq = today.with_columns(market=pl.when(pl.col("code") == "000040").then(pl.lit("KOSPI")).otherwise(
-        pl.lit("KOSDAQ GLOBAL")))  # fmt: skip
+    of_kosdaq = today.with_columns(
+        market=pl.when(pl.col("code") == "000040").then(pl.lit("KOSPI")).otherwise(pl.lit("KOSDAQ GLOBAL"))
+    )
     completed = with_former_stocks(of_kosdaq, tmp_path / "d", ("KOSDAQ",))
     assert select_universe(panel, completed, markets=("KOSDAQ",))[0].equals(chosen)
     assert any("1 stocks of the dataset are in another market now" in line and "000040" in line for line in warnings)

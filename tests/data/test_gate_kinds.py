@@ -174,8 +174,9 @@ def test_trading_on_krx_holidays_is_a_note_and_five_such_days_make_the_calendar_
 def test_saturdays_were_trading_days_until_december_1998() -> None:
     days = [date(1998, 9, 1) + timedelta(d) for d in range(80)]
     days = [day for day in days if day.weekday() < 6]
-    raw = market(n_days=len(days)).with_columns(pl.col("date").replace_strict(
-        dict(zip(weekdays(len(days)), days, strict=True)), return_dtype=pl.Date))  # fmt: skip
+    raw = market(n_days=len(days)).with_columns(
+        pl.col("date").replace_strict(dict(zip(weekdays(len(days)), days, strict=True)), return_dtype=pl.Date)
+    )
     assert found(raw, "stray_dates").count == 0
     assert found(raw.with_columns(pl.col("date").dt.offset_by("364d")), "stray_dates").count > 0
 

@@ -29,8 +29,12 @@ def test_a_clean_market_has_no_finding_at_all() -> None:
 
 def test_duplicate_keys_stop_the_build_and_are_repaired_by_dropping_the_second_row() -> None:
     raw = market()
-    twice = pl.concat([raw, raw.filter((pl.col("code") == "000010") & (pl.col("date") == FIRST_DAY))
-                       .with_columns(pl.col("close") + 50)])  # fmt: skip
+    twice = pl.concat(
+        [
+            raw,
+            raw.filter((pl.col("code") == "000010") & (pl.col("date") == FIRST_DAY)).with_columns(pl.col("close") + 50),
+        ]
+    )
     finding = integrity.check(raw=twice)["duplicate_keys"]
     assert (finding.severity, finding.count) == ("fatal", 1)
     assert finding.examples == (("000010", "2018-01-02", "2 rows, 2 different closes"),)
@@ -64,7 +68,8 @@ def test_rows_without_any_value_are_no_days_for_the_gate_as_for_the_panel() -> N
 
 def test_shares_without_a_price_are_no_empty_row_for_the_gate_nor_the_panel() -> None:
     raw = market().with_columns(
-        pl.when(pl.int_range(pl.len()) == 7).then(None).otherwise(pl.col(c)).alias(c) for c in bar_checks.PRICES)
+        pl.when(pl.int_range(pl.len()) == 7).then(None).otherwise(pl.col(c)).alias(c) for c in bar_checks.PRICES
+    )
     assert integrity.check(raw=raw)["non_positive_prices"].count == 1
     with pytest.raises(ValueError, match="1 bars have some values missing"):
         make_panel(raw)
@@ -73,8 +78,9 @@ def test_shares_without_a_price_are_no_empty_row_for_the_gate_nor_the_panel() ->
 def signed(raw: pl.DataFrame) -> pl.DataFrame:
     """The prices below the day before's close with a minus, as Kiwoom's opt10086 has them."""
     last = pl.col("close").shift(1).over("code").fill_null(0)
-    return raw.with_columns(pl.when(pl.col(c) < last).then(-pl.col(c)).otherwise(pl.col(c)).alias(c)
-                            for c in bar_checks.PRICES)
+    return raw.with_columns(
+        pl.when(pl.col(c) < last).then(-pl.col(c)).otherwise(pl.col(c)).alias(c) for c in bar_checks.PRICES
+    )
 
 
 def test_signs_before_prices_are_diagnosed_and_no_day_is_suggested_to_be_masked() -> None:
@@ -117,7 +123,8 @@ def test_a_segment_is_dropped_between_its_days() -> None:
     gone = raw.join(out, on=["code", "date"], how="anti")
     assert gone["date"].to_list() == days[3:10] and set(gone["code"]) == {"000010"} and counts == {"drop_segment": 7}
     assert integrity.apply_repairs(raw, [{"repair": "drop_segment", "code": "000010", "before": str(days[5])}])[1][
-        "rows"] == {"drop_segment": 5}
+        "rows"
+    ] == {"drop_segment": 5}
 
 
 @settings(max_examples=25, deadline=None)
@@ -129,7 +136,8 @@ def test_rescaling_a_table_of_any_numeric_type_gives_what_float64_gives(dtype: p
     ours, _ = integrity.rescale_segment(narrow, "000010", weekdays(120)[50], ratio)
     plain, _ = integrity.rescale_segment(wide, "000010", weekdays(120)[50], ratio)
     assert ours.select(pl.col(*bar_checks.PRICES, "volume").cast(pl.Float64)).equals(
-        plain.select(pl.col(*bar_checks.PRICES, "volume").cast(pl.Float64)))
+        plain.select(pl.col(*bar_checks.PRICES, "volume").cast(pl.Float64))
+    )
 
 
 def test_volume_alone_can_be_rescaled() -> None:
@@ -158,8 +166,13 @@ def test_splits_applied_to_open_high_and_low_only_are_fatal_diagnosed_and_repair
     assert "splits were applied to open, high and low only" in finding.advice
     repairs = report["scale_breaks"].repairs
     assert len(repairs) == 6 and repairs[0] == {
-        "repair": "rescale_segment", "code": "000010", "since": "2018-01-02", "before": "2018-10-09", "ratio": 0.2,
-        "columns": ["close"]}  # fmt: skip
+        "repair": "rescale_segment",
+        "code": "000010",
+        "since": "2018-01-02",
+        "before": "2018-10-09",
+        "ratio": 0.2,
+        "columns": ["close"],
+    }
     repaired, _ = integrity.apply_repairs(broken, repairs)
     assert repaired.equals(raw)
 
@@ -180,7 +193,8 @@ def test_a_price_far_outside_the_range_is_suggested_to_be_masked_and_rounding_is
     assert integrity.check(raw=raw)["prices_outside_range"].repairs == ()
     raw = put(raw, "000030", 12, open=20_000, high=20_100, low=19_900, close=21_500)
     assert integrity.check(raw=raw)["prices_outside_range"].repairs == (
-        {"repair": "mask_day", "code": "000030", "date": str(weekdays(120)[12])},)
+        {"repair": "mask_day", "code": "000030", "date": str(weekdays(120)[12])},
+    )
 
 
 @pytest.mark.parametrize("bad", [0.0, -5.0, float("nan"), float("inf"), None])
@@ -199,10 +213,17 @@ def test_a_volume_column_of_zeros_is_fatal() -> None:
     assert integrity.check(raw=market().with_columns(volume=pl.lit(0)))["halts"].severity == "fatal"
 
 
-@pytest.mark.parametrize(("start", "factor", "found"), [
-    (date(2014, 1, 2), 1.149, 0), (date(2014, 1, 2), 1.18, 1), (date(2016, 1, 4), 1.18, 0),
-    (date(2016, 1, 4), 1.299, 0), (date(2016, 1, 4), 1.33, 1), (date(2016, 1, 4), 0.67, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("start", "factor", "found"),
+    [
+        (date(2014, 1, 2), 1.149, 0),
+        (date(2014, 1, 2), 1.18, 1),
+        (date(2016, 1, 4), 1.18, 0),
+        (date(2016, 1, 4), 1.299, 0),
+        (date(2016, 1, 4), 1.33, 1),
+        (date(2016, 1, 4), 0.67, 1),
+    ],
+)
 def test_the_limit_is_15_percent_until_june_2015_and_30_percent_since(start: date, factor: float, found: int) -> None:
     raw = market(start=start)
     before = raw.filter(pl.col("code") == "000010")["close"][49]
@@ -351,15 +372,18 @@ def test_an_unknown_waiver_is_an_error_that_lists_the_names() -> None:
         integrity.check(raw=market()).raise_if_fatal(("limit_move",))
 
 
-@pytest.mark.parametrize(("repair", "message"), [
-    ({"repair": "mask_day", "code": "999999", "date": "2018-01-02"}, "no row of 999999"),
-    ({"repair": "polish", "code": "000010"}, "unknown repair 'polish'"),
-    ({"repair": "mask_day", "code": "000010"}, "missing a required"),
-    ({"repair": "mask_day", "code": "000010", "date": "02.01.2018"}, "expected a date"),
-    ({"repair": "rescale_segment", "code": "000010", "before": "2018-03-01", "ratio": 0}, "positive number"),
-    ({"repair": "drop_segment", "code": "000010"}, "expected since, before or both"),
-    ({"repair": "drop_segment", "code": "000010", "since": "2031-01-01"}, "no row of 000010 since 2031-01-01"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("repair", "message"),
+    [
+        ({"repair": "mask_day", "code": "999999", "date": "2018-01-02"}, "no row of 999999"),
+        ({"repair": "polish", "code": "000010"}, "unknown repair 'polish'"),
+        ({"repair": "mask_day", "code": "000010"}, "missing a required"),
+        ({"repair": "mask_day", "code": "000010", "date": "02.01.2018"}, "expected a date"),
+        ({"repair": "rescale_segment", "code": "000010", "before": "2018-03-01", "ratio": 0}, "positive number"),
+        ({"repair": "drop_segment", "code": "000010"}, "expected since, before or both"),
+        ({"repair": "drop_segment", "code": "000010", "since": "2031-01-01"}, "no row of 000010 since 2031-01-01"),
+    ],
+)
 def test_a_repair_that_cannot_be_done_is_an_error(repair: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         integrity.apply_repairs(market(), [repair])
@@ -373,10 +397,14 @@ def test_rescaling_divides_the_volume_and_touches_nothing_else() -> None:
     assert out["close"][0] == raw["close"][0] * 0.5 and out["volume"][0] == raw["volume"][0] * 2
 
 
-@pytest.mark.parametrize(("raw", "message"), [
-    (market().drop("volume"), r"missing: \['volume'\]"), (market().head(0), "no rows"),
-    (market().with_columns(close=pl.lit("x")), "numbers in the other columns"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (market().drop("volume"), r"missing: \['volume'\]"),
+        (market().head(0), "no rows"),
+        (market().with_columns(close=pl.lit("x")), "numbers in the other columns"),
+    ],
+)
 def test_a_table_that_is_none_is_refused(raw: pl.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         integrity.check(raw=raw)

@@ -37,12 +37,20 @@ def write_dataset(folder: Path, charts: bool = True, seed: int = 0) -> Path:
         np.save(folder / split / "ends.npy", np.arange(N) + WINDOW)
         if charts:
             np.save(folder / split / "chart_images.npy", rng.integers(0, 255, (N, 3, 8, 12), dtype=np.uint8))
-        samples = pl.DataFrame({"code": [f"{i % 7:06d}" for i in range(N)], "date": days, "sector": sectors,
-                                "label": labels, "label_end": [d + timedelta(days=7) for d in days]})  # fmt: skip
+        samples = pl.DataFrame(
+            {
+                "code": [f"{i % 7:06d}" for i in range(N)],
+                "date": days,
+                "sector": sectors,
+                "label": labels,
+                "label_end": [d + timedelta(days=7) for d in days],
+            }
+        )
         samples.write_parquet(folder / split / "samples.parquet")
     names = [f"f{i}" for i in range(F)]
-    write_description(folder, {"schema_version": SCHEMA_VERSION, "features": names, "window": WINDOW,
-                               "sectors": ["a"] * 4})
+    write_description(
+        folder, {"schema_version": SCHEMA_VERSION, "features": names, "window": WINDOW, "sectors": ["a"] * 4}
+    )
     return folder
 
 
@@ -75,7 +83,13 @@ def test_label_shares_stand_by_split_year_and_sector(folder: Path) -> None:
     table = integrity.check(dataset=folder)["label_balance"].table
     assert {row["by"] for row in table} == {"split", "year", "sector"}
     assert next(r for r in table if r["value"] == "2020") == {
-        "by": "year", "value": "2020", "n": N, "SELL": 0.3333, "HOLD": 0.3333, "BUY": 0.3333}  # fmt: skip
+        "by": "year",
+        "value": "2020",
+        "n": N,
+        "SELL": 0.3333,
+        "HOLD": 0.3333,
+        "BUY": 0.3333,
+    }
 
 
 def test_constant_labels_are_fatal(folder: Path) -> None:
@@ -120,7 +134,7 @@ def test_a_label_that_ends_in_the_next_split_is_fatal(folder: Path) -> None:
 
 def test_constant_missing_and_duplicated_features_are_named(folder: Path) -> None:
     def edit(x: np.ndarray) -> np.ndarray:
-        x[:, 0], x[: 1_500, 1], x[:, 3] = 2.5, 0, -3 * x[:, 2] + 1
+        x[:, 0], x[:1_500, 1], x[:, 3] = 2.5, 0, -3 * x[:, 2] + 1
         return x
 
     change(folder, "rows/features.npy", edit)
@@ -185,8 +199,14 @@ def test_a_folder_that_is_no_dataset_and_a_torn_array_are_refused(folder: Path, 
 
 def listing(raw: pl.DataFrame, industry: str | None = "의약품 제조업") -> pl.DataFrame:
     codes = raw["code"].unique().sort()
-    return pl.DataFrame({"code": codes, "name": "회사", "market": "KOSPI",
-                         "industry": pl.Series([industry] * len(codes), dtype=pl.String)})  # fmt: skip
+    return pl.DataFrame(
+        {
+            "code": codes,
+            "name": "회사",
+            "market": "KOSPI",
+            "industry": pl.Series([industry] * len(codes), dtype=pl.String),
+        }
+    )
 
 
 def test_codes_without_industry_are_counted_and_a_foreign_listing_is_fatal() -> None:
@@ -201,7 +221,8 @@ def test_codes_without_industry_are_counted_and_a_foreign_listing_is_fatal() -> 
 def test_an_industry_without_sector_is_named() -> None:
     raw = market()
     names = listing(raw).with_columns(
-        industry=pl.when(pl.col("code") == "000010").then(pl.lit("화성 이주업")).otherwise("industry"))  # fmt: skip
+        industry=pl.when(pl.col("code") == "000010").then(pl.lit("화성 이주업")).otherwise("industry")
+    )
     finding = integrity.check(listing=names, raw=raw)["industries_without_sector"]
     assert (finding.severity, finding.count) == ("warning", 1) and finding.examples[0][2] == "화성 이주업: 1 stocks"
 
@@ -213,10 +234,15 @@ def with_sectors(sectors: list[int | None]) -> pl.DataFrame:
     return raw.join(mapping, on="code", maintain_order="left")
 
 
-@pytest.mark.parametrize(("sectors", "severity"), [
-    ([7] * 20, "fatal"), ([7] * 12 + list(range(8)), "fatal"), ([7] * 8 + list(range(12)), "warning"),
-    (list(range(20)), "info"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sectors", "severity"),
+    [
+        ([7] * 20, "fatal"),
+        ([7] * 12 + list(range(8)), "fatal"),
+        ([7] * 8 + list(range(12)), "warning"),
+        (list(range(20)), "info"),
+    ],
+)
 def test_a_sector_that_holds_most_of_the_market_is_fatal(sectors: list[int | None], severity: str) -> None:
     finding = integrity.check(with_sectors(sectors))["dominant_sector"]
     assert finding.severity == severity

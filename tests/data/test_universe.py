@@ -38,10 +38,19 @@ def test_common_keeps_common_shares_with_a_known_sector_and_counts_the_rest(pane
     assert sectors(chosen) == {"005930": 8, "000880": 3, "0001A0": 3}
     assert chosen["sector"].dtype == pl.Int16
     assert counts == {
-        "universe": "common", "codes": 10, "codes_kept": 3, "rows": 30, "rows_kept": 9,
-        "not_listed": 1, "other_market": 0, "preference": 3, "spac": 1, "without_industry": 1, "unknown_industry": 1,
+        "universe": "common",
+        "codes": 10,
+        "codes_kept": 3,
+        "rows": 30,
+        "rows_kept": 9,
+        "not_listed": 1,
+        "other_market": 0,
+        "preference": 3,
+        "spac": 1,
+        "without_industry": 1,
+        "unknown_industry": 1,
         "markets": None,
-    }  # fmt: skip
+    }
 
 
 def test_a_preference_share_takes_its_common_shares_sector(panel) -> None:
@@ -69,8 +78,9 @@ def test_a_name_that_only_resembles_a_spac_stays_common() -> None:
 
 
 def test_konex_is_left_out_unless_asked_for_and_counted(panel) -> None:
-    konex = LISTING.with_columns(pl.when(pl.col("code") == "000880").then(pl.lit("코넥스")).otherwise("market")
-                                 .alias("market"))  # fmt: skip
+    konex = LISTING.with_columns(
+        pl.when(pl.col("code") == "000880").then(pl.lit("코넥스")).otherwise("market").alias("market")
+    )
     chosen, counts = select_universe(panel, konex)
     assert sectors(chosen) == {"005930": 8, "0001A0": 3} and counts["other_market"] == 1
     assert sectors(select_universe(panel, konex, markets=())[0]) == {"005930": 8, "000880": 3, "0001A0": 3}
@@ -91,10 +101,19 @@ def test_a_stock_of_no_known_market_stays_unless_markets_are_named(panel) -> Non
         select_universe(panel, LISTING, markets=("NASDAQ",))
 
 
-@pytest.mark.parametrize(("written", "market"), [
-    ("KOSDAQ GLOBAL", "KOSDAQ"), ("코스닥시장", "KOSDAQ"), ("유가증권시장", "KOSPI"), ("STK", "KOSPI"),
-    ("KNX", "KONEX"), (" kospi ", "KOSPI"), ("", None), ("K-OTC", "K-OTC"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "market"),
+    [
+        ("KOSDAQ GLOBAL", "KOSDAQ"),
+        ("코스닥시장", "KOSDAQ"),
+        ("유가증권시장", "KOSPI"),
+        ("STK", "KOSPI"),
+        ("KNX", "KONEX"),
+        (" kospi ", "KOSPI"),
+        ("", None),
+        ("K-OTC", "K-OTC"),
+    ],
+)
 def test_markets_are_known_under_the_names_of_listings(written, market) -> None:
     assert pl.DataFrame({"market": [written]}).select(market_of(pl.col("market"))).item() == market
 

@@ -21,13 +21,15 @@ def make_forecast(n_days=40, n_stocks=60, skill=1.0, seed=0, market_seed=None, m
     logits = np.stack([-0.4 * belief, np.full_like(belief, 0.1), 0.4 * belief], axis=-1).reshape(-1, 3)
     first = dt.date.fromisoformat(start)
     days = [first + dt.timedelta(days=i) for i in range(n_days)]
-    samples = pl.DataFrame({
-        "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
-        "date": [d for d in days for _ in range(n_stocks)],
-        "forward_return": returns.ravel(),
-        "forward_return_skip1": returns.ravel() + 0.01 * market.normal(size=returns.size),
-        "volatility_20": np.exp(market.normal(size=returns.size) * 0.3) * 0.03,
-    })  # fmt: skip
+    samples = pl.DataFrame(
+        {
+            "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
+            "date": [d for d in days for _ in range(n_stocks)],
+            "forward_return": returns.ravel(),
+            "forward_return_skip1": returns.ravel() + 0.01 * market.normal(size=returns.size),
+            "volatility_20": np.exp(market.normal(size=returns.size) * 0.3) * 0.03,
+        }
+    )
     sectors = np.tile(np.arange(n_stocks) % 3, n_days)
     return Forecast.from_logits(logits, labels.ravel(), sectors, samples=samples).named(model, "test", seed)
 
@@ -41,12 +43,16 @@ def make_split(n_days, first_day, seed, n_stocks=40, features=True):
     returns = volatility * (rng.normal(size=n) * 1.5 + 0.8 * x[:, 0])
     day = np.repeat(np.arange(n_days), n_stocks) + first_day
     start = dt.date(2024, 1, 1)
-    samples = pl.DataFrame({
-        "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
-        "date": [start + dt.timedelta(days=int(d)) for d in day],
-        "label_end": [start + dt.timedelta(days=int(d) + 5) for d in day],
-        "forward_return": returns, "forward_return_skip1": returns, "volatility_20": volatility,
-    })  # fmt: skip
+    samples = pl.DataFrame(
+        {
+            "code": [f"{s:06d}" for s in range(n_stocks)] * n_days,
+            "date": [start + dt.timedelta(days=int(d)) for d in day],
+            "label_end": [start + dt.timedelta(days=int(d) + 5) for d in day],
+            "forward_return": returns,
+            "forward_return_skip1": returns,
+            "volatility_20": volatility,
+        }
+    )
     labels = np.where(returns >= 0.03, 2, np.where(returns <= -0.03, 0, 1)).astype(np.int64)
     sectors = np.tile(np.arange(n_stocks) % 4, n_days).astype(np.int64)
     past = volatility * rng.normal(size=n)

@@ -28,8 +28,9 @@ def test_every_baseline_forecasts_every_split(tables):
 def test_more_information_gives_a_lower_log_loss(tables, market):
     prior = metrics.class_frequencies(market[0].labels)
     loss = {name: metrics.summary(t["test"], prior)["log_loss"] for name, t in tables.items()}
-    assert loss["majority"] is None and loss["prior"] == pytest.approx(metrics.summary(
-        tables["prior"]["test"], prior)["prior_log_loss"])  # fmt: skip
+    assert loss["majority"] is None and loss["prior"] == pytest.approx(
+        metrics.summary(tables["prior"]["test"], prior)["prior_log_loss"]
+    )
     assert loss["lightgbm"] < loss["volatility_bins"] < loss["prior"]
     assert loss["logistic_regression"] < loss["prior"]
 
@@ -50,16 +51,22 @@ def test_persistence_knows_how_often_each_class_followed_each(tables, market):
     train, _, test = market
     after_buy = train.labels[train.known_labels == 2]
     expected = (np.bincount(after_buy, minlength=3) + 20 * np.array(metrics.class_frequencies(train.labels))) / (
-        len(after_buy) + 20)  # fmt: skip
+        len(after_buy) + 20
+    )
     p = tables["persistence"]["test"].p[np.flatnonzero(test.known_labels == 2)[0]]
     np.testing.assert_allclose(p, expected)
 
 
 def test_no_forecast_depends_on_the_outcome_it_forecasts(market):
     train, val, test = market
-    shuffled = BaselineSplit(test.samples.with_columns(forward_return=pl.lit(0.5), forward_return_skip1=pl.lit(0.5)),
-                             test.features, np.zeros_like(test.labels), test.sector_ids, test.past_return,
-                             test.known_labels)
+    shuffled = BaselineSplit(
+        test.samples.with_columns(forward_return=pl.lit(0.5), forward_return_skip1=pl.lit(0.5)),
+        test.features,
+        np.zeros_like(test.labels),
+        test.sector_ids,
+        test.past_return,
+        test.known_labels,
+    )
     a, b = (fit_baselines(train, val, {"test": s}, [n for n in BASELINES if n != "lightgbm"]) for s in (test, shuffled))
     for name in a:
         assert np.array_equal(a[name]["test"].p, b[name]["test"].p), name
@@ -73,16 +80,20 @@ def test_rank_signals_rank_and_leave_the_probabilities_to_the_prior(tables, mark
 
 
 def test_data_without_dates_keeps_the_baselines_that_need_none():
-    train, val = (BaselineSplit(None, s.features, s.labels, s.sector_ids)
-                  for s in (make_split(30, 0, 1), make_split(10, 40, 2)))  # fmt: skip
+    train, val = (
+        BaselineSplit(None, s.features, s.labels, s.sector_ids) for s in (make_split(30, 0, 1), make_split(10, 40, 2))
+    )
     tables = fit_baselines(train, val, {"val": val})
     assert set(tables) == {"majority", "prior", "sector_prior", "logistic_regression", "lightgbm"}
 
 
 def test_the_oracle_stands_beside_them_where_it_is_known(market):
     train, val, test = (
-        BaselineSplit(s.samples.with_columns(oracle_p_sell=0.2, oracle_p_hold=0.5, oracle_p_buy=0.3), None, s.labels,
-                      s.sector_ids) for s in market)  # fmt: skip
+        BaselineSplit(
+            s.samples.with_columns(oracle_p_sell=0.2, oracle_p_hold=0.5, oracle_p_buy=0.3), None, s.labels, s.sector_ids
+        )
+        for s in market
+    )
     tables = fit_baselines(train, val, {"test": test}, ["prior", "oracle"])
     assert tables["oracle"]["test"].p[:, 2].tolist() == [0.3] * len(market[2].labels)
 

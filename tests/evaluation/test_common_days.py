@@ -51,8 +51,12 @@ def test_days_of_under_20_stocks_are_no_days_of_a_rank_ic():
     m = summary(thin, PRIOR)
     assert m["rank_ic"] is None and m["rank_ic_days"] == 5 and m["rank_ic_n"] == 300 and m["n_days"] == 60
     assert all(sector["rank_ic"] is None for sector in by_sector(thin, PRIOR).values())
-    assert portfolio_summary(thin)["top_minus_universe"] == {"mean": None, "interval": None, "p_value": None,
-                                                             "n_days": 5}  # fmt: skip
+    assert portfolio_summary(thin)["top_minus_universe"] == {
+        "mean": None,
+        "interval": None,
+        "p_value": None,
+        "n_days": 5,
+    }
 
 
 def test_universe_and_top_decile_of_one_row_are_means_over_the_same_days():
@@ -83,10 +87,13 @@ def test_no_models_metrics_change_when_another_model_is_added(seed, kept, silent
     rows = np.random.default_rng(seed).random(other.n) < kept
     rows[0] = True
     alone = compare({"own": {"test": [own]}, "base": {"test": [base]}}, prior=PRIOR).as_json()
-    beside = compare({"other": {"test": [other.only(rows)]}, "own": {"test": [own]}, "base": {"test": [base]}},
-                     prior=PRIOR).as_json()  # fmt: skip
+    beside = compare(
+        {"other": {"test": [other.only(rows)]}, "own": {"test": [own]}, "base": {"test": [base]}}, prior=PRIOR
+    ).as_json()
     assert all(alone["models"][name] == beside["models"][name] for name in ("own", "base"))
-    pairs = [next(p for p in found["pairs"] if (p["a"], p["b"], p["metric"]) == ("own", "base", metric))
-             for found in (alone, beside)]  # fmt: skip
+    pairs = [
+        next(p for p in found["pairs"] if (p["a"], p["b"], p["metric"]) == ("own", "base", metric))
+        for found in (alone, beside)
+    ]
     for what in ("difference", "interval", "p_value", "n", "n_days"):
         assert pairs[0][what] == pairs[1][what]

@@ -149,8 +149,18 @@ def test_the_script_prints_the_verdict_and_writes_json_and_html(tmp_path, data_d
         p = weight * oracle + (1 - weight) * rng.dirichlet([5, 5, 5], len(oracle))
         forecast = Forecast.from_probabilities(p, split.labels, split.sector_ids, samples=split.samples)
         forecast.named(name, "test").write(tmp_path / f"{name}.parquet")
-    code = run(monkeypatch, tmp_path / "a.parquet", tmp_path / "b.parquet", "--data-dir", data_dir, "--no-track",
-               "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")  # fmt: skip
+    code = run(
+        monkeypatch,
+        tmp_path / "a.parquet",
+        tmp_path / "b.parquet",
+        "--data-dir",
+        data_dir,
+        "--no-track",
+        "--json",
+        tmp_path / "r.json",
+        "--html",
+        tmp_path / "r.html",
+    )
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "r.json").read_text())
     assert code == 0 and out.startswith("b is better than a on test;")
@@ -189,8 +199,10 @@ def test_mlflow_shows_the_verdict_as_the_run_s_description_and_the_page_as_an_ar
     from lasps.evaluation.comparison import compare
     from tests.evaluation.conftest import make_forecast
 
-    forecasts = {name: {"test": [make_forecast(skill=skill, n_days=40, n_stocks=30, market_seed=2)]}
-                 for name, skill in (("phase3_final", 0.1), ("phase2_best", 0.9))}
+    forecasts = {
+        name: {"test": [make_forecast(skill=skill, n_days=40, n_stocks=30, market_seed=2)]}
+        for name, skill in (("phase3_final", 0.1), ("phase2_best", 0.9))
+    }
     comparison, keeper = compare(forecasts, prior=(0.3, 0.4, 0.3)), Keeper()
     script.log_comparison(comparison, "<!doctype html>", keeper)
     note = keeper.tags["mlflow.note.content"]

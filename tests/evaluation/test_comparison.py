@@ -89,7 +89,9 @@ def test_rows_that_one_seed_lacks_are_counted_and_that_seed_is_named():
     found = compared({"a": {"test": [whole, short]}, "b": {"test": [whole]}}, prior=PRIOR)
     assert found["rows"]["test"] == {"a": {"own": 3540, "compared": 3540}, "b": {"own": 3600, "compared": 3540}}
     assert [n.split(" are not")[0] for n in found["notes"]] == [
-        "test: 60 of 3,600 rows of a (seed 1)", "test: 60 of 3,600 rows of b"]  # fmt: skip
+        "test: 60 of 3,600 rows of a (seed 1)",
+        "test: 60 of 3,600 rows of b",
+    ]
 
 
 def test_without_training_frequencies_the_prior_is_in_sample_and_says_so():
@@ -111,8 +113,11 @@ def test_seeds_are_averaged_and_their_spread_is_shown():
 
 def test_every_seed_has_its_own_difference_over_days_alone():
     seeds = {k: [forecast(k, seed=s) for s in (1, 2)] for k in (0.3, 1.0)}
-    found = compared({"a": {"test": seeds[0.3]}, "b": {"test": seeds[1.0][::-1]}}, prior=PRIOR,
-                    baselines={"one": {"test": [forecast(0.1, seed=9)]}})  # fmt: skip
+    found = compared(
+        {"a": {"test": seeds[0.3]}, "b": {"test": seeds[1.0][::-1]}},
+        prior=PRIOR,
+        baselines={"one": {"test": [forecast(0.1, seed=9)]}},
+    )
     by_seed = pair(found, "a", "b", "test", "log_loss")["by_seed"]
     for k, seed in enumerate((1, 2)):
         alone = day_difference(seeds[0.3][k], seeds[1.0][k])
@@ -127,8 +132,10 @@ def test_seeds_are_paired_whatever_their_order():
     seeds = [forecast(0.3, seed=s) for s in (1, 2, 3)]
     shuffled = [seeds[2], seeds[0], seeds[1]]
     better = [forecast(0.4, seed=s) for s in (1, 2, 3)]
-    found = [pair(compared({"a": {"test": of_a}, "b": {"test": better}}, prior=PRIOR), "a", "b", "test", "log_loss")
-             for of_a in (seeds, shuffled)]  # fmt: skip
+    found = [
+        pair(compared({"a": {"test": of_a}, "b": {"test": better}}, prior=PRIOR), "a", "b", "test", "log_loss")
+        for of_a in (seeds, shuffled)
+    ]
     assert found[0]["interval"] == pytest.approx(found[1]["interval"])
     same = compare({"a": {"test": seeds}, "b": {"test": shuffled}}, prior=PRIOR)
     assert same.identical.rows() == [("b", "a")] and same.pairs.is_empty()
@@ -145,9 +152,12 @@ def test_tables_without_dates_give_figures_but_no_verdict():
 def test_sectors_that_differ_are_found_and_the_others_are_not():
     a = forecast(1.0, n_days=150, n_stocks=90)
     spoilt = pl.col("sector") == 1
-    b = altered(a, p_sell=pl.when(spoilt).then(0.3).otherwise("p_sell"),
-                       p_hold=pl.when(spoilt).then(0.4).otherwise("p_hold"),
-                       p_buy=pl.when(spoilt).then(0.3).otherwise("p_buy"))  # fmt: skip
+    b = altered(
+        a,
+        p_sell=pl.when(spoilt).then(0.3).otherwise("p_sell"),
+        p_hold=pl.when(spoilt).then(0.4).otherwise("p_hold"),
+        p_buy=pl.when(spoilt).then(0.3).otherwise("p_buy"),
+    )
     found = compared({"a": {"test": [a]}, "b": {"test": [b]}}, prior=PRIOR)
     assert [(s["sector"], s["better"]) for s in found["sectors"]] == [(0, None), (1, "a"), (2, None)]
     assert "1 of 3 sectors differ" in found["verdict"]
@@ -175,10 +185,19 @@ def pair_of(a, b, primary, accuracy=None, sectors=(), **family):
 
 
 def test_the_sentence_is_the_one_of_the_specification():
-    sectors = [SectorDifference(i, difference("log_loss", -0.01, -0.02, -0.001), 0.01 if i < 3 else 0.9)
-               for i in range(20)]  # fmt: skip
-    said = verdict.sentence(pair_of("phase3_final", "phase2_best", difference("log_loss", -0.0021, -0.0034, -0.0008),
-                                    difference("accuracy", 0.001, -0.002, 0.004), sectors), "test")  # fmt: skip
+    sectors = [
+        SectorDifference(i, difference("log_loss", -0.01, -0.02, -0.001), 0.01 if i < 3 else 0.9) for i in range(20)
+    ]
+    said = verdict.sentence(
+        pair_of(
+            "phase3_final",
+            "phase2_best",
+            difference("log_loss", -0.0021, -0.0034, -0.0008),
+            difference("accuracy", 0.001, -0.002, 0.004),
+            sectors,
+        ),
+        "test",
+    )
     assert said == (
         "phase2_best is better than phase3_final on test (log loss -0.0021 [-0.0034, -0.0008]); accuracy +0.1 points "
         "[-0.2, +0.4] is not distinguishable; 3 of 20 sectors differ after correction."
@@ -189,12 +208,22 @@ def test_the_sentence_is_the_one_of_the_specification():
     ("value", "low", "high", "split", "said"),
     [
         (0.002, 0.001, 0.003, "test", "a is better than b on test (log loss -0.0020 [-0.0030, -0.0010])."),
-        (-0.002, -0.005, 0.001, "test", "b and a are not distinguishable on test (b minus a: log loss -0.0020 "
-                                        "[-0.0050, +0.0010])."),
-        (-0.002, -0.003, -0.001, "val", "val is a selection split, so nothing is judged on it: b minus a is log loss "
-                                        "-0.0020 [-0.0030, -0.0010]."),
+        (
+            -0.002,
+            -0.005,
+            0.001,
+            "test",
+            "b and a are not distinguishable on test (b minus a: log loss -0.0020 [-0.0050, +0.0010]).",
+        ),
+        (
+            -0.002,
+            -0.003,
+            -0.001,
+            "val",
+            "val is a selection split, so nothing is judged on it: b minus a is log loss -0.0020 [-0.0030, -0.0010].",
+        ),
     ],
-)  # fmt: skip
+)
 def test_worse_equal_and_unjudged_are_said_as_such(value, low, high, split, said):
     assert verdict.sentence(pair_of("a", "b", difference("log_loss", value, low, high)), split) == said
 

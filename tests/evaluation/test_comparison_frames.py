@@ -28,8 +28,12 @@ def forecasts():
 
 @pytest.fixture(scope="module")
 def baselines():
-    return {"volatility_bins": forecast(0.1, 3), "lightgbm": forecast(0.8, 4), "prior": forecast(0.0, 5),
-            "oracle": forecast(1.5, 6)}  # fmt: skip
+    return {
+        "volatility_bins": forecast(0.1, 3),
+        "lightgbm": forecast(0.8, 4),
+        "prior": forecast(0.0, 5),
+        "oracle": forecast(1.5, 6),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +46,23 @@ def test_every_frame_has_its_columns_and_a_null_for_what_is_undefined(found):
     for name, schema in SCHEMAS.items():
         table = getattr(found, name)
         assert dict(table.schema) == schema, name
-        assert not any(table[c].is_nan().any() or table[c].is_infinite().any() for c in table.columns
-                       if table[c].dtype.is_float()), name  # fmt: skip
+        assert not any(
+            table[c].is_nan().any() or table[c].is_infinite().any() for c in table.columns if table[c].dtype.is_float()
+        ), name
         assert len(table) or name == "pair_seeds", name
 
 
 def test_identical_models_are_named_once_and_found_by_either_name_in_the_json(found):
     assert found.identical.rows() == [("phase3_final", "phase1_best")]
     assert "phase3_final" not in found.models["model"] and found.models.filter(split="test")["model"].to_list() == [
-        "phase1_best", "common_change", "phase2_best", "volatility_bins", "lightgbm", "prior", "oracle"]  # fmt: skip
+        "phase1_best",
+        "common_change",
+        "phase2_best",
+        "volatility_bins",
+        "lightgbm",
+        "prior",
+        "oracle",
+    ]
     told = found.as_json()
     assert told["models"]["phase3_final"]["test"]["same_as"] == "phase1_best"
     of = [[p for p in told["pairs"] if (p["a"], p["b"]) == (a, "phase2_best")] for a in ("phase1_best", "phase3_final")]
@@ -62,7 +74,8 @@ def test_identical_models_are_named_once_and_found_by_either_name_in_the_json(fo
 def test_the_default_pairs_are_the_family_that_holm_corrects_over(found):
     family = found.family()
     assert list(family.select("a", "b").iter_rows()) == [
-        (a, "phase2_best") for a in ("phase1_best", "common_change", "lightgbm", "volatility_bins")]  # fmt: skip
+        (a, "phase2_best") for a in ("phase1_best", "common_change", "lightgbm", "volatility_bins")
+    ]
     assert family["adjusted_p"].to_list() == pytest.approx(holm(family["p_value"].to_list()))
     others = found.pairs.filter(~pl.col("family"))
     assert others["adjusted_p"].is_null().all() and {"oracle", "prior"} <= set(others["a"])

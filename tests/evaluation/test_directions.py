@@ -37,23 +37,34 @@ def made_up(scale: float = 1.0, turn: float = 1.0) -> SharedDirections:
     features[0, 0], features[1, 1] = scale * turn, 0.5
     classes = np.array([[-1.0, -0.5], [0.0, 1.0], [1.0, -0.5]])
     loadings = LOADINGS / np.array([scale * turn, 0.5])
-    return SharedDirections.of({"sectors": list(SECTORS), "loadings": loadings.tolist(), "features": features.tolist(),
-                                "classes": classes.tolist(), "biases": np.full((5, 3), 0.1).tolist(),
-                                "mean": [1.0] * 6})
+    return SharedDirections.of(
+        {
+            "sectors": list(SECTORS),
+            "loadings": loadings.tolist(),
+            "features": features.tolist(),
+            "classes": classes.tolist(),
+            "biases": np.full((5, 3), 0.1).tolist(),
+            "mean": [1.0] * 6,
+        }
+    )
 
 
-def test_weights_and_readings_do_not_depend_on_how_a_direction_was_scaled_or_turned(shared: np.ndarray,
-                                                                                    inputs: np.ndarray) -> None:
+def test_weights_and_readings_do_not_depend_on_how_a_direction_was_scaled_or_turned(
+    shared: np.ndarray, inputs: np.ndarray
+) -> None:
     first = direction_frames(made_up(), shared, inputs, NAMES)
-    for found in (direction_frames(made_up(7.0), shared, inputs, NAMES),
-                  direction_frames(made_up(2.0, -1.0), shared, inputs, NAMES)):
+    for found in (
+        direction_frames(made_up(7.0), shared, inputs, NAMES),
+        direction_frames(made_up(2.0, -1.0), shared, inputs, NAMES),
+    ):
         for a, b in zip(first, found, strict=True):
             assert a.drop("weight", "correlation", strict=False).equals(b.drop("weight", "correlation", strict=False))
             assert np.allclose(a.select("^(weight|correlation)$").to_numpy(), b.select("^(weight|correlation)$"))
 
 
 def test_more_of_the_feature_that_a_direction_follows_raises_the_class_it_names_by_the_weight(
-        shared: np.ndarray, inputs: np.ndarray) -> None:
+    shared: np.ndarray, inputs: np.ndarray
+) -> None:
     weights, readings = direction_frames(made_up(), shared, inputs, NAMES, refused={7})
     first = weights.filter(direction=1)
     assert first["toward"].unique().to_list() == ["BUY"]
@@ -95,12 +106,14 @@ def drawn(shared: np.ndarray, inputs: np.ndarray, **changed: Any) -> Any:
     weights, readings = direction_frames(made_up(), shared, inputs, NAMES, refused={7})
     sectors = np.resize(SECTORS[:-1], len(shared))  # sector 11 has no sample on val
     movement = movement_frame(shared[:, :3], made_up().change(shared, sectors), sectors, 2.0, refused={7})
-    return shared_directions(**{"weights": weights.to_pandas(), "readings": readings.to_pandas(),
-                                "movement": movement.to_pandas()} | changed)
+    return shared_directions(
+        **{"weights": weights.to_pandas(), "readings": readings.to_pandas(), "movement": movement.to_pandas()} | changed
+    )
 
 
-def test_the_picture_has_a_row_per_sector_the_same_for_map_tree_and_bars(shared: np.ndarray, inputs: np.ndarray
-                                                                         ) -> None:
+def test_the_picture_has_a_row_per_sector_the_same_for_map_tree_and_bars(
+    shared: np.ndarray, inputs: np.ndarray
+) -> None:
     figure = drawn(shared, inputs)
     FigureCanvasAgg(figure).draw()
     heat, bars = figure.axes[1], figure.axes[2]

@@ -24,14 +24,30 @@ from lasps.tuning import figures as study_figures
 
 SHARES = {name: Share(0.3 + 0.1 * i, 0.25, 0.7, 100) for i, name in enumerate(CLASS_NAMES)}
 CURVE = pd.DataFrame({"step": [0, 1, 2], "train": [np.nan, 0.4, 0.3], "val": [1.0, 0.9, 0.95]})
-TRIALS = pd.DataFrame({"number": range(4), "value": [1.0, 1.1, 0.9, 1.2], "state": ["COMPLETE"] * 3 + ["PRUNED"],
-                       "params_lr": [1e-4, 1e-3, 1e-3, 1e-2], "params_epochs": [3, 4, 5, 6],
-                       "params_min_samples": [20, 100, 50, 30]})
-POINTS = {name: [{"probability": 0.2, "share": 0.25, "n": 9}, {"probability": 0.4, "share": 0.35, "n": 9}]
-          for name in CLASS_NAMES}
-SECTOR_ROWS = pd.DataFrame({"sector": [3, 7, 19], "n": [100, 200, 300], "difference": [0.01, -0.02, -0.03],
-                            "low": [-0.01, -0.03, np.nan], "high": [0.03, -0.01, np.nan],
-                            "significant": [False, True, True]})
+TRIALS = pd.DataFrame(
+    {
+        "number": range(4),
+        "value": [1.0, 1.1, 0.9, 1.2],
+        "state": ["COMPLETE"] * 3 + ["PRUNED"],
+        "params_lr": [1e-4, 1e-3, 1e-3, 1e-2],
+        "params_epochs": [3, 4, 5, 6],
+        "params_min_samples": [20, 100, 50, 30],
+    }
+)
+POINTS = {
+    name: [{"probability": 0.2, "share": 0.25, "n": 9}, {"probability": 0.4, "share": 0.35, "n": 9}]
+    for name in CLASS_NAMES
+}
+SECTOR_ROWS = pd.DataFrame(
+    {
+        "sector": [3, 7, 19],
+        "n": [100, 200, 300],
+        "difference": [0.01, -0.02, -0.03],
+        "low": [-0.01, -0.03, np.nan],
+        "high": [0.03, -0.01, np.nan],
+        "significant": [False, True, True],
+    }
+)
 LABELS = pd.DataFrame({"year": [2023, 2024], "n": [5, 6], "SELL": [0.2, 0.3], "HOLD": [0.6, 0.4], "BUY": [0.2, 0.3]})
 CHARTS = np.random.default_rng(0).integers(0, 255, (4, 3, 96, 180), dtype=np.uint8)
 
@@ -43,13 +59,16 @@ DRAWN = {
     "confusion": lambda: figures.confusion_matrices({"a": np.eye(3, dtype=int) * 5, "b": np.zeros((3, 3), dtype=int)}),
     "sectors": lambda: figures.sector_differences(SECTOR_ROWS, "phase3_final", "phase2_best"),
     "reliability": lambda: figures.reliability({"a": POINTS, "b": POINTS}),
-    "changes": lambda: figures.change_bars(pd.DataFrame({"from": ["SELL"], "to": ["BUY"], "n": [5], "right": [0.6],
-                                                         "before": [0.2]}), "a", "b"),
-    "no changes": lambda: figures.change_bars(pd.DataFrame({"from": [], "to": [], "n": [], "right": [], "before": []}),
-                                              "a", "b"),
+    "changes": lambda: figures.change_bars(
+        pd.DataFrame({"from": ["SELL"], "to": ["BUY"], "n": [5], "right": [0.6], "before": [0.2]}), "a", "b"
+    ),
+    "no changes": lambda: figures.change_bars(
+        pd.DataFrame({"from": [], "to": [], "n": [], "right": [], "before": []}), "a", "b"
+    ),
     "labels": lambda: figures.label_shares(LABELS, "year", "Labels by year"),
-    "coverage": lambda: figures.coverage(pd.DataFrame({"date": pd.date_range("2024-01-01", periods=9), "stocks": 5}),
-                                         {"val": pd.Timestamp("2024-01-05")}),
+    "coverage": lambda: figures.coverage(
+        pd.DataFrame({"date": pd.date_range("2024-01-01", periods=9), "stocks": 5}), {"val": pd.Timestamp("2024-01-05")}
+    ),
     "history": lambda: study_figures.study_history(TRIALS),
     "slices": lambda: study_figures.study_slices(TRIALS, {"lr": (1e-4, 1e-3)}),
     "importance": lambda: study_figures.study_importance({"lr": 0.7, "epochs": 0.3}),
@@ -65,14 +84,16 @@ def test_a_figure_can_be_drawn_and_has_a_title(name):
 
 
 def test_a_wall_of_charts_takes_uint8_and_floats_alike_and_says_the_calls_in_their_colours():
-    sheets = [np.asarray(figures.chart_sheet(charts, [0, 1, 2, 0], [0, 2, 2, 1], ["x"] * 4, columns=3))
-              for charts in (CHARTS, CHARTS / np.float32(255))]
+    sheets = [
+        np.asarray(figures.chart_sheet(charts, [0, 1, 2, 0], [0, 2, 2, 1], ["x"] * 4, columns=3))
+        for charts in (CHARTS, CHARTS / np.float32(255))
+    ]
     assert np.array_equal(*sheets)
     without = np.asarray(figures.chart_sheet(CHARTS, [0, 1, 2, 0], columns=3))
     assert without.shape == sheets[0].shape and not np.array_equal(without, sheets[0])
     lower = sheets[0][300:]  # the second row, which holds the fourth chart alone
     row, column = np.argwhere((lower == CHARTS[3, :, 0, 0]).all(axis=-1))[0]
-    assert np.array_equal(lower[row:row + 2 * 96:2, column:column + 2 * 180:2], np.moveaxis(CHARTS[3], 0, -1))
+    assert np.array_equal(lower[row : row + 2 * 96 : 2, column : column + 2 * 180 : 2], np.moveaxis(CHARTS[3], 0, -1))
 
 
 def test_classes_have_their_own_colours():
@@ -118,14 +139,17 @@ def test_every_text_gets_the_korean_font_and_the_callers_settings_stay(monkeypat
     figure = DRAWN["labels"]()
     FigureCanvasAgg(figure).draw()
     assert {tuple(text.get_fontfamily()) for text in figure.findobj(Text) if text.get_text()} == {
-        ("DejaVu Sans", "DejaVu Serif")}  # the Korean font is asked for what the first one lacks
+        ("DejaVu Sans", "DejaVu Serif")
+    }  # the Korean font is asked for what the first one lacks
     assert dict(matplotlib.rcParams) == before
 
 
 def test_a_phase_leaves_its_learning_curves_and_a_validation_its_pictures():
     phase1 = run_figures.learning_curves("phase1_best", {"train_loss": [0.5, 0.4], "val_loss": [0.45, 0.44]})
-    heads = {"3": {"n": 150, "losses": [0.4, 0.3], "val_losses": [1.0, 0.9, 0.95]},
-             "7": {"n": 120, "losses": [0.4, 0.3], "val_losses": []}}
+    heads = {
+        "3": {"n": 150, "losses": [0.4, 0.3], "val_losses": [1.0, 0.9, 0.95]},
+        "7": {"n": 120, "losses": [0.4, 0.3], "val_losses": []},
+    }
     phase2 = run_figures.learning_curves("phase2_best", {"sectors": heads, "best_epoch": 1})
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 90)

@@ -61,7 +61,7 @@ def test_a_refused_forecast_leaves_the_old_file(tmp_path, forecast):
         ({"model": pl.col("code")}, "one model on one split"),
         ({"seed": pl.lit(1.5)}, "seed.*no whole numbers"),
     ],
-)  # fmt: skip
+)
 def test_bad_tables_are_refused_by_name_before_anything_is_cast(forecast, change, words):
     with pytest.raises(ValueError, match=words):
         Forecast.from_table(forecast.table.with_columns(**change))
@@ -79,16 +79,26 @@ def test_bad_tables_are_refused_by_name_before_anything_is_cast(forecast, change
         {"forward_return": pl.lit(float("nan"))},
         {"p_sell": pl.lit(0), "p_hold": pl.lit(1), "p_buy": pl.lit(0)},
     ],
-)  # fmt: skip
+)
 def test_what_pandas_and_csv_make_of_a_good_table_is_taken(forecast, change):
     found = Forecast.from_table(forecast.table.with_columns(**change))
     assert found.keys.equals(forecast.keys) and np.array_equal(found.labels, forecast.labels)
 
 
 @settings(max_examples=60, deadline=None)
-@given(column=st.sampled_from(sorted(SCHEMA)), value=st.one_of(
-    st.floats(allow_nan=True), st.integers(-(2**40), 2**40), st.text(max_size=12), st.booleans(), st.none(),
-    st.datetimes(), st.dates()), row=st.integers(0, 59))
+@given(
+    column=st.sampled_from(sorted(SCHEMA)),
+    value=st.one_of(
+        st.floats(allow_nan=True),
+        st.integers(-(2**40), 2**40),
+        st.text(max_size=12),
+        st.booleans(),
+        st.none(),
+        st.datetimes(),
+        st.dates(),
+    ),
+    row=st.integers(0, 59),
+)
 def test_no_table_changes_its_meaning_on_the_way_in(column, value, row):
     """Whatever stands in one cell: refused, or what comes out is that very value."""
     table = make_forecast(n_days=1).table.with_columns(score=pl.lit(0.5), volatility_20=pl.lit(0.1))

@@ -117,8 +117,15 @@ def test_rank_ic_within_volatility_quintiles_vanishes_when_the_score_is_volatili
     day = np.repeat(np.arange(50), 200)
     returns = -0.05 * volatility + 0.1 * rng.normal(size=volatility.size)
     f = make_forecast(n_days=50, n_stocks=200)
-    f = type(f)(np.stack([volatility, 0 * volatility, -volatility], 1), f.labels, f.sectors, day, f.dates,
-                forward_return=returns, volatility=volatility)  # fmt: skip
+    f = type(f)(
+        np.stack([volatility, 0 * volatility, -volatility], 1),
+        f.labels,
+        f.sectors,
+        day,
+        f.dates,
+        forward_return=returns,
+        volatility=volatility,
+    )
     whole = metrics.METRICS["rank_ic"](f).estimate
     inside = [ic for ic, days in metrics.rank_ic_in_volatility_quintiles(f) if days == 50]
     assert len(inside) == 5 and whole > 0.3 and np.mean(inside) < whole / 2

@@ -69,8 +69,10 @@ def test_every_metric_carries_an_interval_around_its_difference(metric):
 
 def test_the_standard_error_of_macro_f1_matches_resampled_markets():
     """Nonlinear metrics: the mean standard error equals the spread of the metric over fresh markets."""
-    pairs = [(make_forecast(skill=0.3, seed=s, n_stocks=30), make_forecast(skill=1.0, seed=s, n_stocks=30))
-             for s in range(60)]  # fmt: skip
+    pairs = [
+        (make_forecast(skill=0.3, seed=s, n_stocks=30), make_forecast(skill=1.0, seed=s, n_stocks=30))
+        for s in range(60)
+    ]
     found = [significance.day_difference(a, b, "macro_f1") for a, b in pairs]
     spread = np.std([d.difference for d in found], ddof=1)
     assert np.mean([d.standard_error for d in found]) == pytest.approx(spread, rel=0.35)
@@ -105,9 +107,7 @@ def test_holm_is_that_of_statsmodels_and_skips_unknowns():
 
 def test_seeds_widen_the_interval_and_are_said():
     days = {"market_seed": 8, "n_days": 100}
-    a = [
-        METRICS["log_loss"](make_forecast(skill=s, seed=i, **days)) for i, s in enumerate((0.1, 0.5, 0.9))
-    ]
+    a = [METRICS["log_loss"](make_forecast(skill=s, seed=i, **days)) for i, s in enumerate((0.1, 0.5, 0.9))]
     b = [METRICS["log_loss"](make_forecast(skill=1.0, seed=i, **days)) for i in range(3)]
     one = significance.method_difference("log_loss", a[1:2], b[1:2])
     all_seeds = significance.method_difference("log_loss", a, b, paired=True)

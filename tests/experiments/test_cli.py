@@ -35,6 +35,7 @@ def raising(error: BaseException):
         secret = "hunter2"
         assert secret
         raise error
+
     return main
 
 
@@ -78,8 +79,13 @@ def test_the_traceback_is_shown_at_debug_without_the_values_of_variables(level, 
 
 
 def test_a_mistake_in_lasps_itself_keeps_its_traceback(monkeypatch) -> None:
-    for error in (AssertionError("invariant"), TypeError("x"), RuntimeError("y"), AttributeError("z"),
-                  ModuleNotFoundError("no lasps.x", name="lasps.x")):
+    for error in (
+        AssertionError("invariant"),
+        TypeError("x"),
+        RuntimeError("y"),
+        AttributeError("z"),
+        ModuleNotFoundError("no lasps.x", name="lasps.x"),
+    ):
         assert message_of(error) is None
         with pytest.raises(type(error)):
             run_script(raising(error))
@@ -93,13 +99,16 @@ def test_an_unknown_log_level_is_said_and_the_script_runs(capsys, monkeypatch) -
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_tidies_up_and_ends_with_its_code(tmp_path: Path, number: int, code: int) -> None:
     inherited = "default_int_handler" if number == signal.SIGINT else "SIG_DFL"  # whatever started the tests ignored
-    script = (f"import signal, time; from pathlib import Path\nfrom experiments._cli import run_script\n"
-              f"signal.signal({int(number)}, signal.{inherited})\n"
-              f"from lasps.files import temporary_folder\ndef main():\n"
-              f"    with temporary_folder(Path({str(tmp_path)!r}), 'lasps-'):\n        print('READY', flush=True)\n"
-              "        time.sleep(60)\nrun_script(main)")
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:
+    script = (
+        f"import signal, time; from pathlib import Path\nfrom experiments._cli import run_script\n"
+        f"signal.signal({int(number)}, signal.{inherited})\n"
+        f"from lasps.files import temporary_folder\ndef main():\n"
+        f"    with temporary_folder(Path({str(tmp_path)!r}), 'lasps-'):\n        print('READY', flush=True)\n"
+        "        time.sleep(60)\nrun_script(main)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "READY\n"
         assert os.listdir(tmp_path)
         process.send_signal(number)
@@ -109,10 +118,13 @@ def test_a_signal_tidies_up_and_ends_with_its_code(tmp_path: Path, number: int, 
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    script = ("from experiments._cli import run_script\ndef main():\n    for i in range(100000): print('x' * 100)\n"
-              "run_script(main)")
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:
+    script = (
+        "from experiments._cli import run_script\ndef main():\n    for i in range(100000): print('x' * 100)\n"
+        "run_script(main)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()

@@ -20,13 +20,25 @@ INDUSTRIES = ("통신 및 방송 장비 제조업", "기초 화학물질 제조�
 def kiwoom(tmp_path: Path) -> tuple[Path, Path]:
     """A market as Kiwoom writes it, newest first, and its listing with one stock of KONEX."""
     bars = market(n_stocks=12, n_days=260)
-    korean = {"code": "종목코드", "date": "일자", "open": "시가", "high": "고가", "low": "저가", "close": "현재가",
-              "volume": "거래량"}  # fmt: skip
+    korean = {
+        "code": "종목코드",
+        "date": "일자",
+        "open": "시가",
+        "high": "고가",
+        "low": "저가",
+        "close": "현재가",
+        "volume": "거래량",
+    }
     signed(bars).reverse().rename(korean).write_csv(tmp_path / "bars.csv")
     codes = bars["code"].unique(maintain_order=True)
-    pl.DataFrame({"code": codes, "name": [f"stock {code}" for code in codes],
-                  "market": ["KONEX", *["KOSPI"] * 5, *["KOSDAQ"] * 6],
-                  "industry": np.resize(INDUSTRIES, 12)}).write_csv(tmp_path / "listing.csv")  # fmt: skip
+    pl.DataFrame(
+        {
+            "code": codes,
+            "name": [f"stock {code}" for code in codes],
+            "market": ["KONEX", *["KOSPI"] * 5, *["KOSDAQ"] * 6],
+            "industry": np.resize(INDUSTRIES, 12),
+        }
+    ).write_csv(tmp_path / "listing.csv")
     return tmp_path / "bars.csv", tmp_path / "listing.csv"
 
 
@@ -51,8 +63,14 @@ def test_check_and_build_read_signed_prices_with_the_flag_only(kiwoom, tmp_path,
     assert [about["universe"][name] for name in ("codes_kept", "other_market", "markets")] == [11, 1, None]
 
 
-@pytest.mark.parametrize(("words", "markets"), [
-    (None, None), (["all"], ()), (["KOSPI,KOSDAQ"], ("KOSPI", "KOSDAQ")), (["kospi", "konex"], ("KOSPI", "KONEX")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "markets"),
+    [
+        (None, None),
+        (["all"], ()),
+        (["KOSPI,KOSDAQ"], ("KOSPI", "KOSDAQ")),
+        (["kospi", "konex"], ("KOSPI", "KONEX")),
+    ],
+)
 def test_markets_are_named_with_spaces_or_commas(words, markets) -> None:
     assert build_dataset.markets_in(words) == markets

@@ -9,8 +9,9 @@ from experiments import screenshots
 from experiments._cli import run_script
 from lasps.pages import render
 
-PAGE = render("integrity.html.j2", "t", headline="A headline", counts="c", waived=(), findings=[], clean=[], figures=[],
-              charts=[])  # fmt: skip
+PAGE = render(
+    "integrity.html.j2", "t", headline="A headline", counts="c", waived=(), findings=[], clean=[], figures=[], charts=[]
+)
 
 
 def run(monkeypatch, *arguments: object) -> int:

@@ -64,8 +64,20 @@ def test_the_collate_function_is_where_the_plan_imports_it_from() -> None:
 
 
 def test_train_phase2_on_foreign_arrays_prints_the_plans_lines(arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
-    code = call(train_phase2.main, "--checkpoint", bare, "--data-dir", arrays, "--output-dir", tmp_path / "out",
-                "--device", "cpu", "--epochs", 2, "--no-track")
+    code = call(
+        train_phase2.main,
+        "--checkpoint",
+        bare,
+        "--data-dir",
+        arrays,
+        "--output-dir",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--epochs",
+        2,
+        "--no-track",
+    )
     lines = capfd.readouterr().err
     assert code == 0, lines
     assert f"Loaded checkpoint: {bare}" in lines
@@ -80,16 +92,37 @@ def test_train_phase2_on_foreign_arrays_prints_the_plans_lines(arrays: Path, bar
 
 
 def test_validate_prints_the_plans_block_verbatim(arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
-    code = call(validate_model.main, "--checkpoint", bare, "--data-dir", arrays, "--device", "cpu", "--no-track",
-                "--json", tmp_path / "m.json")
+    code = call(
+        validate_model.main,
+        "--checkpoint",
+        bare,
+        "--data-dir",
+        arrays,
+        "--device",
+        "cpu",
+        "--no-track",
+        "--json",
+        tmp_path / "m.json",
+    )
     out = capfd.readouterr().out
     assert code == 0
     m = json.loads((tmp_path / "m.json").read_text())
     recall, count = m["class_accuracy"], m["class_counts"]
     block = "\n".join(
-        ["", "=" * 50, "VALIDATION RESULTS", "=" * 50, f"Checkpoint: {bare}", f"Val Loss:   {m['loss']:.4f}",
-         f"Accuracy:   {m['accuracy'] * 100:.2f}%", "", "Class-wise Accuracy:"]
-        + [f"  {c}: {recall[c] * 100:.2f}% ({count[c]} samples)" for c in ("SELL", "HOLD", "BUY")] + ["=" * 50, ""])
+        [
+            "",
+            "=" * 50,
+            "VALIDATION RESULTS",
+            "=" * 50,
+            f"Checkpoint: {bare}",
+            f"Val Loss:   {m['loss']:.4f}",
+            f"Accuracy:   {m['accuracy'] * 100:.2f}%",
+            "",
+            "Class-wise Accuracy:",
+        ]
+        + [f"  {c}: {recall[c] * 100:.2f}% ({count[c]} samples)" for c in ("SELL", "HOLD", "BUY")]
+        + ["=" * 50, ""]
+    )
     assert out.startswith(block)
     assert m["n"] == SIZES["val"] and m["split"] == "val" and m["checkpoint"] == str(bare)
 
@@ -98,8 +131,20 @@ def test_the_validation_loss_is_the_criterions_sample_mean(arrays: Path, bare: P
     from lasps.data.datasets.stock_dataset import StockDataset
     from lasps.training.loss_functions import FocalLoss
 
-    call(validate_model.main, "--checkpoint", bare, "--data-dir", arrays, "--device", "cpu", "--no-track",
-         "--json", tmp_path / "m.json", "--batch-size", 7)
+    call(
+        validate_model.main,
+        "--checkpoint",
+        bare,
+        "--data-dir",
+        arrays,
+        "--device",
+        "cpu",
+        "--no-track",
+        "--json",
+        tmp_path / "m.json",
+        "--batch-size",
+        7,
+    )
     names = ("time_series", "chart_images", "sector_ids", "labels")
     data = StockDataset(*(str(arrays / "val" / f"{name}.npy") for name in names))
     series, charts, sectors, labels = data.batch(np.arange(len(data)))
@@ -111,8 +156,23 @@ def test_the_validation_loss_is_the_criterions_sample_mean(arrays: Path, bare: P
 
 def test_phases_1_and_3_train_on_foreign_arrays_too(arrays: Path, tmp_path: Path) -> None:
     for phase in (1, 3):
-        assert call(train.main, "--phase", phase, "--epochs", 1, "--data-dir", arrays, "--output-dir",
-                    tmp_path / "out", "--device", "cpu", "--no-track") == 0
+        assert (
+            call(
+                train.main,
+                "--phase",
+                phase,
+                "--epochs",
+                1,
+                "--data-dir",
+                arrays,
+                "--output-dir",
+                tmp_path / "out",
+                "--device",
+                "cpu",
+                "--no-track",
+            )
+            == 0
+        )
     assert (tmp_path / "out" / "phase3_final.pt").is_file()
 
 
@@ -151,13 +211,26 @@ def with_value(array: np.ndarray, where: object, value: float) -> np.ndarray:
 
 @pytest.mark.parametrize("what", BAD_ARRAYS)
 def test_bad_arrays_stop_phase_2_with_where_they_are_and_touch_nothing(
-        what: str, arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
+    what: str, arrays: Path, bare: Path, tmp_path: Path, capfd
+) -> None:
     name, spoil, place = BAD_ARRAYS[what]
     path = arrays / "train" / f"{name}.npy"
     np.save(path, spoil(np.load(path)))
     before = files_of(tmp_path)
-    code = call(train_phase2.main, "--checkpoint", bare, "--data-dir", arrays, "--output-dir", tmp_path,
-                "--device", "cpu", "--epochs", 1, "--no-track")
+    code = call(
+        train_phase2.main,
+        "--checkpoint",
+        bare,
+        "--data-dir",
+        arrays,
+        "--output-dir",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--epochs",
+        1,
+        "--no-track",
+    )
     message = capfd.readouterr().err
     assert code == 2
     assert "expected" in message and place in message and name in message
@@ -166,8 +239,20 @@ def test_bad_arrays_stop_phase_2_with_where_they_are_and_touch_nothing(
 
 
 def test_all_sectors_under_min_samples_is_an_error(arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
-    code = call(train_phase2.main, "--checkpoint", bare, "--data-dir", arrays, "--output-dir", tmp_path / "out",
-                "--device", "cpu", "--min-samples", 1000, "--no-track")
+    code = call(
+        train_phase2.main,
+        "--checkpoint",
+        bare,
+        "--data-dir",
+        arrays,
+        "--output-dir",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--min-samples",
+        1000,
+        "--no-track",
+    )
     assert code == 2 and "min_samples" in capfd.readouterr().err
 
 
@@ -196,7 +281,8 @@ class _Bomb:
 
 @pytest.mark.parametrize("how", ["truncated", "4 kB overwritten", "holding NaN", "of other shapes", "holding code"])
 def test_a_bad_checkpoint_is_refused_and_never_executed(
-        how: str, arrays: Path, bare: Path, tmp_path: Path, monkeypatch, capfd) -> None:
+    how: str, arrays: Path, bare: Path, tmp_path: Path, monkeypatch, capfd
+) -> None:
     monkeypatch.chdir(tmp_path)
     spoiled(bare, how)
     code = call(validate_model.main, "--checkpoint", bare, "--data-dir", arrays, "--device", "cpu", "--no-track")
@@ -205,15 +291,28 @@ def test_a_bad_checkpoint_is_refused_and_never_executed(
 
 
 def test_a_missing_checkpoint_source_or_device_is_an_error_with_advice(
-        arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:
+    arrays: Path, bare: Path, tmp_path: Path, capfd
+) -> None:
     assert call(validate_model.main, "--checkpoint", tmp_path / "no.pt", "--data-dir", arrays, "--device", "cpu") == 2
     assert "no.pt" in capfd.readouterr().err
     assert call(validate_model.main, "--checkpoint", bare, "--data-dir", arrays, "--device", "cuda:7") == 2
     assert "--device cpu" in capfd.readouterr().err
     assert call(validate_model.main, "--checkpoint", bare, "--data-dir", tmp_path / "nowhere", "--device", "cpu") == 2
     assert "make data" in capfd.readouterr().err
-    assert call(predict.main, "--checkpoint", bare, "--source", tmp_path / "no.parquet", "--listing",
-                tmp_path / "no.csv", "--device", "cpu") == 2
+    assert (
+        call(
+            predict.main,
+            "--checkpoint",
+            bare,
+            "--source",
+            tmp_path / "no.parquet",
+            "--listing",
+            tmp_path / "no.csv",
+            "--device",
+            "cpu",
+        )
+        == 2
+    )
     assert call(predict.main, "--checkpoint", bare, "--source", tmp_path / "no.parquet", "--device", "cpu") == 2
     assert "--source and --listing belong together" in capfd.readouterr().err
     assert call(build_dataset.main, "--source", tmp_path / "no.parquet", "--data-dir", tmp_path / "d") == 2

@@ -10,10 +10,22 @@ from experiments.verification.commands import COMMANDS, Command, Workplace, prep
 
 
 def test_what_did_not_hold_stands_in_the_document() -> None:
-    rows = [{"trouble": "kill -9", "command": "build", "code": -9, "wrong": []},
-            {"trouble": "kill -9", "command": "build", "code": 0, "wrong": ["data/dataset.json is not bit-equal"]}]
-    text = document({"rows": rows, "planned": 5, "minutes": 3.2, "seed": 7, "git_commit": "abc", "workers": 2,
-                     "cpus": 2, "flags": ["--kills", "5"]})
+    rows = [
+        {"trouble": "kill -9", "command": "build", "code": -9, "wrong": []},
+        {"trouble": "kill -9", "command": "build", "code": 0, "wrong": ["data/dataset.json is not bit-equal"]},
+    ]
+    text = document(
+        {
+            "rows": rows,
+            "planned": 5,
+            "minutes": 3.2,
+            "seed": 7,
+            "git_commit": "abc",
+            "workers": 2,
+            "cpus": 2,
+            "flags": ["--kills", "5"],
+        }
+    )
     assert "| kill -9 | build | 1 of 2 | 1 |" in text and "flags: `--kills 5`" in text
     assert "- kill -9, build: data/dataset.json is not bit-equal" in text
     assert "2 of 5 planned tries in 3.2 minutes" in text and "Everything held" not in text

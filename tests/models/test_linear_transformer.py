@@ -31,15 +31,20 @@ def quadratic_attention(queries, keys, values):
 
 def make_encoder(**changes):
     torch.manual_seed(3)
-    return LinearTransformerEncoder(**{"input_dim": 4, "hidden_dim": 16, "num_layers": 2, "num_heads": 2,
-                                       "dropout": 0.0, "patch_days": 5} | changes).eval()
+    return LinearTransformerEncoder(
+        **{"input_dim": 4, "hidden_dim": 16, "num_layers": 2, "num_heads": 2, "dropout": 0.0, "patch_days": 5} | changes
+    ).eval()
 
 
 def test_linear_attention_equals_the_quadratic_formula():
     generator = torch.Generator().manual_seed(0)
     queries, keys, values = (torch.randn(2, 3, 6, 4, generator=generator) for _ in range(3))
-    torch.testing.assert_close(linear_attention(queries, keys, values).double(),
-                               quadratic_attention(queries, keys, values), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        linear_attention(queries, keys, values).double(),
+        quadratic_attention(queries, keys, values),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_attention_weights_sum_to_one():

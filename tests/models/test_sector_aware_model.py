@@ -28,12 +28,16 @@ def copy_of(module):
 
 def test_the_seeds_constructor_call_gives_the_contracts_outputs():
     model = SectorAwareFusionModel(
-        num_sectors=MODEL_CONFIG["num_sectors"], ts_input_dim=MODEL_CONFIG["linear_transformer"]["input_dim"],
+        num_sectors=MODEL_CONFIG["num_sectors"],
+        ts_input_dim=MODEL_CONFIG["linear_transformer"]["input_dim"],
     )
     series = torch.randn(2, 60, MODEL_CONFIG["linear_transformer"]["input_dim"])
     out = model(series, torch.rand(2, 3, 96, 180), torch.tensor([0, 19]))
     assert {name: tuple(value.shape) for name, value in out.items()} == {
-        "logits": (2, 3), "probabilities": (2, 3), "shared_features": (2, 128)}
+        "logits": (2, 3),
+        "probabilities": (2, 3),
+        "shared_features": (2, 128),
+    }
     assert {name for name, _ in model.named_children()} == {*BACKBONE, "sector_heads"}
     torch.testing.assert_close(out["probabilities"], out["logits"].softmax(dim=1))
 

@@ -56,11 +56,14 @@ def test_columns_that_say_nothing_are_left_out() -> None:
     assert make_table([], (NAME, NUMBER)) is None
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("log loss -0.04 [-0.05, -0.03]", "log loss −0.04 [−0.05, −0.03]"),
-    ("2025-01-02 to krx-2010s, top-15", "2025-01-02 to krx-2010s, top-15"),
-    ("(-.5)", "(−.5)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("log loss -0.04 [-0.05, -0.03]", "log loss −0.04 [−0.05, −0.03]"),
+        ("2025-01-02 to krx-2010s, top-15", "2025-01-02 to krx-2010s, top-15"),
+        ("(-.5)", "(−.5)"),
+    ],
+)
 def test_only_hyphens_that_are_minus_signs_become_them(text: str, wanted: str) -> None:
     assert numbers.true_minus(text) == wanted
 

@@ -54,9 +54,18 @@ def move_heads(checkpoint: Path, meta: dict, seed: int) -> None:
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("main_job")
     market = make_market(seed=3, n_stocks=40, n_days=N_DAYS)
-    build_from_bars(market.panel, market.listing, Borders.from_dict(market.borders), {"name": "synthetic"},
-                    BuildOptions(folder / "data", stride={"train": 6, "val": 4, "test": 4}), oracle=market.oracle)
-    options = PhaseOptions(folder / "data", folder / "checkpoints",
-                           overrides={"epochs": 1, "epochs_per_sector": 3, "min_samples": 40, "lr": None})
+    build_from_bars(
+        market.panel,
+        market.listing,
+        Borders.from_dict(market.borders),
+        {"name": "synthetic"},
+        BuildOptions(folder / "data", stride={"train": 6, "val": 4, "test": 4}),
+        oracle=market.oracle,
+    )
+    options = PhaseOptions(
+        folder / "data",
+        folder / "checkpoints",
+        overrides={"epochs": 1, "epochs_per_sector": 3, "min_samples": 40, "lr": None},
+    )
     run_phases((1, 3, 2), options)
     return Job(market, folder / "data", folder / "checkpoints", options)

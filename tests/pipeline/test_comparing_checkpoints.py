@@ -34,14 +34,37 @@ def seeds(job, tmp_path):
 
 def test_seeds_of_two_models_and_every_baseline_are_one_command(job, seeds, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "settings", Settings(REPORT_DIR=tmp_path / "reports"))
-    models = [f"{name}={','.join(str(f / file) for f in seeds)}"
-              for name, file in (("phase3", "phase3_final.pt"), ("phase2", "phase2_best.pt"))]  # fmt: skip
-    code = call(monkeypatch, compare, *models, "--baselines", "--data-dir", job.data_dir, "--device", "cpu",
-                "--no-track", "--json", tmp_path / "r.json")  # fmt: skip
+    models = [
+        f"{name}={','.join(str(f / file) for f in seeds)}"
+        for name, file in (("phase3", "phase3_final.pt"), ("phase2", "phase2_best.pt"))
+    ]
+    code = call(
+        monkeypatch,
+        compare,
+        *models,
+        "--baselines",
+        "--data-dir",
+        job.data_dir,
+        "--device",
+        "cpu",
+        "--no-track",
+        "--json",
+        tmp_path / "r.json",
+    )
     found = json.loads((tmp_path / "r.json").read_text())
     assert code == 0 and found["verdict"].split(" (")[0] in capsys.readouterr().out
-    assert {"majority", "prior", "sector_prior", "volatility_bins", "persistence", "minus_volatility_20",
-            "minus_return_5", "logistic_regression", "lightgbm", "phase1_best"} < set(found["models"])  # fmt: skip
+    assert {
+        "majority",
+        "prior",
+        "sector_prior",
+        "volatility_bins",
+        "persistence",
+        "minus_volatility_20",
+        "minus_return_5",
+        "logistic_regression",
+        "lightgbm",
+        "phase1_best",
+    } < set(found["models"])
     assert [s["seed"] for s in found["models"]["phase2"]["test"]["seeds"]] == [7, 8]
     assert found["models"]["phase1_best"]["test"]["baseline"] and not found["models"]["phase2"]["test"]["baseline"]
     pair = next(p for p in found["pairs"] if (p["a"], p["b"]) == ("phase3", "phase2"))
@@ -53,8 +76,18 @@ def test_seeds_of_two_models_and_every_baseline_are_one_command(job, seeds, tmp_
 def test_the_validation_of_a_bare_checkpoint_is_a_file_and_a_run_of_its_own(job, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     shutil.copy(job.output_dir / "phase2_best.pt", tmp_path / "bare.pt")
-    code = call(monkeypatch, validate_model, "--checkpoint", tmp_path / "bare.pt", "--data-dir", job.data_dir,
-                "--device", "cpu", "--split", "test")  # fmt: skip
+    code = call(
+        monkeypatch,
+        validate_model,
+        "--checkpoint",
+        tmp_path / "bare.pt",
+        "--data-dir",
+        job.data_dir,
+        "--device",
+        "cpu",
+        "--split",
+        "test",
+    )
     table = pl.read_parquet(tmp_path / "predictions" / "bare.test.parquet")
     again = validate_checkpoint(open_checkpoint(tmp_path / "bare.pt"), job.data_dir, "test").forecast.table
     np.testing.assert_allclose(table.select(P_COLUMNS), again.select(P_COLUMNS), atol=1e-6)

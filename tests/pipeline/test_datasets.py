@@ -177,8 +177,18 @@ def test_the_command_builds_a_fold_and_warns_of_what_it_ignores(
         monkeypatch.setattr("sys.argv", ["build_dataset.py", *map(str, given), *more])
         command.main()
 
-    run("--fold", "1/2", "--val-days", "15", "--test-days", "15", "--features", "return_1",
-        "--waive", "halts,limit_moves")
+    run(
+        "--fold",
+        "1/2",
+        "--val-days",
+        "15",
+        "--test-days",
+        "15",
+        "--features",
+        "return_1",
+        "--waive",
+        "halts,limit_moves",
+    )
     made = json.loads((tmp_path / "d" / "dataset.json").read_text())
     assert made["source"]["waived"] == ["halts", "limit_moves"]
     run("--extend", "--horizon", "3")
@@ -199,7 +209,8 @@ def test_a_synthetic_market_never_takes_the_place_of_a_real_one(bars, listing, t
 
 
 def test_a_dataset_left_half_replaced_is_finished_before_anything_is_built_where_it_seems_missing(
-        bars, listing, tmp_path) -> None:
+    bars, listing, tmp_path
+) -> None:
     build(bars, listing, tmp_path / "d")
     (tmp_path / "d" / "dataset.json").rename(tmp_path / "d.json")  # as a kill leaves it: the rest is in .new
     new = tmp_path / "d" / ".new"

@@ -52,8 +52,9 @@ def test_a_stray_row_an_empty_row_and_a_day_without_trading_are_not_today(bars) 
     first = bars.filter(pl.col("date") == last).with_columns(date=pl.lit(sunday))
     for extra in (
         first.head(1),
-        first.with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("open", "high", "low", "close"))
-        .with_columns(volume=pl.lit(None, pl.Int64)),
+        first.with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("open", "high", "low", "close")).with_columns(
+            volume=pl.lit(None, pl.Int64)
+        ),
         first.with_columns(volume=pl.lit(0, pl.Int64)),
     ):
         assert trading_day(pl.concat([bars, extra]), "latest") == last
@@ -105,14 +106,27 @@ def test_predict_stops_at_fatal_findings_and_shows_the_others(job, tmp_path, mon
     job.market.listing.write_csv(tmp_path / "listing.csv")
     code = raw.filter(pl.col("date") == raw["date"].max())["code"][0]
     of_code = raw.filter(pl.col("code") == code)
-    files = {"stray": put(raw, code, of_code.height - 3, high=float(of_code["high"][-3] * 3)),
-             "split": scaled(raw, code, of_code.height - 8, 0.2)}  # fmt: skip
+    files = {
+        "stray": put(raw, code, of_code.height - 3, high=float(of_code["high"][-3] * 3)),
+        "split": scaled(raw, code, of_code.height - 8, 0.2),
+    }
     status = {}
     for name, table in files.items():
         table.write_parquet(tmp_path / f"{name}.parquet")
-        status[name] = call(monkeypatch, predict, "--checkpoint", job.output_dir / "phase2_best.pt", "--device", "cpu",
-                            "--source", tmp_path / f"{name}.parquet", "--listing", tmp_path / "listing.csv",
-                            "--out", tmp_path / f"{name}.csv")  # fmt: skip
+        status[name] = call(
+            monkeypatch,
+            predict,
+            "--checkpoint",
+            job.output_dir / "phase2_best.pt",
+            "--device",
+            "cpu",
+            "--source",
+            tmp_path / f"{name}.parquet",
+            "--listing",
+            tmp_path / "listing.csv",
+            "--out",
+            tmp_path / f"{name}.csv",
+        )
     assert status == {"stray": 0, "split": 2}
     assert "impossible_ranges" in capsys.readouterr().out
     beside = json.loads((tmp_path / "stray.csv.integrity.json").read_text())

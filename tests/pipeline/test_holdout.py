@@ -24,8 +24,9 @@ class Dated:
 
     def __init__(self, days: list[int], ends: list[int]) -> None:
         self.labels = self.sector_ids = np.zeros(len(days), dtype=np.int64)
-        self.samples = pl.DataFrame({"date": [date(2024, 1, day) for day in days],
-                                     "label_end": [date(2024, 1, day) for day in ends]})
+        self.samples = pl.DataFrame(
+            {"date": [date(2024, 1, day) for day in days], "label_end": [date(2024, 1, day) for day in ends]}
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,8 +72,13 @@ def test_a_share_that_leaves_nothing_and_unknown_dates_are_refused(job: Job) -> 
 def held_out(job: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict[int, np.ndarray]]:
     """Phases 1 and 3 with a holdout, then 2 without saying so, and the train samples that each of them read."""
     folder = tmp_path_factory.mktemp("held_out")
-    options = replace(job.options, output_dir=folder, phase2_holdout=0.4, cache=False,
-                      overrides=job.options.overrides | {"min_samples": 10})
+    options = replace(
+        job.options,
+        output_dir=folder,
+        phase2_holdout=0.4,
+        cache=False,
+        overrides=job.options.overrides | {"min_samples": 10},
+    )
     read: dict[int, np.ndarray] = {}
     with pytest.MonkeyPatch.context() as patch:
         for phase in (1, 3, 2):

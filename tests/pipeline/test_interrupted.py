@@ -39,6 +39,7 @@ def dies_after(monkeypatch: pytest.MonkeyPatch):
             save(self, run, key)
             if (run.phase, run.epoch) == (phase, epoch):
                 raise KeyboardInterrupt
+
         monkeypatch.setattr(ThreePhaseTrainer, "_save", dying)
 
     def disarm() -> None:

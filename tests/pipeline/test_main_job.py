@@ -58,8 +58,16 @@ def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.Capt
     for name in (*CHECKPOINTS, "oracle", "volatility_bins", "majority", "prior"):
         for split in ("val", "test"):
             m = content[name][split]
-            assert {"n", "accuracy", "majority_accuracy", "log_loss", "prior_log_loss", "macro_f1", "class_accuracy",
-                    "class_counts"} <= set(m)
+            assert {
+                "n",
+                "accuracy",
+                "majority_accuracy",
+                "log_loss",
+                "prior_log_loss",
+                "macro_f1",
+                "class_accuracy",
+                "class_counts",
+            } <= set(m)
             assert sum(m["class_counts"].values()) == m["n"]
     assert content["oracle"]["test"]["log_loss"] < content["prior"]["test"]["log_loss"]
     pairs = {(row["a"], row["b"], row["split"], row["metric"]) for row in content["differences"]}
@@ -77,13 +85,17 @@ def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.Capt
 
 def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> None:
     split = baseline_split(job.data_dir, "test")
-    panel = job.market.panel.sort("code", "date").with_columns(
-        past=(pl.col("close") / pl.col("close").shift(5) - 1).over("code")).with_columns(pl.col("date").cast(pl.Date))
+    panel = (
+        job.market.panel.sort("code", "date")
+        .with_columns(past=(pl.col("close") / pl.col("close").shift(5) - 1).over("code"))
+        .with_columns(pl.col("date").cast(pl.Date))
+    )
     known = split.samples.join(panel, on=["code", "date"], how="left", maintain_order="left")
     np.testing.assert_allclose(split.past_return, known["past"], rtol=1e-6)
     labels = make_labels(panel).select("label", "label_cut_short", day="label_end").with_columns(code=panel["code"])
     own = split.samples.with_columns(known=split.known_labels).join(
-        labels.filter(~pl.col("label_cut_short")), left_on=["code", "date"], right_on=["code", "day"], suffix="_then")
+        labels.filter(~pl.col("label_cut_short")), left_on=["code", "date"], right_on=["code", "day"], suffix="_then"
+    )
     assert len(own) > 300 and (own["known"] == own["label_then"]).all()
 
 
@@ -102,13 +114,24 @@ def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
 
 
 def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path) -> None:
-    overrides = job.options.overrides | {"focal_gamma": 0.0, "l2_sp": 0.0, "weight_decay": 0.1, "batch_size": 8,
-                                         "rank": 0}
-    run_phases((2,), replace(job.options, output_dir=tmp_path, checkpoint=job.output_dir / "phase3_final.pt",
-                             overrides=overrides))
+    overrides = job.options.overrides | {
+        "focal_gamma": 0.0,
+        "l2_sp": 0.0,
+        "weight_decay": 0.1,
+        "batch_size": 8,
+        "rank": 0,
+    }
+    run_phases(
+        (2,),
+        replace(job.options, output_dir=tmp_path, checkpoint=job.output_dir / "phase3_final.pt", overrides=overrides),
+    )
     meta = json.loads((tmp_path / "phase2_best.json").read_text())
     assert {name: meta["phase"][name] for name in ("focal_gamma", "l2_sp", "weight_decay", "batch_size")} == {
-        "focal_gamma": 0.0, "l2_sp": 0.0, "weight_decay": 0.1, "batch_size": 8}
+        "focal_gamma": 0.0,
+        "l2_sp": 0.0,
+        "weight_decay": 0.1,
+        "batch_size": 8,
+    }
     sectors = meta["history"]["sectors"]
     new = [int(sector) for sector, entry in sectors.items() if not entry["kept_start"]]
     found = np.broadcast_to(meta["calibration"]["focal_gamma"], 20)
@@ -186,15 +209,22 @@ def test_new_days_extend_a_dataset_and_leave_its_borders_scaler_and_old_samples_
     borders = Borders.from_dict(job.market.borders)
     cut = job.market.panel["date"].unique().sort()[-12]
     early = job.market.panel.filter(pl.col("date") <= cut)
-    first = build_from_bars(early, job.market.listing, replace(borders, test_end=cut), {"name": "synthetic"},
-                            BuildOptions(tmp_path / "data"))
+    first = build_from_bars(
+        early,
+        job.market.listing,
+        replace(borders, test_end=cut),
+        {"name": "synthetic"},
+        BuildOptions(tmp_path / "data"),
+    )
     old = pl.read_parquet(tmp_path / "data" / "test" / "samples.parquet")
-    later = build_from_bars(job.market.panel, job.market.listing, None, {"name": "synthetic"},
-                            BuildOptions(tmp_path / "data", extend=True))
+    later = build_from_bars(
+        job.market.panel, job.market.listing, None, {"name": "synthetic"}, BuildOptions(tmp_path / "data", extend=True)
+    )
     new = pl.read_parquet(tmp_path / "data" / "test" / "samples.parquet")
     assert later["scaler"] == first["scaler"]
     assert {k: v for k, v in later["borders"].items() if k != "test_end"} == {
-        k: v for k, v in first["borders"].items() if k != "test_end"}
+        k: v for k, v in first["borders"].items() if k != "test_end"
+    }
     assert len(new) > len(old)
     known_then = [name for name in old.columns if name != "forward_return_skip1"]  # the last one needs a day more
     again = new.join(old, on=["code", "date"], how="semi", maintain_order="left")

@@ -26,9 +26,12 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("arrays")
     for seed, split in enumerate(("train", "val", "test")):
         rng, n = np.random.default_rng(seed), 120
-        made = {"time_series": rng.standard_normal((n, 12, 6)).astype(np.float32),
-                "chart_images": rng.integers(0, 256, (n, 3, 16, 20), dtype=np.uint8),
-                "sector_ids": rng.integers(0, 4, n), "labels": rng.integers(0, 3, n)}
+        made = {
+            "time_series": rng.standard_normal((n, 12, 6)).astype(np.float32),
+            "chart_images": rng.integers(0, 256, (n, 3, 16, 20), dtype=np.uint8),
+            "sector_ids": rng.integers(0, 4, n),
+            "labels": rng.integers(0, 3, n),
+        }
         (folder / split).mkdir()
         for name, values in made.items():
             np.save(folder / split / f"{name}.npy", values)

@@ -105,8 +105,10 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_by_sec
         assert row["precision"] == (pytest.approx(hits / row["called"]) if row["called"] else None)
 
     sectors = keeper.tables[run, "test_minus_phase3_final_by_sector.json"]
-    pairs = compare({name: {"test": [found[name]["test"].forecast]} for name in ("phase3_final", "phase2_best")},
-                    prior=found["phase2_best"]["test"].prior).as_json()["sectors"]
+    pairs = compare(
+        {name: {"test": [found[name]["test"].forecast]} for name in ("phase3_final", "phase2_best")},
+        prior=found["phase2_best"]["test"].prior,
+    ).as_json()["sectors"]
     assert sectors["n"].sum() == len(table)
     np.testing.assert_array_equal(sectors["difference"] != 0, sectors["sector"] % 2 == 0)
     for row, pair in zip(sectors.iter_rows(named=True), pairs, strict=True):
@@ -132,15 +134,21 @@ def test_the_run_of_phase_2_shows_what_its_sectors_share(job: Job) -> None:
     checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
     log_validation(validate_checkpoint(checkpoint, job.data_dir, "val"), keeper)  # type: ignore[arg-type]
     saved = checkpoint.meta["history"]["directions"]
-    weights, readings, movement = (keeper.tables[keeper.name, f"directions_{name}.json"]
-                                   for name in ("weights", "readings", "movement"))
+    weights, readings, movement = (
+        keeper.tables[keeper.name, f"directions_{name}.json"] for name in ("weights", "readings", "movement")
+    )
     assert len(weights) == len(saved["sectors"]) * len(saved["classes"][0])
     assert set(readings["feature"]) <= set(checkpoint.meta["data"]["features"])
     assert (keeper.name, "shared_directions") in keeper.figures
 
     dataset = load_split(job.data_dir, "val")
-    before, after = (open_checkpoint(job.output_dir / f"{name}.pt") for name in (
-        "common_change" if checkpoint.meta["history"]["common_change_accepted"] else "phase3_final", "phase2_best"))
+    before, after = (
+        open_checkpoint(job.output_dir / f"{name}.pt")
+        for name in (
+            "common_change" if checkpoint.meta["history"]["common_change_accepted"] else "phase3_final",
+            "phase2_best",
+        )
+    )
     shared = shared_features(after.model, dataset)
     change = SharedDirections.of(saved).change(shared, dataset.sector_ids)
     moved = predict(after.model, dataset).logits - predict(before.model, dataset).logits

@@ -43,8 +43,14 @@ def half_made(path: Path, kind: str) -> None:
         executed(path, "UPDATE alembic_version SET version_num = '451aebb31d03'", "DROP TABLE trace_info")
 
 
-@pytest.mark.parametrize("kind", ["first tables", pytest.param("no revision", marks=pytest.mark.slow),
-                                  pytest.param("old revision", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "first tables",
+        pytest.param("no revision", marks=pytest.mark.slow),
+        pytest.param("old revision", marks=pytest.mark.slow),
+    ],
+)
 def test_a_database_that_was_left_half_made_is_set_aside_and_a_new_one_works(root, kind, warnings_logged):
     half_made(root / "mlflow.db", kind)
     log_a_run(root)
@@ -94,13 +100,19 @@ def test_a_database_that_another_program_made_meanwhile_is_kept(tmp_path, monkey
 WITH_RUN = "INSERT INTO runs (run_uuid, experiment_id) VALUES ('r', 0)"
 
 
-@pytest.mark.parametrize(("statements", "told"), [
-    ((WITH_RUN, "UPDATE alembic_version SET version_num = 'ffffffffffff'", "DROP TABLE trace_info"), "newer MLflow"),
-    ((WITH_RUN, "UPDATE alembic_version SET version_num = 'ffffffffffff'"), "MLflow"),
-    ((WITH_RUN, "UPDATE alembic_version SET version_num = '451aebb31d03'"), "mlflow db upgrade"),
-    ((WITH_RUN, "UPDATE alembic_version SET version_num = '451aebb31d03'", "DROP TABLE trace_info"), "holds runs")])
-def test_a_database_with_runs_that_cannot_be_opened_is_named_with_a_way_out_and_left_as_it_is(
-        root, statements, told):
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (
+            (WITH_RUN, "UPDATE alembic_version SET version_num = 'ffffffffffff'", "DROP TABLE trace_info"),
+            "newer MLflow",
+        ),
+        ((WITH_RUN, "UPDATE alembic_version SET version_num = 'ffffffffffff'"), "MLflow"),
+        ((WITH_RUN, "UPDATE alembic_version SET version_num = '451aebb31d03'"), "mlflow db upgrade"),
+        ((WITH_RUN, "UPDATE alembic_version SET version_num = '451aebb31d03'", "DROP TABLE trace_info"), "holds runs"),
+    ],
+)
+def test_a_database_with_runs_that_cannot_be_opened_is_named_with_a_way_out_and_left_as_it_is(root, statements, told):
     executed(root / "mlflow.db", *statements)
     before = (root / "mlflow.db").read_bytes()
     with pytest.raises(StoreError, match=told) as caught:
@@ -113,7 +125,8 @@ def test_a_database_with_runs_that_cannot_be_opened_is_named_with_a_way_out_and_
 
 @pytest.mark.parametrize("content", [b"code,date\n", b"\0" * 5000, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_file_that_is_no_database_is_called_that_the_records_wait_and_it_is_left_as_it_is(
-        root, content, warnings_logged, empty_database):
+    root, content, warnings_logged, empty_database
+):
     (root / "mlflow.db").write_bytes(content)
     log_a_run(root)
     assert (root / "mlflow.db").read_bytes() == content

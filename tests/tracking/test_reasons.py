@@ -34,7 +34,8 @@ def test_a_refused_connection_an_unknown_host_and_a_wrong_protocol_are_told_apar
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert "refused" in failure(f"http://127.0.0.1:{port}") and "is the server running" in failure(
-        f"http://127.0.0.1:{port}")
+        f"http://127.0.0.1:{port}"
+    )
     assert "DNS" in failure("http://no-such-host.invalid:5000")
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -75,7 +76,8 @@ def as_requests_raise_it(cause: Exception) -> Exception:
 
 ALL_ELSE = "http://alice:@host:5000 cannot open refused ='h', url /api"
 PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\*"), min_size=3).filter(
-    lambda text: len(set(text)) > 2 and text.strip("/@:?#") not in ALL_ELSE)
+    lambda text: len(set(text)) > 2 and text.strip("/@:?#") not in ALL_ELSE
+)
 
 
 @given(PASSWORDS, st.booleans(), st.sampled_from(["{uri}", "cannot open {uri}: refused", "host='h', url {uri}/api"]))
@@ -87,10 +89,18 @@ def test_a_password_of_any_characters_raw_or_quoted_is_in_no_text(password, quot
     assert password not in Location(uri, Path("x"), None).bare_uri
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("http://alice:S3cretPW@h:1/x", "http://***@h:1/x"), ("http://alice:a@S3cretPW@h", "http://***@h"),
-    ("http://alice:a/S3cretPW@h", "http://***@h"), ("sqlite:///s.db?password=S3cretPW&x=1", "sqlite:///s.db?password=***&x=1"),
-    ("https://h/x?access_token=S3cretPW", "https://h/x?access_token=***"), ("sqlite:////home/me@corp/x.db", None),
-    ("http://h:5000/a", None), ("mail me@corp", None)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://alice:S3cretPW@h:1/x", "http://***@h:1/x"),
+        ("http://alice:a@S3cretPW@h", "http://***@h"),
+        ("http://alice:a/S3cretPW@h", "http://***@h"),
+        ("sqlite:///s.db?password=S3cretPW&x=1", "sqlite:///s.db?password=***&x=1"),
+        ("https://h/x?access_token=S3cretPW", "https://h/x?access_token=***"),
+        ("sqlite:////home/me@corp/x.db", None),
+        ("http://h:5000/a", None),
+        ("mail me@corp", None),
+    ],
+)
 def test_what_is_a_secret_goes_and_all_else_stays(text, expected):
     assert without_password(text) == (text if expected is None else expected)

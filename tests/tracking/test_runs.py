@@ -98,8 +98,9 @@ def test_thousands_of_metrics_of_many_steps_arrive_in_one_go(tracker, location):
 
 
 def test_more_params_and_tags_than_one_call_takes_are_kept(tracker, location):
-    with tracker.run("pipeline", tags={f"t{i}": i for i in range(150)},
-                     params={"model": {f"p{i}": i for i in range(230)}}) as run:
+    with tracker.run(
+        "pipeline", tags={f"t{i}": i for i in range(150)}, params={"model": {f"p{i}": i for i in range(230)}}
+    ) as run:
         run_id = run.run_id
     data = client_of(location).get_run(run_id).data
     assert len(data.params) == 230 and data.params["model.p229"] == "229"
@@ -159,9 +160,16 @@ def test_asking_for_what_is_not_there_says_what_to_do(tracker, location):
     assert tracking.runs("no such experiment", location).empty
 
 
-@pytest.mark.parametrize(("error", "status"), [
-    (ValueError("non-finite loss"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(130), "KILLED"),
-    (SystemExit(0), "FINISHED"), (SystemExit("no such file"), "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("non-finite loss"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(130), "KILLED"),
+        (SystemExit(0), "FINISHED"),
+        (SystemExit("no such file"), "FAILED"),
+    ],
+)
 def test_a_run_ends_with_its_true_status(tracker, location, error, status):
     with pytest.raises(type(error)), tracker.run("pipeline") as outer, outer.run("phase1_best"):
         raise error
@@ -353,8 +361,9 @@ def test_the_store_does_not_depend_on_the_current_folder(tmp_path, monkeypatch):
 
 
 def test_a_script_that_does_not_track_imports_neither_mlflow_nor_pandas():
-    code = ("import sys, lasps.tracking as t; t.open_tracker(enabled=False); "
-            "print({'mlflow', 'pandas'} & set(sys.modules))")
+    code = (
+        "import sys, lasps.tracking as t; t.open_tracker(enabled=False); print({'mlflow', 'pandas'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

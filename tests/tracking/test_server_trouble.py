@@ -122,7 +122,8 @@ def test_with_a_server_that_works_everything_arrives_and_no_journal_is_left(serv
 
 
 def test_with_a_server_that_refuses_training_goes_on_and_sync_sends_it_all(
-        root, tmp_path, monkeypatch, patience, warnings_logged):
+    root, tmp_path, monkeypatch, patience, warnings_logged
+):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -174,7 +175,8 @@ def test_a_server_too_slow_to_keep_up_gets_a_bounded_wait_at_the_end(server, roo
 
 
 def test_a_server_that_dies_while_training_leaves_a_journal_that_completes_the_run_later(
-        server, root, tmp_path, monkeypatch, warnings_logged):
+    server, root, tmp_path, monkeypatch, warnings_logged
+):
     tracker = remote(server.uri, root, monkeypatch)
 
     def die_after_two(epoch: int) -> None:
@@ -196,7 +198,8 @@ def test_a_server_that_dies_while_training_leaves_a_journal_that_completes_the_r
 
 
 def test_a_local_database_that_cannot_be_written_spools_too_and_sync_completes_it(
-        root, tmp_path, monkeypatch, warnings_logged):
+    root, tmp_path, monkeypatch, warnings_logged
+):
     tracker = tracking.open_tracker(root=root, system_metrics=False)
     broken = {"now": False}
     apply = tracker._outbox.writer.apply
@@ -255,7 +258,8 @@ def test_a_picture_that_no_disk_takes_costs_a_warning_and_no_training(root, monk
     with tracking.open_tracker(root=root, system_metrics=False).run("pipeline") as run:
         run.log_figure(Image.new("RGB", (9, 9)), "train_charts")
     assert [line.strip() for line in warnings_logged] == [
-        "not tracked, figures/train_charts.png cannot be written: No space left on device"]
+        "not tracked, figures/train_charts.png cannot be written: No space left on device"
+    ]
 
 
 def test_a_run_that_was_spooled_can_be_resumed_by_the_name_it_was_given(root, tmp_path, monkeypatch, patience):

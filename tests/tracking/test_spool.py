@@ -27,10 +27,14 @@ AWAY = "http://alice:S3cretPW@127.0.0.1:9"
 
 def operations(key: str = "r1", epochs: int = 4) -> list[dict]:
     """A run with a metric per epoch."""
-    return [{"do": "create_run", "run": key, "name": f"run_{key}", "experiment": "lasps", "start": 1000, "tags": {}},
-            *({"do": "log", "run": key, "metrics": [["loss", 1 / (i + 1), 1001 + i, i, None, None, None]]}
-              for i in range(epochs)),
-            {"do": "end_run", "run": key, "status": "FINISHED", "end": 2000}]
+    return [
+        {"do": "create_run", "run": key, "name": f"run_{key}", "experiment": "lasps", "start": 1000, "tags": {}},
+        *(
+            {"do": "log", "run": key, "metrics": [["loss", 1 / (i + 1), 1001 + i, i, None, None, None]]}
+            for i in range(epochs)
+        ),
+        {"do": "end_run", "run": key, "status": "FINISHED", "end": 2000},
+    ]
 
 
 def journal_of(root: Path, records: list[dict], uri: str = AWAY) -> Path:
@@ -46,8 +50,10 @@ def sent_to(root: Path) -> dict[str, list[float]]:
     """Name of each run -> its losses in order."""
     location = local_location(root)
     frame = tracking.runs(location=location)
-    return {name: tracking.metric_history(run_id, "loss", location)["value"].tolist()
-            for name, run_id in zip(frame["name"], frame["run_id"], strict=True)}
+    return {
+        name: tracking.metric_history(run_id, "loss", location)["value"].tolist()
+        for name, run_id in zip(frame["name"], frame["run_id"], strict=True)
+    }
 
 
 def sync(root: Path) -> list[tracking.Replay]:
@@ -69,8 +75,12 @@ def test_whatever_happens_to_some_bytes_all_other_records_are_read_and_the_damag
         at = data.draw(st.integers(0, len(lines[i]) - 2))
         how = data.draw(st.sampled_from(["cut", "flip", "zero", "glue"]))
         flipped = bytes([lines[i][at] ^ (1 << data.draw(st.integers(0, 6)))])
-        new = {"cut": lines[i][:at] + b"\n", "flip": lines[i][:at] + flipped + lines[i][at + 1:],
-               "zero": b"\0" * at + b"\n", "glue": lines[i][:at]}[how]
+        new = {
+            "cut": lines[i][:at] + b"\n",
+            "flip": lines[i][:at] + flipped + lines[i][at + 1 :],
+            "zero": b"\0" * at + b"\n",
+            "glue": lines[i][:at],
+        }[how]
         lines[i] = new if flipped != b"\n" else lines[i][:at] + b"\n"
     (folder / JOURNAL).write_bytes(b"".join(lines))
     found = read_journal(folder)
@@ -98,7 +108,7 @@ def test_a_disk_that_is_full_for_a_moment_costs_no_record(root, monkeypatch, war
         if state["full"] > 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         state["full"] = 2
-        return whole(descriptor, data[:len(data) // 2])
+        return whole(descriptor, data[: len(data) // 2])
 
     monkeypatch.setattr(spool.os, "write", write_part)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -172,7 +182,7 @@ def test_a_run_whose_own_record_is_lost_is_made_again_and_keeps_its_metrics(root
     assert sent_to(root) == {"recovered_r1": pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])}
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\0\0", b"{\"uri\""])
+@pytest.mark.parametrize("content", [b"", b"\0\0\0\0", b'{"uri"'])
 def test_a_journal_of_nothing_is_set_aside_and_the_next_one_is_sent(root, content):
     empty = root / "mlruns" / "spool" / "20000101-000000-aaaaaa"
     empty.mkdir(parents=True)
@@ -236,8 +246,10 @@ def test_a_dead_server_is_asked_once_for_all_its_journals_and_told_apart_from_a_
         journal_of(root, operations(key), uri="http://127.0.0.1:9")
     journal_of(root, operations("r4"), uri=local_location(root).uri)
     asked = []
-    monkeypatch.setattr("mlflow.MlflowClient.search_experiments",
-                        lambda self, **_: asked.append(self._tracking_client.tracking_uri) or self.get_experiment("0"))
+    monkeypatch.setattr(
+        "mlflow.MlflowClient.search_experiments",
+        lambda self, **_: asked.append(self._tracking_client.tracking_uri) or self.get_experiment("0"),
+    )
     for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}.items():
         monkeypatch.setenv(name, value)
     replays = tracking.replay_all(root)

@@ -27,8 +27,10 @@ def log_a_run(root: Path, name: str = "phase1_best") -> str:
 
 def locations_in(database: Path) -> set[str]:
     with sqlite3.connect(database) as connection:
-        rows = connection.execute("SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs "
-                                  "UNION SELECT artifact_location FROM logged_models").fetchall()
+        rows = connection.execute(
+            "SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs "
+            "UNION SELECT artifact_location FROM logged_models"
+        ).fetchall()
     connection.close()
     return {row[0] for row in rows}
 

@@ -58,8 +58,10 @@ def loaders(market, shuffle=True, **options):
 def make_trainer(**attributes):
     torch.manual_seed(0)
     model = SectorAwareFusionModel(
-        num_sectors=4, ts_input_dim=5,
-        encoder={"hidden_dim": 8, "num_layers": 1, "num_heads": 2}, cnn={"conv_channels": (4, 4), "output_dim": 4},
+        num_sectors=4,
+        ts_input_dim=5,
+        encoder={"hidden_dim": 8, "num_layers": 1, "num_heads": 2},
+        cnn={"conv_channels": (4, 4), "output_dim": 4},
     )
     return SimpleNamespace(model=model, device="cpu", seed=7, tracker=None, resume_dir=None, **attributes)
 

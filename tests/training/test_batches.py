@@ -40,8 +40,10 @@ def test_epochs_of_fewer_samples_go_through_every_shuffled_pass_one_after_the_ot
 
 
 def test_an_epoch_is_never_longer_than_the_data():
-    assert np.array_equal(BatchLoader(TinyDataset(50), 16, True, 3, epoch_samples=60).order(1),
-                          BatchLoader(TinyDataset(50), 16, True, 3).order(1))
+    assert np.array_equal(
+        BatchLoader(TinyDataset(50), 16, True, 3, epoch_samples=60).order(1),
+        BatchLoader(TinyDataset(50), 16, True, 3).order(1),
+    )
 
 
 @pytest.mark.parametrize("options", [{"epoch_samples": 0, "shuffle": True}, {"epoch_samples": 10}])

@@ -25,21 +25,26 @@ def said():
 STATE = make_model().state_dict()
 
 
-@pytest.mark.parametrize("content", [
-    {"epoch": 3, "model_state_dict": STATE, "optimizer_state_dict": {"lr": 0.1}},
-    {"state_dict": {f"model.{name}": value for name, value in STATE.items()}, "hyper_parameters": {"a": [1, "b"]}},
-    {"model": {f"module.{name}": value for name, value in STATE.items()}},
-    {f"model._orig_mod.{name}": value for name, value in STATE.items()},
-    {"model_state_dict": STATE, "state_dict": {"ema": torch.zeros(1)}},
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"epoch": 3, "model_state_dict": STATE, "optimizer_state_dict": {"lr": 0.1}},
+        {"state_dict": {f"model.{name}": value for name, value in STATE.items()}, "hyper_parameters": {"a": [1, "b"]}},
+        {"model": {f"module.{name}": value for name, value in STATE.items()}},
+        {f"model._orig_mod.{name}": value for name, value in STATE.items()},
+        {"model_state_dict": STATE, "state_dict": {"ema": torch.zeros(1)}},
+    ],
+)
 def test_weights_are_found_where_training_scripts_put_them(tmp_path: Path, content) -> None:
     torch.save(content, tmp_path / "x.pt")
     assert same(load_checkpoint(tmp_path / "x.pt")[0], STATE)
 
 
 def test_what_lies_beside_the_model_of_a_lightning_module_is_named(tmp_path: Path, said) -> None:
-    torch.save({"state_dict": {f"model.{n}": v for n, v in STATE.items()} | {"criterion.weight": torch.ones(3)}},
-               tmp_path / "x.ckpt")
+    torch.save(
+        {"state_dict": {f"model.{n}": v for n, v in STATE.items()} | {"criterion.weight": torch.ones(3)}},
+        tmp_path / "x.ckpt",
+    )
     assert same(load_checkpoint(tmp_path / "x.ckpt")[0], STATE)
     assert any("left out: criterion.weight" in line for line in said)
 
@@ -71,8 +76,20 @@ def test_a_whole_model_and_the_format_before_1_6_are_told_what_to_do(tmp_path: P
         load_checkpoint(tmp_path / "old.pt")
 
 
-@pytest.mark.parametrize("own", [{"phase": 3, "lr": 1e-3}, {"calibration": None}, {"training": [1]}, {"data": "krx"},
-                                 {"history": [0.9]}, {"name": "../../x"}, [1, 2], "text", 3])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"phase": 3, "lr": 1e-3},
+        {"calibration": None},
+        {"training": [1]},
+        {"data": "krx"},
+        {"history": [0.9]},
+        {"name": "../../x"},
+        [1, 2],
+        "text",
+        3,
+    ],
+)
 def test_a_json_that_lasps_did_not_write_is_said_and_not_used(tmp_path: Path, said, own) -> None:
     torch.save(STATE, tmp_path / "m.pt")
     (tmp_path / "m.json").write_text(json.dumps(own))
@@ -117,8 +134,9 @@ def test_a_flipped_bit_in_the_json_is_refused_or_means_the_same(tmp_path: Path, 
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of torch.compile itself
-@pytest.mark.parametrize("wrap", [torch.nn.DataParallel,
-                                  lambda m: torch.nn.DataParallel(torch.compile(m, backend="eager"))])
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda m: torch.nn.DataParallel(torch.compile(m, backend="eager"))]
+)
 def test_a_wrapped_model_trains_to_the_same_weights_and_saves_its_own_names(wrap) -> None:
     trained = []
     for model in (make_model(), wrap(make_model())):
@@ -131,10 +149,13 @@ def test_a_wrapped_model_trains_to_the_same_weights_and_saves_its_own_names(wrap
         assert torch.allclose(value.float(), trained[1][name].float(), atol=1e-5), name
 
 
-@pytest.mark.parametrize(("other", "named"), [
-    (STATE | {"ema.decay": torch.zeros(1)}, "ema.decay"),
-    ({name: value for name, value in STATE.items() if name != "common_head.fc2.bias"}, "common_head.fc2.bias"),
-])
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (STATE | {"ema.decay": torch.zeros(1)}, "ema.decay"),
+        ({name: value for name, value in STATE.items() if name != "common_head.fc2.bias"}, "common_head.fc2.bias"),
+    ],
+)
 def test_a_state_of_another_model_is_refused_by_file_and_tensor(tmp_path: Path, other, named) -> None:
     torch.save(other, tmp_path / "x.pt")
     with pytest.raises(ValueError) as error:

@@ -99,6 +99,7 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(path, state, monkey
                 raise KeyboardInterrupt
             calls.append(real)
             return real(*args, **kwargs)
+
         return call
 
     monkeypatch.setattr(checkpoints, "write_synced", dying(checkpoints.write_synced))
@@ -128,9 +129,15 @@ def test_a_bare_state_dict_loads_with_exactly_one_warning(path, state, warnings_
     assert len(warnings_seen) == 1
 
 
-@pytest.mark.parametrize(("name", "command"), [
-    ("phase1_best.pt", "--phase 1"), ("phase3_final.pt", "--phase 3"), ("phase2_best.pt", "train_phase2.py"),
-    ("mine.pt", "experiments/train.py")])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("phase1_best.pt", "--phase 1"),
+        ("phase3_final.pt", "--phase 3"),
+        ("phase2_best.pt", "train_phase2.py"),
+        ("mine.pt", "experiments/train.py"),
+    ],
+)
 def test_a_missing_checkpoint_names_the_command_that_makes_it(tmp_path, name, command):
     with pytest.raises(FileNotFoundError, match=command):
         load_checkpoint(tmp_path / name)
@@ -146,7 +153,7 @@ def test_a_folder_or_a_json_is_no_checkpoint(tmp_path, path):
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
 def test_a_truncated_checkpoint_is_refused(path, kept, has_json):
     content = path.read_bytes()
-    path.write_bytes(content[:int(len(content) * kept)])
+    path.write_bytes(content[: int(len(content) * kept)])
     if not has_json:
         bare(path)
     with pytest.raises(ValueError, match=r"Make it anew"):
@@ -157,7 +164,7 @@ def test_a_truncated_checkpoint_is_refused(path, kept, has_json):
 def test_four_altered_bytes_are_refused_where_there_is_a_json(path, position):
     content = bytearray(path.read_bytes())
     at = int((len(content) - 4) * position)
-    content[at:at + 4] = bytes(byte ^ 0xFF for byte in content[at:at + 4])
+    content[at : at + 4] = bytes(byte ^ 0xFF for byte in content[at : at + 4])
     path.write_bytes(content)
     with pytest.raises(ValueError, match="altered"):
         load_checkpoint(path)
@@ -219,8 +226,18 @@ def test_pickled_code_is_refused_and_never_executed(tmp_path, container):
     assert not target.exists()
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(2)], {}, torch.zeros(3), {"epoch": 3},
-                                     {"state_dict": {"w": 2}}, {"weights": {"w": torch.zeros(2)}}, {3: torch.zeros(2)}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [torch.zeros(2)],
+        {},
+        torch.zeros(3),
+        {"epoch": 3},
+        {"state_dict": {"w": 2}},
+        {"weights": {"w": torch.zeros(2)}},
+        {3: torch.zeros(2)},
+    ],
+)
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="state_dict"):

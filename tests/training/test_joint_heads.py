@@ -36,8 +36,14 @@ def low_rank_market(sizes=(900, 700, 500, 400), effect=1.5, seed=3, gamma=2.0):
         return replace(samples, labels=torch.bucketize(push + noise, torch.tensor([-0.6, 0.6], dtype=torch.float64)))
 
     flat = {name: torch.zeros_like(value) for name, value in base.start.items()}
-    return replace(base, train=labelled(base.train), val=labelled(base.val), start=flat, start_gamma=gamma,
-                   class_weights=(1.0, 1.0, 1.0))
+    return replace(
+        base,
+        train=labelled(base.train),
+        val=labelled(base.val),
+        start=flat,
+        start_gamma=gamma,
+        class_weights=(1.0, 1.0, 1.0),
+    )
 
 
 @pytest.mark.parametrize("common", [False, True])
@@ -87,15 +93,18 @@ def test_the_sector_part_is_accepted_where_it_was_planted_and_the_common_change_
     nested = train_nested(low_rank_market(), replace(SETTINGS, min_samples=1, epochs=8))
     assert nested.sector_gain.significant and len(nested.accepted) >= 3
     assert nested.sectors.val_log_loss[0] == pytest.approx(
-        nested.common.val_log_loss[nested.common.best_epoch if nested.common_accepted else 0], abs=1e-9)
+        nested.common.val_log_loss[nested.common.best_epoch if nested.common_accepted else 0], abs=1e-9
+    )
 
 
 def test_a_common_effect_is_the_common_changes_and_not_the_sectors():
     data = low_rank_market(effect=0.0)
     push = data.train.features[:, 0], data.val.features[:, 0]
     borders = torch.tensor([-0.6, 0.6], dtype=torch.float64)
-    train, val = (replace(s, labels=torch.bucketize(p.contiguous(), borders))
-                  for s, p in zip((data.train, data.val), push, strict=True))
+    train, val = (
+        replace(s, labels=torch.bucketize(p.contiguous(), borders))
+        for s, p in zip((data.train, data.val), push, strict=True)
+    )
     nested = train_nested(replace(data, train=train, val=val), replace(SETTINGS, min_samples=1, epochs=8))
     assert nested.common_accepted
     assert nested.common_gain.gain > 10 * max(nested.sector_gain.gain, 0)
@@ -172,8 +181,10 @@ def test_heads_with_and_without_a_path_stack_and_train_further():
         train_nested(HeadData(data.train, stacked, data.val), replace(SETTINGS, rank=0))
 
 
-@pytest.mark.parametrize(("rank", "given", "named"), [(3, {"dropout": 0.5, "l2_sp": 1.0}, "dropout, l2_sp"),
-                                                      (0, {"penalty": 2.0}, "penalty")])
+@pytest.mark.parametrize(
+    ("rank", "given", "named"),
+    [(3, {"dropout": 0.5, "l2_sp": 1.0}, "dropout, l2_sp"), (0, {"penalty": 2.0}, "penalty")],
+)
 def test_a_setting_without_effect_is_named(lines, rank, given, named):
     train_phase2(make_trainer(), loaders(Market()), 1, cache=False, rank=rank, **given)
     assert any(line.startswith(f"{named}: no effect") for line in lines)

@@ -21,8 +21,7 @@ def by_definition(logits, labels, gamma, weight):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]),
-       st.tuples(*[st.floats(0.1, 5.0)] * 3))
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), st.tuples(*[st.floats(0.1, 5.0)] * 3))
 def test_the_loss_is_its_definition(seed, gamma, weight):
     generator = torch.Generator().manual_seed(seed)
     logits, labels = 3 * torch.randn(6, 3, generator=generator), torch.randint(0, 3, (6,), generator=generator)
@@ -32,8 +31,8 @@ def test_the_loss_is_its_definition(seed, gamma, weight):
 
 def test_gamma_zero_is_cross_entropy_with_its_gradient():
     logits, labels = torch.randn(8, 3, requires_grad=True), torch.randint(0, 3, (8,))
-    ours, = torch.autograd.grad(FocalLoss(3, 0.0)(logits, labels), logits)
-    theirs, = torch.autograd.grad(functional.cross_entropy(logits, labels), logits)
+    (ours,) = torch.autograd.grad(FocalLoss(3, 0.0)(logits, labels), logits)
+    (theirs,) = torch.autograd.grad(functional.cross_entropy(logits, labels), logits)
     torch.testing.assert_close(ours, theirs)
 
 
@@ -67,13 +66,15 @@ def test_the_gradient_is_that_of_the_definition():
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0])
     p = logits.softmax(1)[torch.arange(4), labels]
-    expected, = torch.autograd.grad(((1 - p) ** 2 * -p.log()).sum() / 4, logits)
-    ours, = torch.autograd.grad(FocalLoss()(logits, labels), logits)
+    (expected,) = torch.autograd.grad(((1 - p) ** 2 * -p.log()).sum() / 4, logits)
+    (ours,) = torch.autograd.grad(FocalLoss()(logits, labels), logits)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"gamma": -1.0}, {"gamma": math.nan}, {"weight": [1.0, 1.0]},
-                                     {"weight": [1.0, 0.0, 1.0]}, {"reduction": "avg"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"gamma": -1.0}, {"gamma": math.nan}, {"weight": [1.0, 1.0]}, {"weight": [1.0, 0.0, 1.0]}, {"reduction": "avg"}],
+)
 def test_settings_without_a_meaning_are_an_error(options):
     with pytest.raises(ValueError, match="expected"):
         FocalLoss(**options)

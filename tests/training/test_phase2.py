@@ -199,8 +199,12 @@ train_phase2(trainer, loaders(Market()), 6, 1e-3, val_loaders=loaders(Market(see
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_after_kill_9_a_repeated_call_gives_the_same_bits(tmp_path, lines, rank):
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(rank)], capture_output=True, timeout=120,
-                           env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), str(rank)],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
     assert ended.returncode == -9, ended.stderr.decode()
     whole, repeated = make_trainer(), make_trainer()
     repeated.resume_dir = tmp_path

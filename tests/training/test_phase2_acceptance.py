@@ -69,8 +69,12 @@ def judged_on(val, start, better, gamma=2.0, start_gamma=2.0):
     return accept_heads(data, HeadResult(HeadSettings(gamma=gamma), best_heads={0: better, 1: better}))
 
 
-HEAD = {"fc1.weight": torch.zeros(2, 4), "fc1.bias": torch.zeros(2), "fc2.weight": torch.zeros(3, 2),
-        "fc2.bias": torch.zeros(3)}
+HEAD = {
+    "fc1.weight": torch.zeros(2, 4),
+    "fc1.bias": torch.zeros(2),
+    "fc2.weight": torch.zeros(3, 2),
+    "fc2.bias": torch.zeros(3),
+}
 
 
 def test_a_sector_without_val_samples_keeps_its_start():
@@ -91,8 +95,15 @@ def test_start_and_head_are_each_corrected_for_the_loss_they_were_trained_with()
 def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(lines):
     trainer = make_trainer()
     before = heads_of(trainer.model)
-    history = train_phase2(trainer, loaders(Market((300, 200, 0, 9))), 4, 1e-2,
-                           val_loaders=loaders(Market((120, 0, 0, 9), seed=2)), cache=False, rank=0)
+    history = train_phase2(
+        trainer,
+        loaders(Market((300, 200, 0, 9))),
+        4,
+        1e-2,
+        val_loaders=loaders(Market((120, 0, 0, 9), seed=2)),
+        cache=False,
+        rank=0,
+    )
     after = heads_of(trainer.model)
     assert len({entry["best_epoch"] for entry in history.values()}) == 1
     assert not history[0]["kept_start"] and history[0]["val_gain"] > history[0]["val_standard_error"]
@@ -113,8 +124,9 @@ def test_without_dates_the_log_says_how_blocks_were_made(lines):
 
 def test_the_loss_of_every_head_is_known_when_new_heads_are_trained_with_another_one():
     sizes, val = (300, 200, 0, 9), loaders(Market((120, 0, 0, 9), seed=2))
-    mixed = train_phase2(make_trainer(focal_gamma=2.0), loaders(Market(sizes)), 4, 1e-2, val_loaders=val, gamma=0.0,
-                         cache=False, rank=0)
+    mixed = train_phase2(
+        make_trainer(focal_gamma=2.0), loaders(Market(sizes)), 4, 1e-2, val_loaders=val, gamma=0.0, cache=False, rank=0
+    )
     assert not mixed[0]["kept_start"] and mixed[1]["kept_start"]
     assert mixed.focal_gamma == [0.0 if s in mixed and not mixed[s]["kept_start"] else 2.0 for s in range(4)]
     same = train_phase2(make_trainer(), loaders(Market(sizes)), 1, val_loaders=val, cache=False, rank=0)

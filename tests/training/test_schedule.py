@@ -29,8 +29,12 @@ def test_biases_norms_and_the_skip_projection_are_not_decayed():
     optimizer = make_optimizer(model.named_parameters(), 1e-3, 0.1)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, p in model.named_parameters() if id(p) in decayed}
-    assert {"ts_encoder.patch_weight", "cnn.output.weight", "common_head.fc1.weight",
-            "ts_encoder.layers.0.attention.in_weight"} <= names
+    assert {
+        "ts_encoder.patch_weight",
+        "cnn.output.weight",
+        "common_head.fc1.weight",
+        "ts_encoder.layers.0.attention.in_weight",
+    } <= names
     assert not [name for name in names if "bias" in name or "norm" in name or "skip_projection" in name]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
 

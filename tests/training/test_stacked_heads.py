@@ -17,8 +17,9 @@ from lasps.training.heads.settings import HeadSettings
 from lasps.training.heads.stack import HeadLayout, HeadStack, SectorBatches, epoch_order
 from tests.training.heads import head_market
 
-BASE = HeadSettings(lr=2e-3, epochs=10, min_samples=1, l2_sp=0.0, weight_decay=0.0, batch_size=32, gamma=2.0,
-                    dropout=0.0, seed=3)
+BASE = HeadSettings(
+    lr=2e-3, epochs=10, min_samples=1, l2_sp=0.0, weight_decay=0.0, batch_size=32, gamma=2.0, dropout=0.0, seed=3
+)
 UNEVEN = [150, 33, 1, 64, 300]  # a short last batch, a last batch of one, a sector of one sample
 
 
@@ -37,9 +38,16 @@ def same_bits(one, other):
 # ------------------------------------------------------------------------------- against one head after the other
 
 
-@pytest.mark.parametrize("changes", [
-    {"gamma": 0.0}, {"gamma": 0.5}, {"l2_sp": 5.0}, {"weight_decay": 0.1, "l2_sp": 1.0, "batch_size": 7, "epochs": 3},
-], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gamma": 0.0},
+        {"gamma": 0.5},
+        {"l2_sp": 5.0},
+        {"weight_decay": 0.1, "l2_sp": 1.0, "batch_size": 7, "epochs": 3},
+    ],
+    ids=str,
+)
 def test_the_stack_equals_one_head_after_the_other(changes):
     data, setting = head_market(UNEVEN), replace(BASE, **changes)
     result = train_heads(data, setting)
@@ -139,7 +147,9 @@ def test_a_sector_trains_alike_alone_and_beside_others():
     together = train_heads(data, setting)
     own = data.train.rows_by_sector()[3]
     alone = HeadData(
-        as_samples(data.train.features[own], data.train.labels[own], data.train.sector_ids[own]), data.start, None,
+        as_samples(data.train.features[own], data.train.labels[own], data.train.sector_ids[own]),
+        data.start,
+        None,
         data.class_weights,
     )
     single = train_heads(alone, setting)

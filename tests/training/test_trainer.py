@@ -193,7 +193,14 @@ def test_the_tracker_gets_one_call_per_epoch():
     history = make_trainer(tracker=tracker).train_phase1(*make_loaders(), epochs=2, lr=1e-3, patience=2)
     assert [step for step, _ in tracker.calls] == [1, 2]
     assert {name.removeprefix("phase1/") for name in tracker.calls[0][1]} == {
-        "train_loss", "val_loss", "val_log_loss", "val_accuracy", "lr", "seconds", "samples_per_second"}
+        "train_loss",
+        "val_loss",
+        "val_log_loss",
+        "val_accuracy",
+        "lr",
+        "seconds",
+        "samples_per_second",
+    }
     assert [metrics["phase1/val_loss"] for _, metrics in tracker.calls] == history["val_loss"]
 
 
@@ -271,17 +278,24 @@ def failing_after(function, calls):
 
 
 def test_kill_9_in_the_middle_resumes_to_the_same_bits(tmp_path, uninterrupted):
-    code = (f"import torch, time; torch.set_num_threads({torch.get_num_threads()})\n"
-            "from tests.training import tiny\n"
-            "from lasps.training import trainer\n"
-            "step = trainer.ThreePhaseTrainer._step\n"
-            "def slow(self, run, *rest):\n"
-            "    if run.epoch >= 1: time.sleep(60)\n"
-            "    return step(self, run, *rest)\n"
-            "trainer.ThreePhaseTrainer._step = slow\n"
-            f"tiny.train_both({str(tmp_path)!r})")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    code = (
+        f"import torch, time; torch.set_num_threads({torch.get_num_threads()})\n"
+        "from tests.training import tiny\n"
+        "from lasps.training import trainer\n"
+        "step = trainer.ThreePhaseTrainer._step\n"
+        "def slow(self, run, *rest):\n"
+        "    if run.epoch >= 1: time.sleep(60)\n"
+        "    return step(self, run, *rest)\n"
+        "trainer.ThreePhaseTrainer._step = slow\n"
+        f"tiny.train_both({str(tmp_path)!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 60
         while not resume_path(tmp_path, 1).exists() and process.poll() is None and time.monotonic() < deadline:
@@ -294,8 +308,9 @@ def test_kill_9_in_the_middle_resumes_to_the_same_bits(tmp_path, uninterrupted):
     assert same(train_both(tmp_path, resume=True), uninterrupted)
 
 
-@pytest.mark.parametrize("changed", [{"lr": 1e-3}, {"epochs": 3}, {"seed": 8}, {"gradient_clip": 2.0},
-                                     {"data": 80}, {"start": 12}])
+@pytest.mark.parametrize(
+    "changed", [{"lr": 1e-3}, {"epochs": 3}, {"seed": 8}, {"gradient_clip": 2.0}, {"data": 80}, {"start": 12}]
+)
 def test_a_state_of_another_run_is_an_error_that_names_the_difference(tmp_path, changed):
     numbers = {"epochs": 1, "lr": 3e-3, "patience": 2}
     make_trainer(resume_dir=tmp_path).train_phase1(*make_loaders(), **numbers)
@@ -364,8 +379,10 @@ def test_a_bad_sample_is_named_with_its_place():
     train, val = make_loaders()
     train.dataset.series[33, 2, 1] = math.nan
     where = int(np.flatnonzero(train.order(0) == 33)[0])
-    with pytest.raises(ValueError, match=f"Phase 1, epoch 1, step {where // 16 + 1}, batch {where // 16} .*"
-                                         f"sample {where % 16} of the batch"):
+    with pytest.raises(
+        ValueError,
+        match=f"Phase 1, epoch 1, step {where // 16 + 1}, batch {where // 16} .*sample {where % 16} of the batch",
+    ):
         make_trainer().train_phase1(train, val, epochs=1, lr=1e-3, patience=1)
 
 

@@ -36,9 +36,12 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def start() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return {"fc1.weight": 0.1 * torch.randn(HIDDEN, WIDTH).repeat(SECTORS, 1, 1),
-            "fc1.bias": torch.zeros(SECTORS, HIDDEN),
-            "fc2.weight": 0.1 * torch.randn(3, HIDDEN).repeat(SECTORS, 1, 1), "fc2.bias": torch.zeros(SECTORS, 3)}
+    return {
+        "fc1.weight": 0.1 * torch.randn(HIDDEN, WIDTH).repeat(SECTORS, 1, 1),
+        "fc1.bias": torch.zeros(SECTORS, HIDDEN),
+        "fc2.weight": 0.1 * torch.randn(3, HIDDEN).repeat(SECTORS, 1, 1),
+        "fc2.bias": torch.zeros(SECTORS, 3),
+    }
 
 
 @pytest.fixture

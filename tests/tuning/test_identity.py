@@ -27,8 +27,14 @@ from lasps.tuning import conclusion_path, load_study, open_study, read_conclusio
 from lasps.tuning.liveness import claim, mark_own
 from lasps.tuning.storage import absolute, mend, shown, storage_of, whole_part
 
-SPACE = {"lr": [1e-5, 1e-2], "epochs": [1, 4], "min_samples": [20, 400], "l2_sp": [1e-2, 1e3], "rank": [2, 32],
-         "penalty": [1.0, 1e3]}
+SPACE = {
+    "lr": [1e-5, 1e-2],
+    "epochs": [1, 4],
+    "min_samples": [20, 400],
+    "l2_sp": [1e-2, 1e3],
+    "rank": [2, 32],
+    "penalty": [1.0, 1e3],
+}
 
 
 def opened(storage: str, name: str = "s", **changes) -> optuna.Study:
@@ -49,10 +55,13 @@ def all_of(storage: str, name: str = "s") -> tuple:
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-@pytest.mark.parametrize(("change", "told"), [
-    ({"made_on": "xyz"}, "another checkpoint"), ({"space": SPACE | {"lr": [1e-6, 1e-2]}}, "search space")])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"made_on": "xyz"}, "another checkpoint"), ({"space": SPACE | {"lr": [1e-6, 1e-2]}}, "search space")],
+)
 def test_a_study_of_other_data_or_another_search_space_is_refused_before_anything_is_written(
-        tmp_path, kind, change, told):
+    tmp_path, kind, change, told
+):
     storage = places(tmp_path)[kind]
     opened(storage)
     before = all_of(storage)
@@ -99,6 +108,7 @@ def test_a_study_whose_making_was_cut_off_at_any_write_is_made_to_the_end(tmp_pa
                 raise KeyboardInterrupt
             left[0] -= 1
             return method(self, *arguments, **options)
+
         return wrapped
 
     with monkeypatch.context() as cut:
@@ -106,8 +116,9 @@ def test_a_study_whose_making_was_cut_off_at_any_write_is_made_to_the_end(tmp_pa
             cut.setattr(optuna.Study, name, counted(getattr(optuna.Study, name)))
         with pytest.raises(KeyboardInterrupt):
             opened(storage)
-    assert [t.user_attrs["known"] for t in opened(storage).trials] == [t.user_attrs["known"] for t in
-                                                                       opened(storage, "whole").trials]
+    assert [t.user_attrs["known"] for t in opened(storage).trials] == [
+        t.user_attrs["known"] for t in opened(storage, "whole").trials
+    ]
 
 
 def test_a_storage_that_cannot_be_opened_is_named_without_its_password(tmp_path):
@@ -139,8 +150,18 @@ def test_a_journal_damaged_anywhere_keeps_every_whole_line_before_it_and_loses_n
     folder = tmp_path_factory.mktemp("journal")
     lines = [json.dumps({"op_code": i % 10, "worker_id": "w", "number": i}).encode() + b"\n" for i in range(12)]
     at = data.draw(st.integers(1, len(lines) - 1))
-    tail = data.draw(st.sampled_from([lines[at][:7], b"\0" * 300, lines[at][:7] + b"".join(lines[at + 1:]),
-                                      b"\xff\xfe" + lines[at], b"[1]\n", b"12\n" + lines[at]]))
+    tail = data.draw(
+        st.sampled_from(
+            [
+                lines[at][:7],
+                b"\0" * 300,
+                lines[at][:7] + b"".join(lines[at + 1 :]),
+                b"\xff\xfe" + lines[at],
+                b"[1]\n",
+                b"12\n" + lines[at],
+            ]
+        )
+    )
     path = folder / "s.journal"
     path.write_bytes(b"".join(lines[:at]) + tail)
     mend(path)
@@ -165,8 +186,10 @@ def test_a_study_whose_journal_was_cut_short_goes_on_and_can_be_read(tmp_path):
     assert trial.number == 3
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"SQLite format 3\0 and more", "sqlite:///"),
-                                               (b"code,date\n005930,2020\n", "expected an Optuna journal")])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"SQLite format 3\0 and more", "sqlite:///"), (b"code,date\n005930,2020\n", "expected an Optuna journal")],
+)
 def test_a_file_of_another_kind_is_called_that_and_left_as_it_is(tmp_path, content, told):
     path = tmp_path / "foo.db"
     path.write_bytes(content)
@@ -179,8 +202,14 @@ def test_a_file_of_another_kind_is_called_that_and_left_as_it_is(tmp_path, conte
 
 
 def test_every_storage_and_study_has_a_conclusion_of_its_own(tmp_path):
-    storages = [None, str(tmp_path / "all.journal"), f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db",
-                "postgresql://u:p@one/db", "postgresql://u:p@two/db"]
+    storages = [
+        None,
+        str(tmp_path / "all.journal"),
+        f"sqlite:///{tmp_path}/a.db",
+        f"sqlite:///{tmp_path}/b.db",
+        "postgresql://u:p@one/db",
+        "postgresql://u:p@two/db",
+    ]
     paths = [conclusion_path(name, storage) for storage in storages for name in ("lr", "on_phase1")]
     assert len(set(paths)) == len(paths)
     assert conclusion_path("lr", str(tmp_path / "all.journal")) == tmp_path / "all.lr.json"
@@ -216,13 +245,17 @@ def test_a_relative_storage_means_the_folder_where_the_command_was_given(tmp_pat
 def test_the_printed_command_names_storage_checkpoint_and_data_where_they_are_not_the_defaults(tmp_path):
     from experiments.tune_phase2 import make_variables
 
-    default = Namespace(study="s", storage=None, checkpoint=settings.CHECKPOINT_DIR / "phase3_final.pt",
-                        data_dir=settings.DATA_DIR)
+    default = Namespace(
+        study="s", storage=None, checkpoint=settings.CHECKPOINT_DIR / "phase3_final.pt", data_dir=settings.DATA_DIR
+    )
     assert make_variables(default) == ""
     root = settings.ROOT
-    for storage, text in ((f"sqlite:///{root}/mine.db", "sqlite:///mine.db"), (f"{root}/a b.journal", "'a b.journal'"),
-                          (f"sqlite:///{tmp_path}/m.db", f"sqlite:///{tmp_path}/m.db"),
-                          ("postgresql://u:S3cretPW@host/db", "'postgresql://***@host/db'")):
+    for storage, text in (
+        (f"sqlite:///{root}/mine.db", "sqlite:///mine.db"),
+        (f"{root}/a b.journal", "'a b.journal'"),
+        (f"sqlite:///{tmp_path}/m.db", f"sqlite:///{tmp_path}/m.db"),
+        ("postgresql://u:S3cretPW@host/db", "'postgresql://***@host/db'"),
+    ):
         assert make_variables(Namespace(**vars(default) | {"storage": storage})) == f" STORAGE={text}"
     other = Namespace(**vars(default) | {"checkpoint": tmp_path / "c.pt", "data_dir": tmp_path})
     assert make_variables(other) == f" CHECKPOINT={tmp_path}/c.pt DATA_DIR={tmp_path}"
@@ -295,8 +328,13 @@ time.sleep(60)
 def test_a_helper_ends_when_its_parent_is_killed():
     import psutil
 
-    parent = subprocess.Popen([sys.executable, "-c", HELPER], cwd=settings.ROOT, stdout=subprocess.PIPE, text=True,
-                              env=os.environ | {"CODE": HELPER})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", HELPER],
+        cwd=settings.ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"CODE": HELPER},
+    )
     assert parent.stdout is not None
     helper = psutil.Process(int(parent.stdout.readline()))
     time.sleep(1.0)

@@ -97,8 +97,9 @@ def test_the_objective_is_the_log_loss_over_all_sectors_small_and_refused_ones_w
 def test_training_no_sector_well_cannot_beat_training_all(halves):
     data, _ = halves
     few, all_of_them = (train_head(data, HeadSettings(1e-2, 3, min_samples=n)) for n in (400, 20))
-    assert kept_log_loss(data, few, accepted_sectors(data, few)) > \
-        kept_log_loss(data, all_of_them, accepted_sectors(data, all_of_them))
+    assert kept_log_loss(data, few, accepted_sectors(data, few)) > kept_log_loss(
+        data, all_of_them, accepted_sectors(data, all_of_them)
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the study
@@ -109,8 +110,13 @@ def test_known_defaults_come_first_and_the_values_found_are_those_of_the_best_tr
     found = opened(tmp_path, data)
     assert run_trials(found, data, 6, NullTracker()) == 6
     assert [t.user_attrs.get("known") for t in found.trials[:3]] == ["default", "no penalty", None]
-    assert found.trials[0].params == {"lr": 5e-4, "epochs": 3, "min_samples": 100, "rank": DEFAULT.rank,
-                                      "penalty": DEFAULT.penalty}
+    assert found.trials[0].params == {
+        "lr": 5e-4,
+        "epochs": 3,
+        "min_samples": 100,
+        "rank": DEFAULT.rank,
+        "penalty": DEFAULT.penalty,
+    }
     assert all(t.state == TrialState.COMPLETE for t in found.trials[:2]), "defaults are never pruned"
     best = min((t for t in found.trials if t.state == TrialState.COMPLETE), key=lambda t: t.value)
     assert best_settings("s", str(tmp_path / "s.journal")) == best.params

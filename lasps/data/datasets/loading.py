@@ -36,8 +36,10 @@ def read_description(data_dir: str | Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: expected JSON, cannot read it ({error}). Build the dataset again") from error
     version = description.get("schema_version") if isinstance(description, dict) else None
     if version != SCHEMA_VERSION:
-        raise ValueError(f"{path}: expected schema_version {SCHEMA_VERSION}, found {version}. The dataset was built by "
-                         "another version of lasps: build it again")
+        raise ValueError(
+            f"{path}: expected schema_version {SCHEMA_VERSION}, found {version}. The dataset was built by "
+            "another version of lasps: build it again"
+        )
     _check_unchanged(description, path)
     return description
 
@@ -50,16 +52,19 @@ def _check_unchanged(description: dict[str, Any], path: Path) -> None:
     except (KeyError, TypeError, AttributeError):
         found = "none"
     if description.get(name) != found:
-        raise ValueError(f"{path}: expected the {name} {str(description.get(name))[:12]} that the build wrote, its "
-                         f"content has {found[:12]}: it was changed by hand or damaged. Put the original back, or "
-                         "build the dataset again")
+        raise ValueError(
+            f"{path}: expected the {name} {str(description.get(name))[:12]} that the build wrote, its "
+            f"content has {found[:12]}: it was changed by hand or damaged. Put the original back, or "
+            "build the dataset again"
+        )
 
 
 def fingerprint(description: dict[str, Any]) -> str:
     """SHA-256 of what the dataset is: its parameters and the digests of the files that samples are made from."""
     parts = {name: value for name, value in description.items() if name not in NOT_IN_FINGERPRINT}
     parts["digests"] = {
-        name: value for name, value in description["digests"].items()
+        name: value
+        for name, value in description["digests"].items()
         if not name.endswith(("time_series.npy", "chart_images.npy"))
     }
     return combine(parts)
@@ -78,8 +83,10 @@ def check_described(data_dir: str | Path) -> None:
 
 
 def _undescribed(folder: Path) -> MissingFileError:
-    return MissingFileError(f"{folder} holds windows as rows, but {folder.parent} has no {DESCRIPTION_NAME} to say "
-                            "how long they are. Build the dataset again")
+    return MissingFileError(
+        f"{folder} holds windows as rows, but {folder.parent} has no {DESCRIPTION_NAME} to say "
+        "how long they are. Build the dataset again"
+    )
 
 
 def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset:
@@ -91,8 +98,10 @@ def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset
     """
     folder = Path(data_dir) / split
     if not folder.is_dir():
-        raise MissingFileError(f"expected a dataset with the split {split!r} in {data_dir}, found no folder {folder}. "
-                               "Run `make data` to build one, or name another with --data-dir")
+        raise MissingFileError(
+            f"expected a dataset with the split {split!r} in {data_dir}, found no folder {folder}. "
+            "Run `make data` to build one, or name another with --data-dir"
+        )
     description = read_description(data_dir)
     sectors = None if description is None else len(description["sectors"])
     if (folder / "ends.npy").is_file():
@@ -114,5 +123,7 @@ def _check_digests(dataset: StockDataset | WindowDataset, expected: dict[str, st
     rows = dataset.row_paths if isinstance(dataset, WindowDataset) else {}
     for name, path in (rows | dataset.paths).items():
         if expected.get(path.relative_to(data_dir).as_posix()) != dataset.digests[name]:
-            raise ValueError(f"{path}: expected the array that {data_dir / DESCRIPTION_NAME} describes, found another "
-                             "content. It was changed or comes from another build: build the dataset again")
+            raise ValueError(
+                f"{path}: expected the array that {data_dir / DESCRIPTION_NAME} describes, found another "
+                "content. It was changed or comes from another build: build the dataset again"
+            )

@@ -34,8 +34,10 @@ def staging(out_dir: Path) -> Iterator[Path]:
         ValueError: `out_dir` is a link to nowhere.
     """
     if out_dir.is_symlink() and not out_dir.exists():
-        raise ValueError(f"{out_dir} is a link to {os.readlink(out_dir)}, which does not exist: expected a folder to "
-                         "build in. Is its disk mounted?")
+        raise ValueError(
+            f"{out_dir} is a link to {os.readlink(out_dir)}, which does not exist: expected a folder to "
+            "build in. Is its disk mounted?"
+        )
     sweep(out_dir.parent, f".{out_dir.name}.building-")  # as versions before this one left them
     is_new = not out_dir.exists()
     try:
@@ -73,8 +75,10 @@ def finish_replacement(folder: Path) -> None:
                     logger.warning(f"{folder}: finished the replacement that a killed build began")
         sweep(folder, BUILDING)
     except OSError as error:
-        raise ValueError(f"{folder}: a build that was killed left it half replaced ({NEW} and {OLD} in it hold the new "
-                         f"and the old dataset), and it cannot be finished: {error}") from error
+        raise ValueError(
+            f"{folder}: a build that was killed left it half replaced ({NEW} and {OLD} in it hold the new "
+            f"and the old dataset), and it cannot be finished: {error}"
+        ) from error
 
 
 def is_empty(folder: Path) -> bool:
@@ -129,5 +133,7 @@ def _bring_back(folder: Path) -> None:
         left[0].rename(folder)
         logger.warning(f"{folder}: brought back from {left[0].name}, where a killed build had left it")
     elif left:
-        raise ValueError(f"{folder} is gone, and killed builds left {', '.join(path.name for path in left)} beside it: "
-                         "rename the one that is wanted back")
+        raise ValueError(
+            f"{folder} is gone, and killed builds left {', '.join(path.name for path in left)} beside it: "
+            "rename the one that is wanted back"
+        )

@@ -96,20 +96,26 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         with explained(self.samples_path, "one row per sample", "The file is damaged: build the dataset again"):
             table = pl.read_parquet(self.samples_path)
         if table.height != len(self):
-            raise ValueError(f"{self.samples_path}: expected {len(self)} rows, one per sample, found {table.height}. "
-                             "The file belongs to another build: remove it or build the dataset again")
+            raise ValueError(
+                f"{self.samples_path}: expected {len(self)} rows, one per sample, found {table.height}. "
+                "The file belongs to another build: remove it or build the dataset again"
+            )
         for column, expected in (("label", self.labels), ("sector", self.sector_ids)):
             if column not in table.columns:
                 continue
             differ = np.flatnonzero(table[column].to_numpy() != expected)
             if len(differ):
                 i = int(differ[0])
-                raise ValueError(f"{self.samples_path}: expected {column} {expected[i]} in row {i}, as in the arrays "
-                                 f"beside it, found {table[column][i]} ({len(differ)} of {len(self)} rows "
-                                 "differ). Its rows are in another order or of another build: build the dataset again")
+                raise ValueError(
+                    f"{self.samples_path}: expected {column} {expected[i]} in row {i}, as in the arrays "
+                    f"beside it, found {table[column][i]} ({len(differ)} of {len(self)} rows "
+                    "differ). Its rows are in another order or of another build: build the dataset again"
+                )
         if self.samples_digest is not None and frame_digest(table) != self.samples_digest:
-            raise ValueError(f"{self.samples_path}: expected the table that dataset.json describes, found other values "
-                             "(dates, returns, ...). It was changed or is of another build: build the dataset again")
+            raise ValueError(
+                f"{self.samples_path}: expected the table that dataset.json describes, found other values "
+                "(dates, returns, ...). It was changed or is of another build: build the dataset again"
+            )
         return table
 
     def __len__(self) -> int:

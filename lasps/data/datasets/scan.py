@@ -49,15 +49,18 @@ def open_array(path: str | Path, what: str) -> np.ndarray:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"{what}: expected a .npy file at {path}, found none. Check the path, or run "
-                               "`make data` to build a dataset")
+        raise MissingFileError(
+            f"{what}: expected a .npy file at {path}, found none. Check the path, or run `make data` to build a dataset"
+        )
     try:
         with path.open("rb") as file:
             empty = 0 in _read_header(file)[0]
         array = np.load(path, mmap_mode=None if empty else "c", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{what}: expected a plain .npy array at {path}, numpy cannot read it ({error}). The file is "
-                         "truncated or of another kind: build or copy it again") from error
+        raise ValueError(
+            f"{what}: expected a plain .npy array at {path}, numpy cannot read it ({error}). The file is "
+            "truncated or of another kind: build or copy it again"
+        ) from error
     if array.dtype.hasobject or array.dtype.names is not None:
         raise ValueError(f"{what}: expected numbers, {path} holds dtype {array.dtype}")
     return array.view(np.ndarray)
@@ -149,8 +152,14 @@ def _identity(path: Path) -> list[Any]:
     state = hashlib.sha256()
     with path.open("rb") as file:
         if stat.st_size <= WHOLE_BYTES:
-            return [path.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino,
-                    hashlib.file_digest(file, "sha256").hexdigest()]
+            return [
+                path.name,
+                stat.st_size,
+                stat.st_mtime_ns,
+                stat.st_ctime_ns,
+                stat.st_ino,
+                hashlib.file_digest(file, "sha256").hexdigest(),
+            ]
         for offset in np.linspace(0, max(0, stat.st_size - BLOCK_BYTES), SAMPLED_BLOCKS).astype(np.int64).tolist():
             file.seek(offset)
             state.update(file.read(BLOCK_BYTES))

@@ -110,11 +110,15 @@ def check_same_length(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> 
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ValueError(f"expected arrays of one length in {paths['labels'].parent}, found {listed}. They come from "
-                         "different builds: build or copy all of them again")
+        raise ValueError(
+            f"expected arrays of one length in {paths['labels'].parent}, found {listed}. They come from "
+            "different builds: build or copy all of them again"
+        )
     if 0 in lengths.values():
-        raise ValueError(f"expected at least one sample in {paths['labels'].parent}, found an empty split. Check the "
-                         "split's dates against the data")
+        raise ValueError(
+            f"expected at least one sample in {paths['labels'].parent}, found an empty split. Check the "
+            "split's dates against the data"
+        )
 
 
 def _check_shapes(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> None:
@@ -126,8 +130,10 @@ def _check_shapes(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> None
         hint = " Channels come first: transpose with .transpose(0, 3, 1, 2)" if charts.shape[-1] == 3 else ""
         raise ValueError(f"chart_images: expected (N,3,H,W), {paths['chart_images']} has shape {charts.shape}.{hint}")
     if charts.dtype != np.uint8 and charts.dtype.kind != "f":
-        raise ValueError(f"chart_images: expected uint8 or float in 0..1, {paths['chart_images']} holds "
-                         f"{charts.dtype}. Save it with .astype(np.uint8)")
+        raise ValueError(
+            f"chart_images: expected uint8 or float in 0..1, {paths['chart_images']} holds "
+            f"{charts.dtype}. Save it with .astype(np.uint8)"
+        )
 
 
 def check_integers(values: np.ndarray, limit: int, path: Path, what: str) -> np.ndarray:
@@ -136,8 +142,10 @@ def check_integers(values: np.ndarray, limit: int, path: Path, what: str) -> np.
         raise ValueError(f"{what}s: expected integers (N,), {path} holds {values.dtype} {values.shape}")
     bad = np.flatnonzero((values < 0) | (values >= limit))
     if len(bad):
-        raise ValueError(f"{path}: expected every {what} in 0..{limit - 1}, found {values[bad[0]]} at index {bad[0]} "
-                         f"({len(bad)} of {len(values)} are outside)")
+        raise ValueError(
+            f"{path}: expected every {what} in 0..{limit - 1}, found {values[bad[0]]} at index {bad[0]} "
+            f"({len(bad)} of {len(values)} are outside)"
+        )
     return values.astype(np.int64, copy=False)
 
 
@@ -149,8 +157,10 @@ def check_finite(start: int, chunk: np.ndarray, path: Path) -> None:
         first, *place = np.argwhere(~finite)[0].tolist()
         place = [start + first, *place]
         value = chunk[(first, *place[1:])]
-        raise ValueError(f"{path}: expected finite float32 values, found {value} at index {place}. Fill missing "
-                         "features (0 after scaling) before saving")
+        raise ValueError(
+            f"{path}: expected finite float32 values, found {value} at index {place}. Fill missing "
+            "features (0 after scaling) before saving"
+        )
 
 
 def check_charts(start: int, chunk: np.ndarray, path: Path) -> None:
@@ -161,11 +171,15 @@ def check_charts(start: int, chunk: np.ndarray, path: Path) -> None:
         outside = np.flatnonzero(~((low >= 0) & (high <= 1)))  # NaN is outside as well
         if len(outside):
             i = outside[0]
-            raise ValueError(f"{path}: expected float charts within 0..1, chart {start + i} spans {low[i]}..{high[i]}. "
-                             "Divide by 255, or save the charts as uint8")
+            raise ValueError(
+                f"{path}: expected float charts within 0..1, chart {start + i} spans {low[i]}..{high[i]}. "
+                "Divide by 255, or save the charts as uint8"
+            )
     blank = np.flatnonzero(low == high)
     if len(blank):
-        raise ValueError(f"{path}: expected every chart to show something, chart {start + blank[0]} is blank: "
-                         f"every pixel is {low[blank[0]]} ({len(blank)} "
-                         f"such charts among {start}..{start + len(chunk) - 1}). Charts that were not found or not "
-                         "drawn: draw them again")
+        raise ValueError(
+            f"{path}: expected every chart to show something, chart {start + blank[0]} is blank: "
+            f"every pixel is {low[blank[0]]} ({len(blank)} "
+            f"such charts among {start}..{start + len(chunk) - 1}). Charts that were not found or not "
+            "drawn: draw them again"
+        )

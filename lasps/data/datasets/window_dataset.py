@@ -63,11 +63,15 @@ class WindowDataset(SampleDataset):
         rows = {name: open_array(path, name) for name, path in self.row_paths.items()}
         features, bars = rows["features"], rows["bars"]
         if features.ndim != 2 or features.dtype != np.float32 or not features.flags.c_contiguous:
-            raise ValueError(f"{self.row_paths['features']}: expected float32 (R,F), found {features.dtype} "
-                             f"{features.shape}. Build the dataset again")
+            raise ValueError(
+                f"{self.row_paths['features']}: expected float32 (R,F), found {features.dtype} "
+                f"{features.shape}. Build the dataset again"
+            )
         if bars.shape != (len(features), BAR_FIELDS) or bars.dtype != np.float32 or not bars.flags.c_contiguous:
-            raise ValueError(f"{self.row_paths['bars']}: expected float32 {(len(features), BAR_FIELDS)}, a row for "
-                             f"each of features.npy, found {bars.dtype} {bars.shape}. Build the dataset again")
+            raise ValueError(
+                f"{self.row_paths['bars']}: expected float32 {(len(features), BAR_FIELDS)}, a row for "
+                f"each of features.npy, found {bars.dtype} {bars.shape}. Build the dataset again"
+            )
         self.features, self.bars, self.stock_starts = features, bars, rows["stock_starts"]
         self.ends = check_integers(arrays["ends"], len(features), self.paths["ends"], "window end")
         self.sector_ids = check_integers(arrays["sector_ids"], self.num_sectors, self.paths["sector_ids"], "sector id")
@@ -117,8 +121,9 @@ def _windows(rows: np.ndarray, window: int) -> Tensor:
     """Every window of `window` rows as one flat row: a view (R - window + 1, window x k) on rows (R,k), no copy."""
     count, width = rows.shape
     if count < window:
-        raise ValueError(f"expected at least {window} rows for windows of {window} days, found {count}. Build the "
-                         "dataset again")
+        raise ValueError(
+            f"expected at least {window} rows for windows of {window} days, found {count}. Build the dataset again"
+        )
     return torch.from_numpy(rows).as_strided((count - window + 1, window * width), (width, 1))
 
 
@@ -127,8 +132,10 @@ def _check_bars(start: int, chunk: np.ndarray, path: Path) -> None:
     bad = np.argwhere(chunk[:, :4] <= 0)
     if len(bad):
         row, column = bad[0].tolist()
-        raise ValueError(f"{path}: expected positive prices, found {chunk[row, column]} at index "
-                         f"{[start + row, column]}. Build the dataset again from a validated panel")
+        raise ValueError(
+            f"{path}: expected positive prices, found {chunk[row, column]} at index "
+            f"{[start + row, column]}. Build the dataset again from a validated panel"
+        )
 
 
 def check_one_stock(ends: np.ndarray, stock_starts: np.ndarray, window: int, path: Path) -> None:
@@ -136,6 +143,8 @@ def check_one_stock(ends: np.ndarray, stock_starts: np.ndarray, window: int, pat
     first = stock_starts[np.searchsorted(stock_starts, ends, side="right") - 1]
     bad = np.flatnonzero(ends - (window - 1) < first)
     if len(bad):
-        raise ValueError(f"{path}: the window of sample {bad[0]}, {window} rows up to row {ends[bad[0]]}, begins "
-                         f"before its stock's first row {first[bad[0]]} ({len(bad)} such windows). Build the dataset "
-                         "again")
+        raise ValueError(
+            f"{path}: the window of sample {bad[0]}, {window} rows up to row {ends[bad[0]]}, begins "
+            f"before its stock's first row {first[bad[0]]} ({len(bad)} such windows). Build the dataset "
+            "again"
+        )

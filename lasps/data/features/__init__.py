@@ -15,8 +15,16 @@ from lasps.data.features.cross_section import DayGroups
 from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, Feature
 from lasps.data.panel import PRICES, segment_starts
 
-__all__ = ["DEFAULT_FEATURES", "FEATURES", "LONGEST", "Feature", "compute_features", "features_named", "volatility",
-           "window_columns"]
+__all__ = [
+    "DEFAULT_FEATURES",
+    "FEATURES",
+    "LONGEST",
+    "Feature",
+    "compute_features",
+    "features_named",
+    "volatility",
+    "window_columns",
+]
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
 WINDOW_GROUPS = ("relative", "rank", "mask")

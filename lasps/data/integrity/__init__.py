@@ -35,10 +35,23 @@ from lasps.data.integrity.report import IntegrityError, IntegrityReport, validat
 from lasps.data.integrity.text_report import as_text
 
 __all__ = [
-    "CHECK_NAMES", "Finding", "IntegrityError", "IntegrityReport", "accept", "apply_repairs", "as_text", "check",
-    "drop_row", "drop_segment", "mask_day", "no_panel", "read_repairs", "rescale_segment", "validate_waivers",
+    "CHECK_NAMES",
+    "Finding",
+    "IntegrityError",
+    "IntegrityReport",
+    "accept",
+    "apply_repairs",
+    "as_text",
+    "check",
+    "drop_row",
+    "drop_segment",
+    "mask_day",
+    "no_panel",
+    "read_repairs",
+    "rescale_segment",
+    "validate_waivers",
     "write_html",
-]  # fmt: skip
+]
 
 
 def check(
@@ -95,8 +108,14 @@ def check(
 
 def no_panel(failure: Exception) -> Finding:
     """The fatal finding of bars that make no panel although no other check says why."""
-    return Finding(PANEL, "fatal", 1, 1, f"no panel can be made of these bars: {failure}.",
-                   "Repair what it names; a build stops here too, whatever is waived.")  # fmt: skip
+    return Finding(
+        PANEL,
+        "fatal",
+        1,
+        1,
+        f"no panel can be made of these bars: {failure}.",
+        "Repair what it names; a build stops here too, whatever is waived.",
+    )
 
 
 def _listing_checks(codes: pl.Series, listing: pl.DataFrame) -> list[Finding]:

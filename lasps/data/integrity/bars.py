@@ -55,9 +55,14 @@ class Bars:
 
         traded = kept(self.traded)
         return replace(
-            self, raw=kept(self.raw), rows=kept(self.rows), traded=traded, starts=segment_starts(traded),
-            calendar=self.calendar.filter(pl.col("date") >= since), jumps=kept(self.jumps),
-        )  # fmt: skip
+            self,
+            raw=kept(self.raw),
+            rows=kept(self.rows),
+            traded=traded,
+            starts=segment_starts(traded),
+            calendar=self.calendar.filter(pl.col("date") >= since),
+            jumps=kept(self.jumps),
+        )
 
 
 def prepare(raw: pl.DataFrame) -> Bars:
@@ -88,9 +93,10 @@ def _typed(raw: pl.DataFrame) -> pl.DataFrame:
         raise ValueError("bars have no rows: the source is empty, or the selection left nothing")
     with explained("the bars", "dates in `date` and numbers in the other columns"):
         typed = raw.select(
-            pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date),
+            pl.col("code").cast(pl.String),
+            pl.col("date").cast(pl.Date),
             pl.col(*PRICES, "volume").cast(pl.Float64).fill_nan(None),
-        )  # fmt: skip
+        )
     typed = typed.with_row_index("row").filter(~is_empty()).with_columns(halted=is_halted())
     if typed.height == 0:
         raise ValueError(f"bars have no values: all {raw.height} rows are without prices and volume")

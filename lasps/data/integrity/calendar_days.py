@@ -37,13 +37,17 @@ def stray_dates(bars: Bars, today: date | None = None) -> Finding:
     hits = bad.with_columns(detail=pl.when(pl.col("date").is_null()).then(pl.lit("no date")).otherwise(why))
     shifted = _is_shifted(bars.calendar)
     return found(
-        "stray_dates", hits, bars.rows.height, severity="fatal" if shifted else "warning",
+        "stray_dates",
+        hits,
+        bars.rows.height,
+        severity="fatal" if shifted else "warning",
         summary=f"{plural(hits.height, 'row')} on a weekend or in the future."
         + (" A fifth of the rows are Sundays and none are Fridays: every date is a day early." if shifted else ""),
         advice="The dates are times in UTC: midnight in Seoul is 15:00 of the day before. Add nine hours before they "
-        "are cut to days." if shifted else
-        "Time zones shifted the dates, or day and month were swapped. Read the source's dates again.",
-    )  # fmt: skip
+        "are cut to days."
+        if shifted
+        else "Time zones shifted the dates, or day and month were swapped. Read the source's dates again.",
+    )
 
 
 def _is_shifted(calendar: pl.DataFrame) -> bool:
@@ -64,11 +68,14 @@ def calendar_gaps(bars: Bars) -> Finding:
         severity = "warning"
     hits = hits.with_columns(detail=pl.format("{} market days missing since {}", "missing", "since"))
     finding = found(
-        "calendar_gaps", hits, n, severity=severity,
+        "calendar_gaps",
+        hits,
+        n,
+        severity=severity,
         summary=f"{missing_rows:,} missing rows in {plural(hits['code'].n_unique(), 'stock')} "
         "against the market's own calendar.",
         advice="Some sources leave out halted days; labels across them are flagged. Many: pull these stocks again.",
-    )  # fmt: skip
+    )
     return finding if hits.height == 0 else replace(finding, count=missing_rows)
 
 
@@ -79,16 +86,23 @@ def calendar_holes(bars: Bars) -> Finding:
         "date", detail=pl.format("{} of {} stocks traded", "traded", "listed"), order=pl.lit(1)
     )
     market = day.filter(pl.col("is_market_day")).with_columns(gap=pl.col("date").diff().dt.total_days()).rechunk()
-    holes = market.filter(pl.col("gap") > MAX_HOLE_DAYS).rechunk().select(  # unchunked: pl.format panics in polars 2.1
-        "date", detail=pl.format("{} days without a market day before", "gap"), order=pl.lit(0)
+    holes = (
+        market.filter(pl.col("gap") > MAX_HOLE_DAYS)
+        .rechunk()
+        .select(  # unchunked: pl.format panics in polars 2.1
+            "date", detail=pl.format("{} days without a market day before", "gap"), order=pl.lit(0)
+        )
     )
     hits = pl.concat([holes, quiet]).sort("order", "date").with_columns(code=pl.lit("market"))
     return found(
-        "calendar_holes", hits, day.height, severity="warning",
+        "calendar_holes",
+        hits,
+        day.height,
+        severity="warning",
         summary=f"{plural(quiet.height, 'date')} on which most stocks did not trade, "
         f"{plural(holes.height, 'stretch', 'stretches')} of more than {MAX_HOLE_DAYS} days without a market day.",
         advice="A holiday that was filled up does no harm. A hole means a missing file: download that time again.",
-    )  # fmt: skip
+    )
 
 
 def missing_days(bars: Bars) -> Finding:
@@ -105,24 +119,36 @@ def missing_days(bars: Bars) -> Finding:
     extra, absent = np.setdiff1d(days, sessions), np.setdiff1d(sessions, days)
     if len(extra) >= OTHER_CALENDAR:
         return found(
-            "missing_days", _market_hits(extra, "the data trades, KRX was closed"), len(own), severity="info",
+            "missing_days",
+            _market_hits(extra, "the data trades, KRX was closed"),
+            len(own),
+            severity="info",
             summary=f"the data trades on {len(extra):,} days on which KRX was closed: its own calendar is used.",
             advice="Normal for a synthetic or another market. Days that are missing as a whole cannot be known then.",
-        )  # fmt: skip
-    hits = pl.concat([_market_hits(absent, "KRX was open, the data has no market day"),
-                      _market_hits(extra, "the data trades, KRX's calendar has no session")])  # fmt: skip
+        )
+    hits = pl.concat(
+        [
+            _market_hits(absent, "KRX was open, the data has no market day"),
+            _market_hits(extra, "the data trades, KRX's calendar has no session"),
+        ]
+    )
     return found(
-        "missing_days", hits, len(sessions), severity="warning" if len(absent) else "info",
+        "missing_days",
+        hits,
+        len(sessions),
+        severity="warning" if len(absent) else "info",
         summary=f"{plural(len(absent), 'day')} on which KRX was open missing from the data, {len(extra)} too many.",
         advice="Download these days again: returns and labels across them are of more days than they say. Holidays "
         "that were decreed late may be missing from the table (experiments/krx_holidays.py writes it again).",
-    )  # fmt: skip
+    )
 
 
 def _market_hits(days: np.ndarray, detail: str) -> pl.DataFrame:
     dates = pl.Series(days.astype("datetime64[D]"), dtype=pl.Date)
-    return pl.DataFrame({"code": ["market"] * len(days), "date": dates, "detail": [detail] * len(days)},
-                        schema={"code": pl.String, "date": pl.Date, "detail": pl.String})  # fmt: skip
+    return pl.DataFrame(
+        {"code": ["market"] * len(days), "date": dates, "detail": [detail] * len(days)},
+        schema={"code": pl.String, "date": pl.Date, "detail": pl.String},
+    )
 
 
 def unfinished_last_day(bars: Bars) -> Finding:
@@ -132,10 +158,13 @@ def unfinished_last_day(bars: Bars) -> Finding:
     running = running.filter((running > clock.last_day_over(moment)) & (running <= moment.date()))
     if len(running):
         return found(
-            "unfinished_last_day", _market_hits(running.to_numpy(), "not over in Seoul"), bars.calendar.height,
-            severity="warning", summary=f"the last day, {running[0]!s}, is not over in Seoul.",
+            "unfinished_last_day",
+            _market_hits(running.to_numpy(), "not over in Seoul"),
+            bars.calendar.height,
+            severity="warning",
+            summary=f"the last day, {running[0]!s}, is not over in Seoul.",
             advice="Its bars still change: leave it out, or pull it again when it is over.",
-        )  # fmt: skip
+        )
     days = bars.calendar.filter(pl.col("traded") > 0).tail(LAST_DAY_MEMORY + 1)
     if days.height <= LAST_DAY_MEMORY:
         return found("unfinished_last_day", _market_hits(np.empty(0), ""), days.height, severity="info", summary="")
@@ -149,7 +178,10 @@ def unfinished_last_day(bars: Bars) -> Finding:
     detail = f"{traded:,} of usually {usual:,.0f} stocks traded, {volume:.2f} of the usual volume"
     hits = _market_hits(np.array([last] if unfinished else [], dtype="datetime64[D]"), detail)
     return found(
-        "unfinished_last_day", hits, days.height, severity="warning",
+        "unfinished_last_day",
+        hits,
+        days.height,
+        severity="warning",
         summary=f"the last day, {last}, is not whole: {detail}.",
         advice="It was pulled while the exchange was open, or before all stocks were there. Pull it again.",
-    )  # fmt: skip
+    )

@@ -79,10 +79,14 @@ def _open_split(folder: Path) -> Split | None:
         return None
     table = folder / "samples.parquet"
     return Split(
-        folder.name, np.asarray(labels), np.asarray(sectors), _load(folder / "ends.npy"),
+        folder.name,
+        np.asarray(labels),
+        np.asarray(sectors),
+        _load(folder / "ends.npy"),
         pl.read_parquet(table) if table.exists() else None,
-        _load(folder / "time_series.npy"), _load(folder / "chart_images.npy"),
-    )  # fmt: skip
+        _load(folder / "time_series.npy"),
+        _load(folder / "chart_images.npy"),
+    )
 
 
 def _load(path: Path) -> np.ndarray | None:
@@ -101,16 +105,24 @@ def array_agreement(data: Dataset) -> Finding:
     problems = [p for split in data.splits.values() for p in _disagreements(split, num_sectors, rows)]
     hits = hits_without_date(problems)
     return found(
-        "array_agreement", hits, sum(len(s.labels) for s in data.splits.values()), severity="fatal",
+        "array_agreement",
+        hits,
+        sum(len(s.labels) for s in data.splits.values()),
+        severity="fatal",
         summary=f"{plural(hits.height, 'disagreement')} between the arrays of the dataset.",
         advice="The files are not of one build. Build the dataset again.",
-    )  # fmt: skip
+    )
 
 
 def _disagreements(split: Split, num_sectors: int | None, rows: int | None) -> list[tuple[str, str]]:
     n, out = len(split.labels), []
-    arrays = {"sector_ids": split.sector_ids, "ends": split.ends, "samples": split.samples,
-              "time_series": split.time_series, "chart_images": split.chart_images}  # fmt: skip
+    arrays = {
+        "sector_ids": split.sector_ids,
+        "ends": split.ends,
+        "samples": split.samples,
+        "time_series": split.time_series,
+        "chart_images": split.chart_images,
+    }
     for name, array in arrays.items():
         if array is not None and len(array) != n:
             out.append((split.name, f"{name} has {len(array):,} entries, labels has {n:,}"))

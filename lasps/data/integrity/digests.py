@@ -13,13 +13,17 @@ from lasps.data.integrity.findings import Finding, found, hits_without_date, plu
 def altered_files(data: Dataset) -> Finding:
     """Files whose content is not the one that dataset.json (without one: the last scan) names, or that are gone."""
     expected = data.description.get("digests") or _scanned(data)
-    hits = hits_without_date([("", f"{name}: {what}") for name, kept in expected.items()
-                              if (what := _difference(data, name, kept))])
+    hits = hits_without_date(
+        [("", f"{name}: {what}") for name, kept in expected.items() if (what := _difference(data, name, kept))]
+    )
     return found(
-        "altered_files", hits, len(expected), severity="fatal",
+        "altered_files",
+        hits,
+        len(expected),
+        severity="fatal",
         summary=f"{plural(hits.height, 'file')} not as the build wrote them.",
         advice="Bits were changed after the dataset was built. Build it again, and check the disk.",
-    )  # fmt: skip
+    )
 
 
 def _difference(data: Dataset, name: str, kept: str) -> str:

@@ -31,9 +31,12 @@ def dataset_figures(data: Dataset) -> dict[str, Any]:
     table = label_table(data)
     names = {sector.id: sector.english for sector in SECTORS}
     shares = [
-        label_shares(table.filter(pl.col(by).is_not_null()), by).rename({by: "group"}).with_columns(
+        label_shares(table.filter(pl.col(by).is_not_null()), by)
+        .rename({by: "group"})
+        .with_columns(
             pl.col("group").replace_strict(names, default=pl.col("group").cast(pl.String), return_dtype=pl.String)
-            if by == "sector" else pl.col("group").cast(pl.String)
+            if by == "sector"
+            else pl.col("group").cast(pl.String)
         )
         for by in ("split", "year", "sector")
     ]

@@ -32,16 +32,28 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
-            "name": self.name, "severity": self.severity, "count": self.count, "n_checked": self.n_checked,
-            "summary": self.summary, "advice": self.advice, "examples": [list(e) for e in self.examples],
-            "table": [dict(row) for row in self.table], "repairs": [dict(r) for r in self.repairs],
-        }  # fmt: skip
+            "name": self.name,
+            "severity": self.severity,
+            "count": self.count,
+            "n_checked": self.n_checked,
+            "summary": self.summary,
+            "advice": self.advice,
+            "examples": [list(e) for e in self.examples],
+            "table": [dict(row) for row in self.table],
+            "repairs": [dict(r) for r in self.repairs],
+        }
 
 
 def found(
-    name: str, hits: pl.DataFrame, n_checked: int, *, severity: Severity, summary: str, advice: str = "",
+    name: str,
+    hits: pl.DataFrame,
+    n_checked: int,
+    *,
+    severity: Severity,
+    summary: str,
+    advice: str = "",
     **more: Any,
-) -> Finding:  # fmt: skip
+) -> Finding:
     """A Finding from a frame of hits with the columns code, date and detail, the worst first.
 
     No hit at all is an info finding with count 0, whatever the severity.

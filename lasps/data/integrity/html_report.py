@@ -31,11 +31,16 @@ def render_html(report: IntegrityReport, title: str) -> str:
     rows = [_shown(f, report.waived) for f in report.sorted()]
     counts = report.to_dict()["counts"]
     return render(
-        "integrity.html.j2", title, headline=headline(report), waived=report.waived,
+        "integrity.html.j2",
+        title,
+        headline=headline(report),
+        waived=report.waived,
         counts=f"{title}: {counts['fatal']} fatal, {counts['warning']} warnings, {counts['info']} notes.",
-        findings=[r for r in rows if r["shown"] != "clean"], clean=[r["name"] for r in rows if r["shown"] == "clean"],
-        figures=figures(report), charts=[{"caption": c, "png": _png(pixels)} for c, pixels in _charts(report)],
-    )  # fmt: skip
+        findings=[r for r in rows if r["shown"] != "clean"],
+        clean=[r["name"] for r in rows if r["shown"] == "clean"],
+        figures=figures(report),
+        charts=[{"caption": c, "png": _png(pixels)} for c, pixels in _charts(report)],
+    )
 
 
 def headline(report: IntegrityReport) -> str:
@@ -50,16 +55,28 @@ def _shown(f: Finding, waived: Sequence[str]) -> dict[str, Any]:
     """A finding as the template takes it."""
     clean = f.count == 0 and f.severity == "info"
     shown = "waived" if f.severity == "fatal" and f.name in waived else "clean" if clean else f.severity
-    return {"shown": shown, "order": SHOWN.index(shown), "name": f.name, "count": f.count, "n_checked": f.n_checked,
-            "summary": f.summary, "advice": f.advice, "table": _table(f.table),
-            "examples": [" ".join(str(x) for x in example if x) for example in f.examples]}  # fmt: skip
+    return {
+        "shown": shown,
+        "order": SHOWN.index(shown),
+        "name": f.name,
+        "count": f.count,
+        "n_checked": f.n_checked,
+        "summary": f.summary,
+        "advice": f.advice,
+        "table": _table(f.table),
+        "examples": [" ".join(str(x) for x in example if x) for example in f.examples],
+    }
 
 
 def _table(rows: Sequence[Mapping[str, Any]] | None) -> Table | None:
     def column(key: str) -> Column:
         number = isinstance(rows[0][key], int | float)  # type: ignore[index]
-        return Column(key, lambda r: Cell(f"{r[key]:,}" if number else str(r[key]), r[key] if number else None),
-                      text=not number, always=True)  # fmt: skip
+        return Column(
+            key,
+            lambda r: Cell(f"{r[key]:,}" if number else str(r[key]), r[key] if number else None),
+            text=not number,
+            always=True,
+        )
 
     return make_table(rows, [column(key) for key in rows[0]]) if rows else None
 
@@ -69,14 +86,23 @@ def figures(report: IntegrityReport) -> list[Figure]:
     known = dict(report.figures)
     sizes = next((f.table for f in report.findings if f.name == "small_sectors" and f.table), None)
     made = [
-        ("Coverage", "Stocks that traded on each day, and stocks listed in the file then (shaded).",
-         market.coverage(known["coverage"]) if "coverage" in known else None),
-        ("Daily moves", "Close to close, logarithmic counts; the price limits are the walls.",
-         market.moves(known["moves"], MOVE_EDGES) if "moves" in known else None),
+        (
+            "Coverage",
+            "Stocks that traded on each day, and stocks listed in the file then (shaded).",
+            market.coverage(known["coverage"]) if "coverage" in known else None,
+        ),
+        (
+            "Daily moves",
+            "Close to close, logarithmic counts; the price limits are the walls.",
+            market.moves(known["moves"], MOVE_EDGES) if "moves" in known else None,
+        ),
         ("Sectors", "Stocks in each sector.", market.sector_sizes(sizes) if sizes else None),
-        ("Labels", "Share of each class by split, year and sector.",
-         market.label_shares(known["label_shares"]) if "label_shares" in known else None),
-    ]  # fmt: skip
+        (
+            "Labels",
+            "Share of each class by split, year and sector.",
+            market.label_shares(known["label_shares"]) if "label_shares" in known else None,
+        ),
+    ]
     return [Figure(title, spec, caption) for title, caption, spec in made if spec is not None]
 
 

@@ -25,11 +25,13 @@ def codes_without_industry(codes: pl.Series, listing: pl.DataFrame) -> Finding:
     why = pl.when(pl.col("listed").is_null()).then(pl.lit("not in the listing"))
     hits = hits.with_columns(detail=why.otherwise(pl.format("{}: no industry", pl.col("name").fill_null("unnamed"))))
     return found(
-        "codes_without_industry", hits, len(codes),
+        "codes_without_industry",
+        hits,
+        len(codes),
         severity="fatal" if hits.height > FATAL_UNKNOWN * len(codes) else "warning",
         summary=f"{percent(hits.height, len(codes))} codes have no industry; the universe leaves them out.",
         advice="Funds and new listings have none. Most missing: the listing is not this market's or lost its zeros.",
-    )  # fmt: skip
+    )
 
 
 def industries_without_sector(
@@ -37,37 +39,47 @@ def industries_without_sector(
 ) -> Finding:
     """Industry names of the stocks at hand that the sector map does not know."""
     held = listing.filter(pl.col("code").is_in(codes.implode())).with_columns(pl.col("industry").str.strip_chars())
-    names = held.filter(pl.col("industry").fill_null("") != "").group_by("industry").agg(
-        n=pl.len(), code=pl.col("code").min()
-    )  # fmt: skip
+    names = (
+        held.filter(pl.col("industry").fill_null("") != "")
+        .group_by("industry")
+        .agg(n=pl.len(), code=pl.col("code").min())
+    )
     unknown = [name for name in names["industry"] if sector_of_industry(name) is None]
     hits = names.filter(pl.col("industry").is_in(unknown)).sort("n", "industry", descending=[True, False])
     hits = hits.with_columns(date=pl.lit(None, pl.Date), detail=pl.format("{}: {} stocks", "industry", "n"))
     lost, total = int(hits["n"].sum()), int(names["n"].sum())
     severity: Severity = "fatal" if lost > FATAL_UNKNOWN * total else "warning"
     return found(
-        "industries_without_sector", hits, names.height, severity=severity,
+        "industries_without_sector",
+        hits,
+        names.height,
+        severity=severity,
         summary=f"{plural(hits.height, 'industry', 'industries')} with {plural(lost, 'stock')} map to no sector.",
         advice="Add them to lasps/config/industries.csv. If most are unknown, the industry column was read wrongly.",
-    )  # fmt: skip
+    )
 
 
 def sector_values(panel: pl.DataFrame, num_sectors: int) -> Finding:
     """Rows whose sector is null or not in 0..num_sectors-1, and stocks that change their sector."""
     by_code = panel.group_by("code").agg(
-        date=pl.col("date").min(), low=pl.col("sector").min(), high=pl.col("sector").max(),
+        date=pl.col("date").min(),
+        low=pl.col("sector").min(),
+        high=pl.col("sector").max(),
         nulls=pl.col("sector").null_count(),
-    )  # fmt: skip
+    )
     outside = (pl.col("low") < 0) | (pl.col("high") >= num_sectors)
     bad = (pl.col("nulls") > 0) | outside.fill_null(True) | (pl.col("low") != pl.col("high"))
     hits = by_code.filter(bad).sort("code")
     low, high = pl.col("low").fill_null(-1), pl.col("high").fill_null(-1)
     detail = pl.format("sectors {} to {}, {} rows without", low, high, "nulls")
     return found(
-        "sector_values", hits.with_columns(detail=detail), by_code.height, severity="fatal",
+        "sector_values",
+        hits.with_columns(detail=detail),
+        by_code.height,
+        severity="fatal",
         summary=f"{plural(hits.height, 'stock')} without one sector in 0..{num_sectors - 1}.",
         advice="Select the universe again: a stock has one sector for all its days or is left out.",
-    )  # fmt: skip
+    )
 
 
 def small_sectors(panel: pl.DataFrame, num_sectors: int) -> Finding:
@@ -79,10 +91,14 @@ def small_sectors(panel: pl.DataFrame, num_sectors: int) -> Finding:
     )
     empty = few.filter(pl.col("stocks") == 0).height
     return found(
-        "small_sectors", hits, num_sectors, severity="warning", table=_rows(sizes),
+        "small_sectors",
+        hits,
+        num_sectors,
+        severity="warning",
+        table=_rows(sizes),
         summary=f"{plural(hits.height, 'sector')} with fewer than {MIN_SECTOR_STOCKS} stocks, {empty} of them empty.",
         advice="Their heads keep Phase 3's weights or learn single companies. Merge sectors, or accept it.",
-    )  # fmt: skip
+    )
 
 
 def dominant_sector(panel: pl.DataFrame, num_sectors: int) -> Finding:
@@ -98,10 +114,13 @@ def dominant_sector(panel: pl.DataFrame, num_sectors: int) -> Finding:
     )
     kind = "all stocks are in one sector" if largest == total else f"sector {sector} holds {share:.0f} % of the stocks"
     return found(
-        "dominant_sector", top, num_sectors, severity=severity,
+        "dominant_sector",
+        top,
+        num_sectors,
+        severity=severity,
         summary=f"{kind} ({largest:,} of {total:,}).",
         advice="The sector map is probably broken: compare the listing's industries with lasps/config/industries.csv.",
-    )  # fmt: skip
+    )
 
 
 def sector_sizes(panel: pl.DataFrame, num_sectors: int) -> pl.DataFrame:

@@ -55,10 +55,13 @@ def feature_values(data: Dataset) -> Finding:
     lines.sort(key=lambda line: -line[2])
     hits = hits_without_date(lines)
     return found(
-        "feature_values", hits, len(names), severity="fatal" if broken else "warning",
+        "feature_values",
+        hits,
+        len(names),
+        severity="fatal" if broken else "warning",
         summary=f"{plural(hits.height, 'feature')} constant, mostly missing or not finite.",
         advice="A constant feature tells nothing; when most are, the scaling erased them. Choose other features.",
-    )  # fmt: skip
+    )
 
 
 def _is_flag(column: np.ndarray) -> bool:
@@ -79,10 +82,13 @@ def duplicated_features(data: Dataset) -> Finding:
     lines = [(f"{names[i]} ~ {names[j]}", f"r = {r[i, j]:.5f}") for i, j in sorted(pairs, key=lambda p: -abs(r[p]))]
     hits = hits_without_date(lines)
     return found(
-        "duplicated_features", hits, len(names) * (len(names) - 1) // 2, severity="warning",
+        "duplicated_features",
+        hits,
+        len(names) * (len(names) - 1) // 2,
+        severity="warning",
         summary=f"{plural(hits.height, 'pair')} of features with |r| above {DUPLICATE_R}.",
         advice="Leave one of each pair out.",
-    )  # fmt: skip
+    )
 
 
 def blank_charts(data: Dataset) -> Finding:
@@ -100,10 +106,13 @@ def blank_charts(data: Dataset) -> Finding:
         return Finding("blank_charts", "info", 0, 0, "no charts in this dataset")
     hits = hits_without_date(lines)
     return found(
-        "blank_charts", hits, n, severity="fatal",
+        "blank_charts",
+        hits,
+        n,
+        severity="fatal",
         summary=f"{percent(hits.height, n)} charts hold one single value.",
         advice="They carry nothing: the bars were missing or the files were not read. Draw them again from the bars.",
-    )  # fmt: skip
+    )
 
 
 def split_charts(data: Dataset, split: Split, limit: int) -> tuple[np.ndarray, Iterable[tuple[int, np.ndarray]]]:

@@ -20,9 +20,10 @@ STAY_DAYS = 5
 def lives(traded: pl.DataFrame) -> pl.DataFrame:
     """Per code: first and last traded day, and whether a long halt lies within its last rows (`late_halt`)."""
     return traded.group_by("code").agg(
-        first=pl.col("date").min(), last=pl.col("date").max(),
+        first=pl.col("date").min(),
+        last=pl.col("date").max(),
         late_halt=((pl.col("skipped") > RELISTING_GAP) & (pl.col("from_end") < LIQUIDATION_ROWS)).any(),
-    )  # fmt: skip
+    )
 
 
 def exemption(hits: pl.DataFrame, life: pl.DataFrame) -> pl.Series:
@@ -59,11 +60,16 @@ def level_changes(traded: pl.DataFrame, life: pl.DataFrame) -> pl.DataFrame:
     stays = (log_level * log_jump.sign()) > 0.5 * log_jump.abs()
     returns = (log_jump + pl.col("next_change").log()).abs() < 0.25 * log_jump.abs()
     return jumps.with_columns(ratio=pl.col("change"), factor=log_jump.abs().exp()).with_columns(
-        kind=pl.when(pl.col("exempt").fill_null("") == "liquidation trading").then(pl.lit("liquidation"))
-        .when(returns.fill_null(False)).then(pl.lit("stray day"))
-        .when(~stays).then(pl.lit("passing"))
-        .when(pl.col("skipped") >= RELISTING_GAP).then(pl.lit("halt")).otherwise(pl.lit("overnight"))
-    )  # fmt: skip
+        kind=pl.when(pl.col("exempt").fill_null("") == "liquidation trading")
+        .then(pl.lit("liquidation"))
+        .when(returns.fill_null(False))
+        .then(pl.lit("stray day"))
+        .when(~stays)
+        .then(pl.lit("passing"))
+        .when(pl.col("skipped") >= RELISTING_GAP)
+        .then(pl.lit("halt"))
+        .otherwise(pl.lit("overnight"))
+    )
 
 
 def _median_close(closes: np.ndarray, at: np.ndarray, jumps: pl.DataFrame, offsets: range) -> pl.Series:

@@ -41,12 +41,15 @@ def limit_moves(bars: Bars) -> Finding:
     n = bars.traded.height - bars.traded["previous_close"].null_count()
     severity: Severity = "fatal" if hits.height > FATAL_MOVE_SHARE * n else "warning"
     return found(
-        "limit_moves", hits, n, severity=severity,
+        "limit_moves",
+        hits,
+        n,
+        severity=severity,
         summary=f"{percent(hits.height, n)} moves beyond the price limit of their date "
         f"in {plural(hits['code'].n_unique(), 'stock')}.",
         advice="Rights issues, splits or dividends that were not adjusted, or prices from before the listing. "
         "Rescale the segment before the day, or drop it (repair drop_segment); labels across them are wrong.",
-    )  # fmt: skip
+    )
 
 
 def limit_moves_exempt(bars: Bars) -> Finding:
@@ -56,10 +59,14 @@ def limit_moves_exempt(bars: Bars) -> Finding:
     table = tuple({"why": r["kind"], "moves": r["len"]} for r in kinds.iter_rows(named=True))
     hits = hits.sort("factor", descending=True)
     return found(
-        "limit_moves_exempt", hits.with_columns(detail=pl.format("{}, {}", move(), "exempt")), bars.traded.height,
-        severity="info", table=table, summary=f"{plural(hits.height, 'move')} beyond the limit where none applies.",
+        "limit_moves_exempt",
+        hits.with_columns(detail=pl.format("{}, {}", move(), "exempt")),
+        bars.traded.height,
+        severity="info",
+        table=table,
+        summary=f"{plural(hits.height, 'move')} beyond the limit where none applies.",
         advice="Normal in themselves; scale_breaks lists those that look like a missed adjustment.",
-    )  # fmt: skip
+    )
 
 
 def impossible_ranges(bars: Bars) -> Finding:
@@ -72,10 +79,13 @@ def impossible_ranges(bars: Bars) -> Finding:
     hits = hits.filter(exemption(hits, bars.lives).is_null())
     detail = pl.format("low {} to high {} in one day", pl.col("low").round(2), pl.col("high").round(2))
     return found(
-        "impossible_ranges", hits.with_columns(detail=detail), bars.traded.height, severity="warning",
+        "impossible_ranges",
+        hits.with_columns(detail=detail),
+        bars.traded.height,
+        severity="warning",
         summary=f"{plural(hits.height, 'day')} with a range wider than the price limits allow.",
         advice="One of the four prices is on another scale; mask the day.",
-    )  # fmt: skip
+    )
 
 
 def scale_breaks(bars: Bars) -> Finding:
@@ -93,13 +103,16 @@ def scale_breaks(bars: Bars) -> Finding:
     joined_at = f" {same} of them on {date_hit}: two different pulls were joined there." if joined else ""
     n_large, n_halt = large.height, hits.filter(pl.col("kind") == "halt").height
     return found(
-        "scale_breaks", hits.with_columns(detail=_break()), bars.traded.height,
-        severity="fatal" if fatal else "warning", repairs=_rescale(bars.traded, hits),
+        "scale_breaks",
+        hits.with_columns(detail=_break()),
+        bars.traded.height,
+        severity="fatal" if fatal else "warning",
+        repairs=_rescale(bars.traded, hits),
         summary=f"{plural(hits['code'].n_unique(), 'stock')} of {n_codes:,} change their level by a ratio and stay: "
         f"{n_large} overnight by {LARGE_RATIO} or more, {n_halt} across a halt.{joined_at}",
         advice="Pull these stocks again in one go, or rescale the segment before the day (repair rescale_segment; the "
         "suggested ratio takes the night's own move with it, put the true one in its place where you know it).",
-    )  # fmt: skip
+    )
 
 
 def stray_days(bars: Bars) -> Finding:
@@ -108,12 +121,14 @@ def stray_days(bars: Bars) -> Finding:
     n_codes = len(bars.starts) - 1
     large = hits.filter(pl.col("factor") >= LARGE_RATIO)["code"].n_unique()
     return found(
-        "stray_days", hits.with_columns(detail=pl.format("{}, back the next day", move())), bars.traded.height,
+        "stray_days",
+        hits.with_columns(detail=pl.format("{}, back the next day", move())),
+        bars.traded.height,
         severity="fatal" if large > FATAL_CODE_SHARE * n_codes else "warning",
         summary=f"{plural(hits.height, 'day')} in {plural(hits['code'].n_unique(), 'stock')} on another scale.",
         advice="Mask the day; it becomes a halt.",
         repairs=mask_days(hits),
-    )  # fmt: skip
+    )
 
 
 def _missed_over_halts(hits: pl.DataFrame, n_codes: int) -> bool:
@@ -153,10 +168,16 @@ def _rescale(traded: pl.DataFrame, hits: pl.DataFrame) -> tuple[dict[str, object
     closes_off = _segments_of_closes(traded, hits).filter(pl.col("factor").log().abs() > math.log(SPLIT_FACTOR))
     off = set(closes_off["code"])
     repairs: list[dict[str, object]] = [
-        {"repair": "rescale_segment", "code": r["code"], "since": str(r["since"]), "before": str(r["before"]),
-         "ratio": _split_ratio(r["factor"]), "columns": ["close"]}
+        {
+            "repair": "rescale_segment",
+            "code": r["code"],
+            "since": str(r["since"]),
+            "before": str(r["before"]),
+            "ratio": _split_ratio(r["factor"]),
+            "columns": ["close"],
+        }
         for r in closes_off.iter_rows(named=True)
-    ]  # fmt: skip
+    ]
     whole = hits.filter(~pl.col("code").is_in(off))
     repairs += [
         {"repair": "rescale_segment", "code": r["code"], "before": str(r["date"]), "ratio": round(r["ratio"], 6)}

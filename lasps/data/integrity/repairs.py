@@ -60,9 +60,14 @@ def drop_segment(
 
 
 def rescale_segment(
-    raw: pl.DataFrame, code: str, before: date | str, ratio: float, *, since: date | str | None = None,
+    raw: pl.DataFrame,
+    code: str,
+    before: date | str,
+    ratio: float,
+    *,
+    since: date | str | None = None,
     columns: Sequence[str] = (*PRICES, "volume"),
-) -> tuple[pl.DataFrame, Counts]:  # fmt: skip
+) -> tuple[pl.DataFrame, Counts]:
     """Multiply the prices of `code` on days since <= day < before by `ratio`; volume is divided by it.
 
     A stock that falls from 1,000 to 200 on `before` without anything happening needs ratio 0.2. `columns` restricts
@@ -207,8 +212,7 @@ def _at(raw: pl.DataFrame, asked: list[Given], name: str) -> tuple[pl.Series, pl
     return marks.is_not_null(), marks.fill_null(False)
 
 
-def _segment(raw: pl.DataFrame, code: str, since: date | str | None, before: date | str | None,
-             name: str) -> pl.Series:
+def _segment(raw: pl.DataFrame, code: str, since: date | str | None, before: date | str | None, name: str) -> pl.Series:
     """The rows of `code` with since <= day < before. Raises ValueError where there is none."""
     here = raw["code"] == code
     if since is not None:
@@ -240,8 +244,12 @@ def _day(day: date | str) -> date:
 
 
 REPAIRS: dict[str, Callable[..., tuple[pl.DataFrame, Counts]]] = {
-    "drop_row": drop_row, "mask_day": mask_day, "drop_segment": drop_segment, "rescale_segment": rescale_segment,
-}  # fmt: skip
+    "drop_row": drop_row,
+    "mask_day": mask_day,
+    "drop_segment": drop_segment,
+    "rescale_segment": rescale_segment,
+}
 IN_ONE_PASS: dict[str, Callable[[pl.DataFrame, list[Given]], tuple[pl.DataFrame, Counts]]] = {
-    "drop_row": _drop_rows, "mask_day": _mask_days,
-}  # fmt: skip
+    "drop_row": _drop_rows,
+    "mask_day": _mask_days,
+}

@@ -36,19 +36,27 @@ def duplicate_keys(bars: Bars) -> Finding:
     usual = float(hits["n"].median() or 0)  # type: ignore[arg-type]
     if differ > INTRADAY_SHARE * n_keys and usual >= INTRADAY_BARS:
         return found(
-            "duplicate_keys", hits, n_keys, severity="fatal",
+            "duplicate_keys",
+            hits,
+            n_keys,
+            severity="fatal",
             summary=f"{percent(hits.height, n_keys)} days of a stock have several bars, half of them "
             f"{usual:g} or more.",
             advice="These are bars of hours or minutes. Make daily bars of them first: the first open, the highest "
             "high, the lowest low, the last close and the sum of the volume of each stock and day.",
-        )  # fmt: skip
+        )
     return found(
-        "duplicate_keys", hits, n_keys, severity="fatal",
+        "duplicate_keys",
+        hits,
+        n_keys,
+        severity="fatal",
         summary=f"{plural(hits.height, 'key')} (code, date) more than once, {differ} of them with different closes.",
         advice="Two files were probably joined; keep one (repair drop_row with keep_first) or read only one of them.",
-        repairs=tuple({"repair": "drop_row", "code": r["code"], "date": str(r["date"]), "keep_first": True}
-                      for r in hits.iter_rows(named=True)),
-    )  # fmt: skip
+        repairs=tuple(
+            {"repair": "drop_row", "code": r["code"], "date": str(r["date"]), "keep_first": True}
+            for r in hits.iter_rows(named=True)
+        ),
+    )
 
 
 def unsorted_keys(bars: Bars) -> Finding:
@@ -65,10 +73,13 @@ def unsorted_keys(bars: Bars) -> Finding:
     hits = keys.with_columns(step=step).filter((down > 0) & (up > 0) & rarer.fill_null(False))
     hits = hits.with_columns(detail=pl.format("row {}: its dates turn back here", "row"))
     return found(
-        "unsorted_keys", hits, bars.raw.height, severity="warning",
+        "unsorted_keys",
+        hits,
+        bars.raw.height,
+        severity="warning",
         summary=f"{plural(hits['code'].n_unique(), 'stock')} with dates that run forwards and backwards.",
         advice="The panel sorts them. Check that the file is one pull and not several put together.",
-    )  # fmt: skip
+    )
 
 
 def malformed_codes(bars: Bars) -> Finding:
@@ -78,10 +89,13 @@ def malformed_codes(bars: Bars) -> Finding:
     hits = hits.with_columns(detail=pl.format("{} rows", "n"))
     severity: Severity = "fatal" if hits.height * 2 > codes.height else "warning"
     return found(
-        "malformed_codes", hits, codes.height, severity=severity,
+        "malformed_codes",
+        hits,
+        codes.height,
+        severity=severity,
         summary=f"{plural(hits.height, 'code')} not six characters long.",
         advice="Indices and the like leave with the universe (no industry). Codes that lost their zeros: --pad-codes.",
-    )  # fmt: skip
+    )
 
 
 def non_positive_prices(bars: Bars) -> Finding:
@@ -96,19 +110,26 @@ def non_positive_prices(bars: Bars) -> Finding:
     elif most:
         advice = "That is no matter of single days: the columns or the source are wrong. Read the file again."
     return found(
-        "non_positive_prices", hits, n, severity="fatal",
+        "non_positive_prices",
+        hits,
+        n,
+        severity="fatal",
         summary=f"{percent(hits.height, n)} rows have a price that is missing, zero or negative on a traded day.",
-        advice=advice, repairs=() if most or advice == SIGNS else mask_days(hits),
-    )  # fmt: skip
+        advice=advice,
+        repairs=() if most or advice == SIGNS else mask_days(hits),
+    )
 
 
 def prices_outside_range(bars: Bars) -> Finding:
     """Open or close outside low..high on a traded day, or low above high; says by how much and, if it can, why."""
     slack = FLOAT32_SLACK * pl.col("high")
     excess = pl.max_horizontal(
-        pl.col("close") - pl.col("high"), pl.col("low") - pl.col("close"),
-        pl.col("open") - pl.col("high"), pl.col("low") - pl.col("open"), pl.col("low") - pl.col("high"),
-    )  # fmt: skip
+        pl.col("close") - pl.col("high"),
+        pl.col("low") - pl.col("close"),
+        pl.col("open") - pl.col("high"),
+        pl.col("low") - pl.col("open"),
+        pl.col("low") - pl.col("high"),
+    )
     hits = bars.traded.with_columns(excess=excess, relative=excess / pl.col("close")).filter(pl.col("excess") > slack)
     hits = hits.sort("relative", descending=True)
     n, severity = bars.traded.height, _outside_severity(bars.traded, hits)
@@ -124,8 +145,15 @@ def prices_outside_range(bars: Bars) -> Finding:
         )
         repairs = ()
     details = pl.format("{} (outside by {} %)", _bar(), (100 * pl.col("relative")).round(2))
-    return found("prices_outside_range", hits.with_columns(detail=details), n, severity=severity,
-                 summary=summary, advice=advice, repairs=repairs)  # fmt: skip
+    return found(
+        "prices_outside_range",
+        hits.with_columns(detail=details),
+        n,
+        severity=severity,
+        summary=summary,
+        advice=advice,
+        repairs=repairs,
+    )
 
 
 def _outside_severity(traded: pl.DataFrame, hits: pl.DataFrame) -> Severity:

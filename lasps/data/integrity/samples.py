@@ -54,16 +54,21 @@ def label_balance(data: Dataset) -> Finding:
     lines.sort(key=lambda line: -line[2])
     hits = hits_without_date(lines)
     finding = found(
-        "label_balance", hits, table.height, severity=severity, table=tuple(rows),
+        "label_balance",
+        hits,
+        table.height,
+        severity=severity,
+        table=tuple(rows),
         summary=f"{plural(hits.height, 'group')} with constant or rare labels.",
         advice="Constant: horizon, threshold or the closes are wrong. A rare class: look at the universe (SPACs).",
-    )  # fmt: skip
+    )
     if hits.height:
         return finding
     overall = label_shares(table.with_columns(split=pl.lit("all")), "split").row(0, named=True) if table.height else {}
     summary = ", ".join(f"{n} {100 * overall[n]:.1f} %" for n in CLASS_NAMES) if overall else "no samples"
-    return Finding("label_balance", "info" if overall else "fatal", 0 if overall else 1, table.height, summary,
-                   table=tuple(rows))  # fmt: skip
+    return Finding(
+        "label_balance", "info" if overall else "fatal", 0 if overall else 1, table.height, summary, table=tuple(rows)
+    )
 
 
 def sample_sectors(data: Dataset) -> Finding:
@@ -71,13 +76,20 @@ def sample_sectors(data: Dataset) -> Finding:
     sectors = np.concatenate([split.sector_ids for split in data.splits.values()]).astype(np.int64)
     ids, counts = np.unique(sectors, return_counts=True)
     rows = tuple({"sector": int(s), "samples": int(n)} for s, n in zip(ids, counts, strict=True))
-    lines = [(f"sector {s}", f"{100 * n / len(sectors):.0f} % of the samples")
-             for s, n in zip(ids, counts, strict=True) if n > DOMINANT_SECTOR * len(sectors)]  # fmt: skip
+    lines = [
+        (f"sector {s}", f"{100 * n / len(sectors):.0f} % of the samples")
+        for s, n in zip(ids, counts, strict=True)
+        if n > DOMINANT_SECTOR * len(sectors)
+    ]
     return found(
-        "sample_sectors", hits_without_date(lines), len(sectors), severity="fatal" if len(ids) == 1 else "warning",
+        "sample_sectors",
+        hits_without_date(lines),
+        len(sectors),
+        severity="fatal" if len(ids) == 1 else "warning",
         summary="all samples are in one sector." if len(ids) == 1 else "one sector holds most of the samples.",
-        advice="The sector map is probably broken: sector heads have nothing to tell apart.", table=rows,
-    )  # fmt: skip
+        advice="The sector map is probably broken: sector heads have nothing to tell apart.",
+        table=rows,
+    )
 
 
 def split_overlap(data: Dataset) -> Finding:
@@ -91,10 +103,13 @@ def split_overlap(data: Dataset) -> Finding:
     hits = again.filter(pl.col("n") > 1).sort("code", "date")
     hits = hits.with_columns(detail=pl.format("{} times, in {}", "n", "splits"))
     return found(
-        "split_overlap", hits, all_rows.height, severity="fatal",
+        "split_overlap",
+        hits,
+        all_rows.height,
+        severity="fatal",
         summary=f"{plural(hits.height, 'sample')} (code, date) more than once.",
         advice="The splits were not cut by date. Build the dataset again.",
-    )  # fmt: skip
+    )
 
 
 def label_leaks(data: Dataset) -> Finding:
@@ -108,15 +123,21 @@ def label_leaks(data: Dataset) -> Finding:
         n += before.samples.height
         first = after.samples["date"].min()
         late = before.samples.filter(pl.max_horizontal("label_end", "date") >= first)
-        frames.append(late.select(
-            "code", "date",
-            detail=pl.format(before.name + " label ends {}, " + f"{after.name} starts {first!s}", "label_end"),
-        ))  # fmt: skip
+        frames.append(
+            late.select(
+                "code",
+                "date",
+                detail=pl.format(before.name + " label ends {}, " + f"{after.name} starts {first!s}", "label_end"),
+            )
+        )
     if not frames:
         return Finding("label_leaks", "info", 0, 0, "no label_end in samples.parquet: purging cannot be checked")
     hits = pl.concat(frames).sort("date", "code")
     return found(
-        "label_leaks", hits, n, severity="fatal",
+        "label_leaks",
+        hits,
+        n,
+        severity="fatal",
         summary=f"{percent(hits.height, n)} samples have a label that ends inside the next split.",
         advice="Purge by label end, not by a fixed number of days: halts stretch labels. Build the dataset again.",
-    )  # fmt: skip
+    )

@@ -29,11 +29,14 @@ def halts(bars: Bars) -> Finding:
     hits = by_code.with_columns(detail=pl.format("{} halted days from {}", "n", "first"))
     n = bars.rows.height
     finding = found(
-        "halts", hits, n, severity="fatal" if halted.height > FATAL_HALTED * n else "info",
+        "halts",
+        hits,
+        n,
+        severity="fatal" if halted.height > FATAL_HALTED * n else "info",
         summary=f"{percent(halted.height, n)} rows in {plural(hits.height, 'stock')} are days without trading.",
         advice="Normal; the panel leaves them out and labels across them are flagged. "
         "If most rows are halted, the volume column is empty or was not read.",
-    )  # fmt: skip
+    )
     return finding if hits.height == 0 else _recount(finding, halted.height)
 
 
@@ -42,16 +45,19 @@ def frozen_prices(bars: Bars) -> Finding:
     stretch = ((pl.col("code") != pl.col("code").shift(1)) | (pl.col("close") != pl.col("close").shift(1))).cum_sum()
     runs = bars.traded.group_by(run=stretch).agg(
         pl.col("code", "close").first(), date=pl.col("date").min(), last=pl.col("date").max(), n=pl.len()
-    )  # fmt: skip
+    )
     hits = runs.filter(pl.col("n") >= FROZEN_ROWS).sort("n", "code", "date", descending=[True, False, False])
     share = float(hits["n"].sum()) / max(bars.traded.height, 1)
     severity: Severity = "fatal" if share > FATAL_FROZEN else "warning" if share > WARN_FROZEN else "info"
     hits = hits.with_columns(detail=pl.format("{} closes of {} until {}", "n", pl.col("close").round(2), "last"))
     return found(
-        "frozen_prices", hits, bars.traded.height, severity=severity,
+        "frozen_prices",
+        hits,
+        bars.traded.height,
+        severity=severity,
         summary=f"{plural(hits.height, 'stretch', 'stretches')} of {FROZEN_ROWS} or more equal closes with volume.",
         advice="A few are quiet stocks. Many are a feed that repeated its last price: mask those days.",
-    )  # fmt: skip
+    )
 
 
 def repeated_bars(bars: Bars) -> Finding:
@@ -69,12 +75,15 @@ def repeated_bars(bars: Bars) -> Finding:
         severity = "fatal"
     first = f", first {filled.sort()[0]}" if len(filled) else ""
     return found(
-        "repeated_bars", hits.with_columns(detail=pl.format("the bar of {} again", "previous_date")),
-        bars.traded.height, severity=severity, repairs=mask_days(hits),
+        "repeated_bars",
+        hits.with_columns(detail=pl.format("the bar of {} again", "previous_date")),
+        bars.traded.height,
+        severity=severity,
+        repairs=mask_days(hits),
         summary=f"{plural(hits.height, 'bar')} equal to the day before's in prices and volume; on "
         f"{plural(len(filled), 'day')} most of the market repeats itself{first}.",
         advice="A holiday or a missing day was filled with the day before. Mask these bars; they become halts.",
-    )  # fmt: skip
+    )
 
 
 def short_histories(bars: Bars, window: int, horizon: int) -> Finding:
@@ -83,11 +92,14 @@ def short_histories(bars: Bars, window: int, horizon: int) -> Finding:
     rows = bars.traded.group_by("code").agg(n=pl.len(), date=pl.col("date").min()).sort("n", "code")
     hits = rows.filter(pl.col("n") < need).with_columns(detail=pl.format("{} traded rows", "n"))
     return found(
-        "short_histories", hits, rows.height, severity="fatal" if hits.height == rows.height else "info",
+        "short_histories",
+        hits,
+        rows.height,
+        severity="fatal" if hits.height == rows.height else "info",
         summary=f"{percent(hits.height, rows.height)} stocks have fewer than {need} traded rows "
         f"(window {window} + horizon {horizon}) and give no labelled sample.",
         advice="New listings. If nearly all are short, the file covers too little time.",
-    )  # fmt: skip
+    )
 
 
 def _recount(finding: Finding, count: int) -> Finding:

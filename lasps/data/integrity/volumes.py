@@ -64,10 +64,13 @@ def volume_outliers(bars: Bars) -> Finding:
     n = bars.traded.height
     severity: Severity = "warning" if hits.height > WARN_VOLUME * n else "info"
     return found(
-        "volume_outliers", hits.with_columns(detail=detail), n, severity=severity,
+        "volume_outliers",
+        hits.with_columns(detail=detail),
+        n,
+        severity=severity,
         summary=f"{percent(hits.height, n)} rows with more than {VOLUME_FACTOR:g} times the usual volume.",
         advice="News does that to quiet stocks. Many on one date: the unit changed (shares, thousand shares, KRW).",
-    )  # fmt: skip
+    )
 
 
 def volume_levels(bars: Bars) -> Finding:
@@ -85,13 +88,17 @@ def volume_levels(bars: Bars) -> Finding:
     fatal = any(n > max(1, share * n_codes) for n, share in zip(counts, (FATAL_EVENTS, FATAL_STEPS), strict=True))
     severity: Severity = "fatal" if fatal else "warning" if counts[0] else "info"
     return found(
-        "volume_levels", hits, n_codes, severity=severity, repairs=_volume_repairs(hits if fatal else adjusted),
+        "volume_levels",
+        hits,
+        n_codes,
+        severity=severity,
+        repairs=_volume_repairs(hits if fatal else adjusted),
         summary=f"{plural(sum(counts), 'stock')} of {n_codes:,} with volume on another level from a day on: "
         f"{counts[0]} where prices were adjusted or the stock had rested, {counts[1]} elsewhere.",
         advice="Sources that adjust prices for a split often leave the volume as it was. Pull adjusted volume, or "
         "rescale it before the day (repair rescale_segment with columns=['volume']; put the split's true ratio in "
         "place of the suggested one). A few elsewhere are news.",
-    )  # fmt: skip
+    )
 
 
 def _adjustments(bars: Bars) -> np.ndarray:
@@ -114,8 +121,10 @@ def _off_the_ticks(bars: Bars) -> np.ndarray:
 
 def _steps(volume: np.ndarray, bars: Bars) -> np.ndarray:
     """Rows from which on log-volume lies on another level, by the medians of blocks of STEP_BLOCK rows."""
-    firsts = np.concatenate([np.arange(a, b - STEP_BLOCK + 1, STEP_BLOCK) for a, b in
-                             zip(bars.starts[:-1], bars.starts[1:], strict=True)] or [np.empty(0, np.int64)])
+    firsts = np.concatenate(
+        [np.arange(a, b - STEP_BLOCK + 1, STEP_BLOCK) for a, b in zip(bars.starts[:-1], bars.starts[1:], strict=True)]
+        or [np.empty(0, np.int64)]
+    )
     if len(firsts) < 2 * STEP_BLOCKS + 1:
         return np.empty(0, np.int64)
     medians = np.median(volume[firsts[:, None] + np.arange(STEP_BLOCK)], axis=1)
@@ -146,10 +155,14 @@ def _levels(bars: Bars, volume: np.ndarray, rows: np.ndarray, rule: Rule) -> pl.
     after, before = (volume[rows[:, None] + np.arange(first, first + rule.rows)] for first in (0, -rule.rows))
     low, high = rule.quantile, 1 - rule.quantile
     change = np.median(after, axis=1) - np.median(before, axis=1) if len(rows) else np.empty(0)
-    apart = np.maximum(
-        np.quantile(after, low, axis=1) - np.quantile(before, high, axis=1),
-        np.quantile(before, low, axis=1) - np.quantile(after, high, axis=1),
-    ) if len(rows) else np.empty(0)  # fmt: skip
+    apart = (
+        np.maximum(
+            np.quantile(after, low, axis=1) - np.quantile(before, high, axis=1),
+            np.quantile(before, low, axis=1) - np.quantile(after, high, axis=1),
+        )
+        if len(rows)
+        else np.empty(0)
+    )
     chosen = (apart > rule.apart * np.abs(change)) & (np.abs(change) >= np.log(rule.least))
     ratio = pl.Series(np.exp(change[chosen]), dtype=pl.Float64)
     hits = bars.traded[rows[chosen]].select("code", "date", ratio=ratio, size=ratio.log().abs())
@@ -161,10 +174,15 @@ def _levels(bars: Bars, volume: np.ndarray, rows: np.ndarray, rule: Rule) -> pl.
 def _volume_repairs(hits: pl.DataFrame) -> tuple[dict[str, object], ...]:
     """A rescale_segment of the volume before each hit, by the nearest ratio of a split."""
     return tuple(
-        {"repair": "rescale_segment", "code": r["code"], "before": str(r["date"]), "columns": ["volume"],
-         "ratio": _split_near(r["ratio"])}
+        {
+            "repair": "rescale_segment",
+            "code": r["code"],
+            "before": str(r["date"]),
+            "columns": ["volume"],
+            "ratio": _split_near(r["ratio"]),
+        }
         for r in hits.iter_rows(named=True)
-    )  # fmt: skip
+    )
 
 
 def _split_near(ratio: float) -> float:
@@ -182,8 +200,11 @@ def unread_volume(bars: Bars) -> Finding:
     share = hits.height / max(n, 1)
     severity: Severity = "fatal" if share > FATAL_UNREAD else "warning" if share > WARN_UNREAD else "info"
     return found(
-        "unread_volume", hits, n, severity=severity,
+        "unread_volume",
+        hits,
+        n,
+        severity=severity,
         summary=f"{percent(hits.height, n)} rows have volume 0 although their prices moved.",
         advice="Days with trading lost their volume; the panel takes them for halts and drops them. Pull the volume "
         "again, or accept the halts by waiving this check.",
-    )  # fmt: skip
+    )

@@ -45,8 +45,10 @@ def adjust(bars: pl.DataFrame) -> Adjusted:
     rows = bars.with_columns(factor=factor, adjusted=pl.when(usable).then("adjusted"), hole=hole)
     holes, traded = (int(n) for n in rows.select(pl.col("hole").sum(), (~is_halted() & ~is_empty()).sum()).row(0))
     if holes > MOST * traded:
-        raise ValueError(f"the adjusted close is missing or not positive in {holes:,} of {traded:,} traded rows: "
-                         "take the column away, or pull it again")  # fmt: skip
+        raise ValueError(
+            f"the adjusted close is missing or not positive in {holes:,} of {traded:,} traded rows: "
+            "take the column away, or pull it again"
+        )
     rows = _with_splits(rows)
     changed = ((pl.col("factor") - 1).abs() > 1e-9).fill_null(False)
     out = rows.with_columns(
@@ -59,8 +61,11 @@ def adjust(bars: pl.DataFrame) -> Adjusted:
 
 def _with_splits(rows: pl.DataFrame) -> pl.DataFrame:
     """`factor` carried over rows that have none, and `splits`: the part of it that is splits, 1 on the last day."""
-    order = rows.with_row_index("position").sort("code", "date", maintain_order=True).with_columns(
-        pl.col("factor").forward_fill().over("code"), pl.col("adjusted").forward_fill().over("code"))  # fmt: skip
+    order = (
+        rows.with_row_index("position")
+        .sort("code", "date", maintain_order=True)
+        .with_columns(pl.col("factor").forward_fill().over("code"), pl.col("adjusted").forward_fill().over("code"))
+    )
     step = (pl.col("factor") / pl.col("factor").shift(1).over("code")).log()
     rounding = 1 / pl.col("adjusted").abs() + 1 / pl.col("adjusted").shift(1).over("code").abs()
     is_split = (step.abs() > math.log(SPLIT_STEP) + rounding).fill_null(False)

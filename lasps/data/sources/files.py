@@ -43,8 +43,9 @@ UTC, in which midnight in Korea belongs to the day before. Guess: such files hav
 _CODE_OF_FILE = r"\d{1,5}|[0-9A-Z]{6}"
 
 
-def read_bars(path: str | Path, pad_codes: bool = False, signed_prices: bool = False,
-              decimal: Decimal | None = None) -> pl.DataFrame:
+def read_bars(
+    path: str | Path, pad_codes: bool = False, signed_prices: bool = False, decimal: Decimal | None = None
+) -> pl.DataFrame:
     """Read bars from a parquet or CSV long table, or from a folder of files, one per code.
 
     Args:
@@ -66,8 +67,9 @@ def read_bars(path: str | Path, pad_codes: bool = False, signed_prices: bool = F
     return read_bars_counted(path, pad_codes, signed_prices, decimal)[0]
 
 
-def read_bars_counted(path: str | Path, pad_codes: bool = False, signed_prices: bool = False,
-                      decimal: Decimal | None = None) -> tuple[pl.DataFrame, dict[str, int]]:
+def read_bars_counted(
+    path: str | Path, pad_codes: bool = False, signed_prices: bool = False, decimal: Decimal | None = None
+) -> tuple[pl.DataFrame, dict[str, int]]:
     """`read_bars`, and counts: files, rows, rescaled_rows, and of what else was done where it was."""
     path = Path(path)
     files = files_of(path)
@@ -186,8 +188,10 @@ def _code_of(table: Table, file: Path) -> str:
     if table.ticker is not None:
         ticker = re.sub(r"\.K[SQ]$", "", table.ticker)
         if is_code and ticker.zfill(6) != named.zfill(6):
-            raise ValueError(f"its header names the ticker {table.ticker}, its name the code {named}: expected one of "
-                             "them; rename the file")  # fmt: skip
+            raise ValueError(
+                f"its header names the ticker {table.ticker}, its name the code {named}: expected one of "
+                "them; rename the file"
+            )
         return ticker
     if not is_code:
         raise ValueError(
@@ -238,8 +242,9 @@ def _adjusted(bars: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, i
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if done.without_adjusted_close:
-        logger.warning("{}: {} traded rows have no usable adjusted close and are left out", path,
-                       done.without_adjusted_close)  # fmt: skip
+        logger.warning(
+            "{}: {} traded rows have no usable adjusted close and are left out", path, done.without_adjusted_close
+        )
     more = {"rescaled_volumes": done.rescaled_volumes, "without_adjusted_close": done.without_adjusted_close}
     return done.bars, {"rescaled_rows": done.rescaled_rows} | {name: n for name, n in more.items() if n}
 

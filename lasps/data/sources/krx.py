@@ -80,9 +80,12 @@ class DownloadResult:
             lines.append(f"Not tried, {len(self.not_tried):,}: {' '.join(self.not_tried[:20])} ...")
         if not self.ok:
             lines.append("What was fetched stays. Run the same command again for the rest.")
-        named = (("Listed, but none of their days is over yet", self.too_new), ("Renamed", self.renamed),
-                 ("No longer listed and without new days; their bars and listing rows stay", self.ended),
-                 ("Closes that the source corrected", [f"{code} ({n})" for code, n in self.corrected.items()]))
+        named = (
+            ("Listed, but none of their days is over yet", self.too_new),
+            ("Renamed", self.renamed),
+            ("No longer listed and without new days; their bars and listing rows stay", self.ended),
+            ("Closes that the source corrected", [f"{code} ({n})" for code, n in self.corrected.items()]),
+        )
         lines += [f"{what}, {len(codes):,}: {', '.join(codes)}" for what, codes in named if codes]
         lines += [f"Left out of bars.parquet: {code}, {why}" for code, why in self.set_aside.items()]
         return "\n".join(lines + [str(change) for change in self.changes])
@@ -153,7 +156,12 @@ def _pull(
 
 
 def _pull_bars(
-    ask: Requests, store: Store, pull: Pull, until: date, wanted: list[str], quiet: dict[str, list[str]],
+    ask: Requests,
+    store: Store,
+    pull: Pull,
+    until: date,
+    wanted: list[str],
+    quiet: dict[str, list[str]],
     result: DownloadResult,
 ) -> None:
     """Ask for every stock that no file covers, those first whose files end earliest.
@@ -205,8 +213,9 @@ def _listing(
     except DownloadError as error:
         if last is None:
             raise DownloadError(f"the KRX listing could not be read: {error}. Nothing was downloaded.") from error
-        logger.warning(f"the KRX listing could not be read: {error}. Going on with the listing of "
-                       f"{last['last_seen'][0]}.")
+        logger.warning(
+            f"the KRX listing could not be read: {error}. Going on with the listing of {last['last_seen'][0]}."
+        )
         return last
     store.add_listing(pull, listing)
     if known is not None:
@@ -235,13 +244,14 @@ def _wanted(listing: pl.DataFrame, codes: Sequence[str] | None, markets: Sequenc
     return wanted
 
 
-def _gone(
-    store: Store, pull: Pull, known: pl.DataFrame, listing: pl.DataFrame, markets: Sequence[str]
-) -> list[str]:
+def _gone(store: Store, pull: Pull, known: pl.DataFrame, listing: pl.DataFrame, markets: Sequence[str]) -> list[str]:
     """Stocks of these markets that are no longer listed and were not asked for since: their last days may lack."""
     left = known.join(listing, on="code", how="anti").filter(market_of(pl.col("market")).is_in(list(markets)))
-    return [code for code, seen in left.select("code", "last_seen").iter_rows()
-            if not store.asked_after(code, seen, pull.start)]
+    return [
+        code
+        for code, seen in left.select("code", "last_seen").iter_rows()
+        if not store.asked_after(code, seen, pull.start)
+    ]
 
 
 def _new(store: Store, day: date) -> list[str]:
@@ -266,9 +276,12 @@ def _dates(start: date | str, end: date | str | None, moment: datetime) -> tuple
     if first > days[1]:
         raise DownloadError(f"start {first} lies after end {days[1]}")
     if first > last:
-        raise DownloadError(f"start {first}: expected a day that is over in Seoul, where it is "
-                            f"{moment:%Y-%m-%d %H:%M}; the last such day is {last}")
+        raise DownloadError(
+            f"start {first}: expected a day that is over in Seoul, where it is "
+            f"{moment:%Y-%m-%d %H:%M}; the last such day is {last}"
+        )
     if days[1] > last:
-        logger.info(f"It is {moment:%Y-%m-%d %H:%M} in Seoul: the last day that is over is {last}, later bars are not "
-                    "kept")
+        logger.info(
+            f"It is {moment:%Y-%m-%d %H:%M} in Seoul: the last day that is over is {last}, later bars are not kept"
+        )
     return first, last, min(days[1], today)

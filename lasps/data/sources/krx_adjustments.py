@@ -80,9 +80,11 @@ def joined(newer: pl.DataFrame, older: pl.DataFrame) -> tuple[pl.DataFrame, str 
     code = str(newer["code"][0])
     both = _common_days(older, newer)
     if both.is_empty():
-        return newer, (f"{missing.height:,} days from {missing['date'][0]} to {missing['date'][-1]}, none of them "
-                       f"in common with the newer bars from {newer['date'][0]} on: another company under the same "
-                       "code, or a gap across which nobody knows the adjustment")
+        return newer, (
+            f"{missing.height:,} days from {missing['date'][0]} to {missing['date'][-1]}, none of them "
+            f"in common with the newer bars from {newer['date'][0]} on: another company under the same "
+            "code, or a gap across which nobody knows the adjustment"
+        )
     change = compare_adjustment(code, older, newer)
     if change is not None:
         missing = _rescaled(missing, both, change)
@@ -99,10 +101,13 @@ def lacking(newer: pl.DataFrame, older: pl.DataFrame) -> pl.DataFrame:
 def _common_days(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """date, closes before and after, their ratio and that of the volumes, and whether more than rounding differs."""
     both = old.select("date", before="close", shares="volume").join(
-        new.select("date", "volume", after="close"), on="date", how="inner")
+        new.select("date", "volume", after="close"), on="date", how="inner"
+    )
     both = both.filter((pl.col("before") > 0) & (pl.col("after") > 0)).sort("date")
-    both = both.with_columns(ratio=pl.col("after") / pl.col("before"),
-                             volume_ratio=pl.when(pl.col("shares") > 0).then(pl.col("volume") / pl.col("shares")))
+    both = both.with_columns(
+        ratio=pl.col("after") / pl.col("before"),
+        volume_ratio=pl.when(pl.col("shares") > 0).then(pl.col("volume") / pl.col("shares")),
+    )
     distance = (pl.col("after") - pl.col("before")).abs()
     return both.with_columns(changed=((pl.col("ratio") - 1).abs() > CHANGED_RATIO) & (distance > ROUNDING_WON))
 
@@ -111,9 +116,10 @@ def _rescaled(missing: pl.DataFrame, both: pl.DataFrame, change: AdjustmentChang
     """Prices times, volumes by the ratio of the next common day; between two days an adjustment never comes back."""
     volume = both.filter("changed")["volume_ratio"].median()
     ratio = pl.when("changed").then(pl.col("ratio") if change.several else pl.lit(change.ratio)).otherwise(1.0)
-    factors = both.select("date", factor=ratio,
-                          shares=pl.when("changed").then(pl.lit(volume or 1.0)).otherwise(1.0))
+    factors = both.select("date", factor=ratio, shares=pl.when("changed").then(pl.lit(volume or 1.0)).otherwise(1.0))
     near = missing.join_asof(factors, on="date", strategy="forward")
     near = near.with_columns(pl.col("factor", "shares").fill_null(1.0))
-    return near.with_columns(pl.col(*_PRICES) * pl.col("factor"),
-                             (pl.col("volume") * pl.col("shares")).round().cast(pl.Int64).alias("volume"))
+    return near.with_columns(
+        pl.col(*_PRICES) * pl.col("factor"),
+        (pl.col("volume") * pl.col("shares")).round().cast(pl.Int64).alias("volume"),
+    )

@@ -62,8 +62,9 @@ def to_listing(prices: Any, described: Any) -> pl.DataFrame:
         DownloadError: an empty listing, columns missing, codes that lost their zeros.
     """
     for frame, name, columns in (
-        (prices, "KRX", ("Code", "Name", "Market")), (described, "KRX-DESC", ("Code", "Sector")),
-    ):  # fmt: skip
+        (prices, "KRX", ("Code", "Name", "Market")),
+        (described, "KRX-DESC", ("Code", "Sector")),
+    ):
         if frame is None or len(frame) == 0:
             raise DownloadError(f"the listing {name} is empty")
         if missing := [c for c in columns if c not in frame.columns]:
@@ -79,8 +80,10 @@ def to_listing(prices: Any, described: Any) -> pl.DataFrame:
 
 
 def _texts(column: Any) -> list[str | None]:
-    return [str(value).strip() if isinstance(value, str) and value.strip() else None if _empty(value) else str(value)
-            for value in column]  # fmt: skip
+    return [
+        str(value).strip() if isinstance(value, str) and value.strip() else None if _empty(value) else str(value)
+        for value in column
+    ]
 
 
 def _empty(value: Any) -> bool:

@@ -51,8 +51,10 @@ class Requests:
     def __post_init__(self) -> None:
         if self.reader is None or self.listing_reader is None:
             library = _library()
-            self.reader, self.listing_reader = (self.reader or library.DataReader,
-                                                self.listing_reader or library.StockListing)
+            self.reader, self.listing_reader = (
+                self.reader or library.DataReader,
+                self.listing_reader or library.StockListing,
+            )
 
     def bars(self, code: str, start: date, end: date) -> pl.DataFrame:
         """One stock's bars, see `to_bars`."""

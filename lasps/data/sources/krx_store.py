@@ -86,8 +86,10 @@ class Store:
             return []
         try:
             content = json.loads(self.manifest.read_text(encoding="utf-8"))
-            return [Pull(**{**p, "start": date.fromisoformat(p["start"]), "end": date.fromisoformat(p["end"])})
-                    for p in content["pulls"]]  # fmt: skip
+            return [
+                Pull(**{**p, "start": date.fromisoformat(p["start"]), "end": date.fromisoformat(p["end"])})
+                for p in content["pulls"]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.manifest}: expected the manifest of a KRX download, but {error!r}. The raw files beside it are "
@@ -185,8 +187,10 @@ class Store:
         try:
             return pl.read_parquet(path).filter(pl.col("date") <= pull.last_over)
         except pl.exceptions.PolarsError as error:
-            raise ValueError(f"{path}: expected the bars of {code}, but the file cannot be read ({error}). Remove it "
-                             "and run the same command again.") from error
+            raise ValueError(
+                f"{path}: expected the bars of {code}, but the file cannot be read ({error}). Remove it "
+                "and run the same command again."
+            ) from error
 
     def add_listing(self, pull: Pull, listing: pl.DataFrame) -> None:
         write_atomically(self._listing_path(pull), listing.write_csv)

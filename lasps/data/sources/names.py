@@ -13,29 +13,70 @@ from lasps.data.panel import PRICES
 
 Aliases = Mapping[str, tuple[str, ...]]
 
-CODE = ("code", "종목코드", "단축코드", "티커", "코드", "ticker", "symbol", "stockcode", "isusrtcd", "srtncd", "stkcd",
-        "shcode", "isucd")  # fmt: skip
+CODE = (
+    "code",
+    "종목코드",
+    "단축코드",
+    "티커",
+    "코드",
+    "ticker",
+    "symbol",
+    "stockcode",
+    "isusrtcd",
+    "srtncd",
+    "stkcd",
+    "shcode",
+    "isucd",
+)
 BAR_NAMES: Aliases = {
     "code": CODE,
-    "date": ("date", "날짜", "일자", "거래일", "거래일자", "기준일", "기준일자", "datetime", "timestamp", "trddd",
-             "basdd", "basdt", "stckbsopdate", "dt", "localdate", "체결시간"),
+    "date": (
+        "date",
+        "날짜",
+        "일자",
+        "거래일",
+        "거래일자",
+        "기준일",
+        "기준일자",
+        "datetime",
+        "timestamp",
+        "trddd",
+        "basdd",
+        "basdt",
+        "stckbsopdate",
+        "dt",
+        "localdate",
+        "체결시간",
+    ),
     "open": ("open", "시가", "tddopnprc", "mkp", "openpric", "stckoprc", "openprice"),
     "high": ("high", "고가", "tddhgprc", "hipr", "highpric", "stckhgpr", "highprice"),
     "low": ("low", "저가", "tddlwprc", "lopr", "lowpric", "stcklwpr", "lowprice"),
     "close": ("close", "종가", "현재가", "tddclsprc", "clpr", "closepric", "curprc", "stckclpr", "closeprice"),
     "volume": ("volume", "거래량", "acctrdvol", "trqu", "trdeqty", "acmlvol", "jdiffvol", "accumulatedtradingvolume"),
-}  # fmt: skip
+}
 """Ours -> theirs, the first that is there counts, in the form of `plain`: Yahoo and FinanceDataReader, pykrx, KRX,
 data.go.kr, Kiwoom (Open API and REST), Korea Investment, LS, Naver."""
 
 ADJUSTED_CLOSE = ("adjclose", "adjustedclose", "수정종가", "수정주가")
 LISTING_NAMES: Aliases = {
     "code": CODE,
-    "name": ("name", "종목명", "회사명", "한글종목약명", "한글종목명", "isuabbrv", "isunm", "itmsnm", "stknm", "hname",
-             "companyname", "corpname"),
+    "name": (
+        "name",
+        "종목명",
+        "회사명",
+        "한글종목약명",
+        "한글종목명",
+        "isuabbrv",
+        "isunm",
+        "itmsnm",
+        "stknm",
+        "hname",
+        "companyname",
+        "corpname",
+    ),
     "market": ("market", "시장구분", "시장", "mkttpnm", "mktnm", "mrktctg", "marketname"),
     "industry": ("industry", "업종", "업종명", "sector", "섹터", "idxindnm", "upname"),
-}  # fmt: skip
+}
 INDEX_NAMES = ("", "unnamed:0", "indexlevel0", "index", "level0", "unnamed:1")
 """What an unnamed pandas index is called in a file; it is the date where no column is and its values are days."""
 

@@ -169,7 +169,7 @@ def _decoded(content: bytes) -> str:
 
 def _text_table(text: str) -> Table:
     if hint := re.match(r"sep=(.)\r?\n", text):  # Excel's line about the separator
-        table = _text_table(text[hint.end():])
+        table = _text_table(text[hint.end() :])
         return replace(table, first_row=table.first_row + 1)
     head = text.split("\n", 3)
     separator = max(SEPARATORS, key=head[0].count)

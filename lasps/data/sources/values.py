@@ -37,8 +37,10 @@ def text_of(values: pl.Series, name: str) -> pl.Series:
     dtype = values.dtype
     plain = dtype in (pl.String, pl.Null, pl.Boolean) or isinstance(dtype, pl.Categorical | pl.Enum)
     if not (plain or dtype.is_numeric() or dtype.is_temporal()):
-        raise ValueError(f"column {name}: expected text or numbers, got the type {dtype}; convert it before it is "
-                         "saved (a pandas period with .to_timestamp())")  # fmt: skip
+        raise ValueError(
+            f"column {name}: expected text or numbers, got the type {dtype}; convert it before it is "
+            "saved (a pandas period with .to_timestamp())"
+        )
     text = values.cast(pl.String).str.strip_chars()
     if text.str.contains(r"[^\x00-\x7f]").any():
         text = text.str.normalize("NFKC").str.strip_chars()
@@ -52,8 +54,11 @@ def per_value(values: pl.Series, read: Callable[[pl.Series], pl.DataFrame]) -> p
     keys = values.unique(maintain_order=True)
     if keys.len() * 4 > values.len():
         return read(values)
-    return values.to_frame("").join(read(keys).with_columns(keys.alias("")), on="", how="left", nulls_equal=True,
-                                    maintain_order="left").drop("")  # fmt: skip
+    return (
+        values.to_frame("")
+        .join(read(keys).with_columns(keys.alias("")), on="", how="left", nulls_equal=True, maintain_order="left")
+        .drop("")
+    )
 
 
 def codes(values: pl.Series, rows: pl.Series, pad: bool = False) -> pl.Series:
@@ -70,8 +75,13 @@ def codes(values: pl.Series, rows: pl.Series, pad: bool = False) -> pl.Series:
 
     text = per_value(values, read)["code"]
     refuse(text.is_null(), values, rows, "code", "a code")
-    refuse(text.str.contains(r"^KR[0-9A-Z]{10}$"), values, rows, "code",
-           "a code of six characters (단축코드, ISU_SRT_CD), not an ISIN")  # fmt: skip
+    refuse(
+        text.str.contains(r"^KR[0-9A-Z]{10}$"),
+        values,
+        rows,
+        "code",
+        "a code of six characters (단축코드, ISU_SRT_CD), not an ISIN",
+    )
     short = text.str.contains(r"^\d{1,5}$")
     if pad:
         return text.str.zfill(6)
@@ -102,8 +112,13 @@ def days(values: pl.Series, rows: pl.Series) -> tuple[pl.Series, pl.Series | Non
     if values.dtype == pl.String and not (iso := values.str.to_date("%Y-%m-%d", strict=False)).null_count():
         return iso.rename("date"), None
     parts = per_value(values, _days_of_text)
-    refuse(parts["other_zone"].fill_null(False), values, rows, "date",
-           "a day in Korean time (a time of day in another zone may belong to another day)")  # fmt: skip
+    refuse(
+        parts["other_zone"].fill_null(False),
+        values,
+        rows,
+        "date",
+        "a day in Korean time (a time of day in another zone may belong to another day)",
+    )
     _refuse_excel_days(parts, values, rows)
     refuse(parts["date"].is_null(), values, rows, "date", "a day such as 20240102, 2024-01-02 or 2024/01/02")
     times = parts["time"]
@@ -123,11 +138,14 @@ def _days_of_text(different: pl.Series) -> pl.DataFrame:
     parts = spelled.str.extract_groups(_DAY).struct.unnest()
     month, monthday = (pl.col(part).str.zfill(2) for part in "23")
     day = parts.select(pl.concat_str(pl.col("1"), month, monthday, separator="-", ignore_nulls=False)).to_series()
-    return pl.DataFrame({
-        "date": day.str.to_date("%Y-%m-%d", strict=False), "time": parts["4"].replace({"": None}),
-        "other_zone": text.str.contains(_OTHER_ZONE) & ~text.str.contains(_SAME_DAY_IN_KOREA),
-        "excel": text.str.contains(_EXCEL_DAY),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "date": day.str.to_date("%Y-%m-%d", strict=False),
+            "time": parts["4"].replace({"": None}),
+            "other_zone": text.str.contains(_OTHER_ZONE) & ~text.str.contains(_SAME_DAY_IN_KOREA),
+            "excel": text.str.contains(_EXCEL_DAY),
+        }
+    )
 
 
 def decimal_of(texts: list[pl.Series], separator: str, given: Decimal | None = None) -> Decimal:
@@ -153,12 +171,16 @@ def decimal_of(texts: list[pl.Series], separator: str, given: Decimal | None = N
     unproved = (
         separator == ";" and commas.len() and commas.str.contains(r"^[+-]?\d{1,3},\d{3}$").all() and not points.len()
     ) or (
-        separator in ";\t" and points.len() and points.str.contains(r"^[+-]?[1-9]\d{0,2}\.\d{3}$").all()
+        separator in ";\t"
+        and points.len()
+        and points.str.contains(r"^[+-]?[1-9]\d{0,2}\.\d{3}$").all()
         and not commas.len()
-    )  # fmt: skip
+    )
     if separator and by_point and unproved:
-        raise ValueError(f"cannot tell thousands from decimals in values as {marked[0]!r}: say --decimal point or "
-                         "--decimal comma (decimal='point' or 'comma')")  # fmt: skip
+        raise ValueError(
+            f"cannot tell thousands from decimals in values as {marked[0]!r}: say --decimal point or "
+            "--decimal comma (decimal='point' or 'comma')"
+        )
     return "point"
 
 

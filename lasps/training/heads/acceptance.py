@@ -44,8 +44,9 @@ class Acceptance:
         return bool(self.gain > stats.t.ppf(1 - LEVEL, self.blocks - 1) * self.standard_error)
 
 
-def accept_heads(data: HeadData, result: HeadResult, gains: Mapping[int, np.ndarray] | None = None
-                 ) -> dict[int, Acceptance]:
+def accept_heads(
+    data: HeadData, result: HeadResult, gains: Mapping[int, np.ndarray] | None = None
+) -> dict[int, Acceptance]:
     """Compare each trained sector's best head with its initial one on the sector's val samples, each calibrated for the
     loss it was trained with. A sector without val samples gets 0 blocks and is not accepted.
 
@@ -80,8 +81,11 @@ def gains_of(data: HeadData, result: HeadResult) -> dict[int, np.ndarray]:
     """sector -> what its best head takes off the log loss of each of its val samples; trained sectors with any."""
     assert data.val is not None
     with one_thread_on_a_processor(data.val.features.device):  # twenty small products: two threads wait, not compute
-        return {sector: _gains(data, result, sector, rows) for sector, rows in data.val.rows_by_sector().items()
-                if sector in result.best_heads}
+        return {
+            sector: _gains(data, result, sector, rows)
+            for sector, rows in data.val.rows_by_sector().items()
+            if sector in result.best_heads
+        }
 
 
 def _gains(data: HeadData, result: HeadResult, sector: int, rows: np.ndarray) -> np.ndarray:

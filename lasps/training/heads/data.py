@@ -168,8 +168,10 @@ def stacked_heads_of(heads: Iterable[nn.Module]) -> dict[str, Tensor]:
     """
     states = [{name: value.detach().cpu().clone() for name, value in head.named_parameters()} for head in heads]
     names = {name: value for state in states for name, value in state.items()}
-    return {name: torch.stack([state.get(name, torch.zeros_like(value)) for state in states])
-            for name, value in names.items()}
+    return {
+        name: torch.stack([state.get(name, torch.zeros_like(value)) for state in states])
+        for name, value in names.items()
+    }
 
 
 def with_linear(head: Mapping[str, Tensor], weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
@@ -179,9 +181,7 @@ def with_linear(head: Mapping[str, Tensor], weight: Tensor, bias: Tensor) -> dic
     return {**head, **{name: (value + head.get(name, 0)).to(dtype) for name, value in added.items()}}
 
 
-def as_samples(
-    features: Any, labels: Any, sector_ids: Any, days: Any = None, fingerprint: str = ""
-) -> HeadSamples:
+def as_samples(features: Any, labels: Any, sector_ids: Any, days: Any = None, fingerprint: str = "") -> HeadSamples:
     """`HeadSamples` of arrays or tensors."""
     return HeadSamples(
         torch.as_tensor(features),

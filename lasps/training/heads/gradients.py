@@ -69,9 +69,7 @@ def written_out_gradients(params: Parameters, grads: Parameters, batch: HeadBatc
     return loss
 
 
-def _focal_loss_and_gradient(
-    logits: Tensor, y: Tensor, weight: Tensor, gamma: float | Tensor
-) -> tuple[Tensor, Tensor]:
+def _focal_loss_and_gradient(logits: Tensor, y: Tensor, weight: Tensor, gamma: float | Tensor) -> tuple[Tensor, Tensor]:
     """Losses (R,) and d loss / d logits (R, C, B) from logits (R, C, B), y and weight (R, 1, B).
 
     With p = p_t, q = 1 - p: dL/dz_j = weight * (gamma p q^(gamma-1) log p - q^gamma) * (1[j = t] - p_j).

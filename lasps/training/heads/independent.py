@@ -49,8 +49,13 @@ def train_heads(
     """
     training = HeadTraining(data, settings, torch.device(device), gradients)
     training.resume(state_file)
-    bar = tqdm(total=settings.epochs, initial=training.epoch, desc="sector heads", unit="epoch",
-               disable=None if progress else True)
+    bar = tqdm(
+        total=settings.epochs,
+        initial=training.epoch,
+        desc="sector heads",
+        unit="epoch",
+        disable=None if progress else True,
+    )
     with bar, one_thread_on_a_processor(training.device):
         while training.epoch < settings.epochs and not training.result.stopped:
             training.train_epoch()
@@ -66,8 +71,10 @@ class HeadTraining:
 
     def __init__(self, data: HeadData, settings: HeadSettings, device: torch.device, gradients: Gradients) -> None:
         if "linear.weight" in data.start:
-            raise ValueError("expected initial heads without a linear path for independent heads (rank 0), got those "
-                             "of an earlier Phase 2: start from phase3_final, or set rank to 1 or more")
+            raise ValueError(
+                "expected initial heads without a linear path for independent heads (rank 0), got those "
+                "of an earlier Phase 2: start from phase3_final, or set rank to 1 or more"
+            )
         self.data, self.settings, self.device = data, settings, device
         self.layout, self.epoch = HeadLayout(data.start), 0
         self.start = self.layout.pack(data.start, data.train.features.dtype)
@@ -76,8 +83,9 @@ class HeadTraining:
         self.start_losses = self._losses_of_start()
         rows = trained_sectors(data.train, settings.min_samples)
         self.stack = self._stack(rows, gradients)
-        self.result = HeadResult(settings, losses={sector: [] for sector in rows},
-                                 gammas=dict.fromkeys(rows, settings.gamma))
+        self.result = HeadResult(
+            settings, losses={sector: [] for sector in rows}, gammas=dict.fromkeys(rows, settings.gamma)
+        )
         if self.val is not None:
             self.result.val_losses = {s: [self.start_losses[s]] for s in rows if s in self.start_losses}
             self.result.val_log_loss = [self._pooled()]
@@ -87,8 +95,15 @@ class HeadTraining:
         """The heads of all trained sectors, the largest sector first."""
         sectors = sorted(rows, key=lambda sector: (-len(rows[sector]), sector))
         hidden = self.data.start["fc1.bias"].shape[-1] if self.settings.dropout > 0 else 0
-        batches = SectorBatches(_on_device(self.data.train, self.device), [rows[s] for s in sectors], sectors,
-                                self.data.class_weights, self.settings, hidden, self.device)
+        batches = SectorBatches(
+            _on_device(self.data.train, self.device),
+            [rows[s] for s in sectors],
+            sectors,
+            self.data.class_weights,
+            self.settings,
+            hidden,
+            self.device,
+        )
         return HeadStack(self.layout, self.start[sectors], batches, self.settings, gradients)
 
     # ------------------------------------------------------------------------------------------------ one epoch
@@ -99,8 +114,10 @@ class HeadTraining:
         for sector, loss in zip(self.stack.batches.sectors, self.stack.train_epoch(self.epoch).tolist(), strict=True):
             self.result.losses[sector].append(loss)
             if not math.isfinite(loss):
-                raise ValueError(f"Phase 2: expected a finite loss, got {loss} in epoch {self.epoch} of sector "
-                                 f"{sector} with {self.settings}: lower lr; no head was changed")
+                raise ValueError(
+                    f"Phase 2: expected a finite loss, got {loss} in epoch {self.epoch} of sector "
+                    f"{sector} with {self.settings}: lower lr; no head was changed"
+                )
 
     def measure_val(self) -> None:
         """Calibrated val log loss after this epoch, by sector and pooled over all val samples; keep the best heads."""
@@ -161,8 +178,13 @@ class HeadTraining:
     def key(self) -> str:
         """Digest of everything the result depends on."""
         digest = hashlib.sha256()
-        parts = [STATE_VERSION, asdict(self.settings), list(self.data.class_weights), self.device.type,
-                 np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist()]
+        parts = [
+            STATE_VERSION,
+            asdict(self.settings),
+            list(self.data.class_weights),
+            self.device.type,
+            np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist(),
+        ]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for samples in (self.data.train, self.data.val):
             digest.update(b"none" if samples is None else samples.digest().encode())

@@ -96,8 +96,10 @@ def trained_sectors(samples: HeadSamples, min_samples: int) -> dict[int, np.ndar
     found = {sector: own for sector, own in rows.items() if len(own) >= max(min_samples, 1)}
     if not found:
         largest = max((len(own) for own in rows.values()), default=0)
-        raise ValueError(f"expected at least one sector with min_samples={min_samples} samples, the largest has "
-                         f"{largest}: lower min_samples or bring more data")
+        raise ValueError(
+            f"expected at least one sector with min_samples={min_samples} samples, the largest has "
+            f"{largest}: lower min_samples or bring more data"
+        )
     return found
 
 
@@ -139,19 +141,26 @@ class Part:
 
     def batch(self, index: Tensor, mean: Tensor, eye: Tensor) -> JointBatch:
         """The samples at `index`, on the device of `mean`."""
+
         def taken(values: Tensor) -> Tensor:
             return values.index_select(0, index).to(mean.device)
 
         x = self.samples.features.index_select(0, self.rows.index_select(0, index)).to(mean.device).sub_(mean)
-        return JointBatch(x, taken(self.labels), eye.index_select(0, taken(self.position)), taken(self.base),
-                          taken(self.gamma).unsqueeze(1))
+        return JointBatch(
+            x,
+            taken(self.labels),
+            eye.index_select(0, taken(self.position)),
+            taken(self.base),
+            taken(self.gamma).unsqueeze(1),
+        )
 
 
 class JointTraining:
     """All state of `train_directions`."""
 
-    def __init__(self, data: HeadData, settings: HeadSettings, common: bool, device: torch.device,
-                 gradients: JointGradients) -> None:
+    def __init__(
+        self, data: HeadData, settings: HeadSettings, common: bool, device: torch.device, gradients: JointGradients
+    ) -> None:
         if settings.rank < 1:
             raise ValueError(f"expected a rank of 1 or more for shared directions, got {settings.rank}")
         self.data, self.settings, self.common, self.gradients = data, settings, common, gradients
@@ -161,8 +170,11 @@ class JointTraining:
         if not common:
             position[list(own)] = torch.arange(len(own))
         self.train = Part(data, data.train, np.concatenate(list(own.values())), position)  # however sources lie
-        val = np.empty(0, dtype=np.int64) if data.val is None else \
-            np.flatnonzero(np.isin(data.val.sector_ids.numpy(), self.sectors))
+        val = (
+            np.empty(0, dtype=np.int64)
+            if data.val is None
+            else np.flatnonzero(np.isin(data.val.sector_ids.numpy(), self.sectors))
+        )
         self.val = None if data.val is None or not len(val) else Part(data, data.val, val, position)
         self._prepare(1 if common else len(own), device)
         self.epoch, self.step = 0, 0
@@ -172,8 +184,10 @@ class JointTraining:
         self.measure_val()
 
     def _prepare(self, groups: int, device: torch.device) -> None:
-        features, shape = self.data.train.features, (groups, self.settings.rank, self.data.train.features.shape[1],
-                                                     len(self.data.class_weights))
+        features, shape = (
+            self.data.train.features,
+            (groups, self.settings.rank, self.data.train.features.shape[1], len(self.data.class_weights)),
+        )
         self.shape = shape
         self.vector = first_weights(self.settings.seed, *shape).to(device, features.dtype)
         self.grads, self.first, self.second = (torch.zeros_like(self.vector) for _ in range(3))
@@ -187,8 +201,13 @@ class JointTraining:
 
     def run(self, on_epoch: OnEpoch | None, state_file: Path | None, progress: bool) -> None:
         """All epochs that are left."""
-        with tqdm(total=self.settings.epochs, initial=self.epoch, unit="epoch", disable=None if progress else True,
-                  desc="common change" if self.common else "sector heads") as bar:
+        with tqdm(
+            total=self.settings.epochs,
+            initial=self.epoch,
+            unit="epoch",
+            disable=None if progress else True,
+            desc="common change" if self.common else "sector heads",
+        ) as bar:
             while self.epoch < self.settings.epochs and not self.result.stopped:
                 self.train_epoch()
                 self.measure_val()
@@ -208,8 +227,10 @@ class JointTraining:
         for sector, history in self.result.losses.items():
             history.append(float(sums[sector] / counts[sector]))
             if not math.isfinite(history[-1]):
-                raise ValueError(f"Phase 2: expected a finite loss, got {history[-1]} in epoch {self.epoch} of sector "
-                                 f"{sector} with {self.settings}: lower lr; no head was changed")
+                raise ValueError(
+                    f"Phase 2: expected a finite loss, got {history[-1]} in epoch {self.epoch} of sector "
+                    f"{sector} with {self.settings}: lower lr; no head was changed"
+                )
 
     def _batches(self, order: Tensor) -> Iterator[JointBatch]:
         segments = order.split(self.batch_size * max(1, SEGMENT_SAMPLES // self.batch_size))
@@ -262,10 +283,15 @@ class JointTraining:
         val = self.data.val
         if val is None:
             return 0.0
-        others = Part(self.data, val, np.flatnonzero(~np.isin(val.sector_ids.numpy(), self.sectors)),
-                      torch.zeros(self.data.num_sectors, dtype=torch.int64))
-        return float(calibrated_losses(others.base, others.labels, others.gamma.unsqueeze(1),
-                                       self.log_class_weights.cpu()).sum())
+        others = Part(
+            self.data,
+            val,
+            np.flatnonzero(~np.isin(val.sector_ids.numpy(), self.sectors)),
+            torch.zeros(self.data.num_sectors, dtype=torch.int64),
+        )
+        return float(
+            calibrated_losses(others.base, others.labels, others.gamma.unsqueeze(1), self.log_class_weights.cpu()).sum()
+        )
 
     def stop(self, on_epoch: OnEpoch | None) -> None:
         """Ask the callback whether to go on."""
@@ -289,8 +315,10 @@ class JointTraining:
         return Directions(self.sectors, loadings, weights.features, weights.classes, biases, self.mean.cpu().double())
 
     def _heads(self, directions: Directions) -> dict[int, dict[str, Tensor]]:
-        return {sector: with_linear(self.data.start_head(sector)[0], *directions.linear(position))
-                for position, sector in enumerate(self.sectors)}
+        return {
+            sector: with_linear(self.data.start_head(sector)[0], *directions.linear(position))
+            for position, sector in enumerate(self.sectors)
+        }
 
     # ------------------------------------------------------------------------------------------------ resume
 
@@ -298,8 +326,15 @@ class JointTraining:
     def key(self) -> str:
         """Digest of everything the result depends on."""
         digest = hashlib.sha256()
-        parts = [STATE_VERSION, JOINT, self.common, asdict(self.settings), list(self.data.class_weights),
-                 self.vector.device.type, np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist()]
+        parts = [
+            STATE_VERSION,
+            JOINT,
+            self.common,
+            asdict(self.settings),
+            list(self.data.class_weights),
+            self.vector.device.type,
+            np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist(),
+        ]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for samples in (self.data.train, self.data.val):
             digest.update(b"none" if samples is None else samples.digest().encode())
@@ -324,8 +359,15 @@ class JointTraining:
         if state_file is None:
             return
         names = ("losses", "val_losses", "val_log_loss", "best_epoch", "stopped")
-        state = {"epoch": self.epoch, "step": self.step, "vector": self.vector, "first": self.first,
-                 "second": self.second, "best": self.best, "result": {n: getattr(self.result, n) for n in names}}
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "vector": self.vector,
+            "first": self.first,
+            "second": self.second,
+            "best": self.best,
+            "result": {n: getattr(self.result, n) for n in names},
+        }
         write_state(state_file, self.key, state)
 
 

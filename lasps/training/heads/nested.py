@@ -61,8 +61,14 @@ class NestedResult:
         return self.common_heads | {sector: self.sectors.best_heads[sector] for sector in self.accepted}
 
 
-def train_nested(data: HeadData, settings: HeadSettings, *, resume_dir: Path | None = None,
-                 device: str | torch.device = "cpu", progress: bool = False) -> NestedResult:
+def train_nested(
+    data: HeadData,
+    settings: HeadSettings,
+    *,
+    resume_dir: Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> NestedResult:
     """Train the common change and then, from what val accepts of it, the sector part.
 
     Args:
@@ -71,8 +77,9 @@ def train_nested(data: HeadData, settings: HeadSettings, *, resume_dir: Path | N
     common_file, sector_file = (None, None) if resume_dir is None else state_files(resume_dir)
     base, common, common_gain = data, None, None
     if settings.rank > 0 and data.val is not None:
-        base, common, common_gain = common_change(data, settings, state_file=common_file, device=device,
-                                                  progress=progress)
+        base, common, common_gain = common_change(
+            data, settings, state_file=common_file, device=device, progress=progress
+        )
     result = train_head(base, settings, state_file=sector_file, device=device, progress=progress)
     if data.val is None:
         return NestedResult(base, result)
@@ -81,26 +88,41 @@ def train_nested(data: HeadData, settings: HeadSettings, *, resume_dir: Path | N
     return NestedResult(base, result, common, common_gain, sector_gain, accept_heads(base, result, gains))
 
 
-def common_change(data: HeadData, settings: HeadSettings, *, state_file: Path | None = None,
-                  device: str | torch.device = "cpu", progress: bool = False
-                  ) -> tuple[HeadData, HeadResult, Acceptance]:
+def common_change(
+    data: HeadData,
+    settings: HeadSettings,
+    *,
+    state_file: Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> tuple[HeadData, HeadResult, Acceptance]:
     """(the data with the initial heads that the sector part starts from, the common change, its gain on val)."""
     result = train_directions(data, settings, common=True, state_file=state_file, device=device, progress=progress)
     gain = accept_together(data, result)
     return (with_heads(data, result.best_heads) if gain.significant else data), result, gain
 
 
-def train_head(data: HeadData, settings: HeadSettings, on_epoch: OnEpoch | None = None, *,
-               state_file: Path | None = None, device: str | torch.device = "cpu",
-               progress: bool = False) -> HeadResult:
+def train_head(
+    data: HeadData,
+    settings: HeadSettings,
+    on_epoch: OnEpoch | None = None,
+    *,
+    state_file: Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> HeadResult:
     """The sector part of one setting: shared directions, or, at rank 0, independent heads."""
     if settings.rank > 0:
         return train_directions(data, settings, on_epoch, state_file=state_file, device=device, progress=progress)
     return train_heads(data, settings, on_epoch, state_file=state_file, device=device, progress=progress)
 
 
-def accepted_gains(data: HeadData, result: HeadResult, by_sector: Mapping[int, Acceptance] | None = None,
-                   together: Acceptance | None = None) -> dict[int, Acceptance]:
+def accepted_gains(
+    data: HeadData,
+    result: HeadResult,
+    by_sector: Mapping[int, Acceptance] | None = None,
+    together: Acceptance | None = None,
+) -> dict[int, Acceptance]:
     """sector -> its gain on val over `data`'s initial heads, where it is accepted.
 
     Shared directions are accepted as a whole first (one-sided 5 %); independent heads share nothing to accept.
@@ -116,8 +138,10 @@ def accepted_gains(data: HeadData, result: HeadResult, by_sector: Mapping[int, A
 def with_heads(data: HeadData, heads: Mapping[int, Mapping[str, Tensor]]) -> HeadData:
     """The same samples with other initial heads for the sectors in `heads`."""
     names = {name: value for head in heads.values() for name, value in head.items()}
-    start = {name: data.start[name].clone() if name in data.start else value.new_zeros(data.num_sectors, *value.shape)
-             for name, value in names.items()}
+    start = {
+        name: data.start[name].clone() if name in data.start else value.new_zeros(data.num_sectors, *value.shape)
+        for name, value in names.items()
+    }
     for sector, head in heads.items():
         for name, value in head.items():
             start[name][sector] = value

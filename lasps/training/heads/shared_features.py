@@ -208,9 +208,7 @@ def _precision(device: str | torch.device) -> str:
 # ---------------------------------------------------------------------------------------------------- keys
 
 
-def _known_entry(
-    cache_dir: Path, prefix: str, sources: list[SampleSource], batch_size: int, desc: str
-) -> Path | None:
+def _known_entry(cache_dir: Path, prefix: str, sources: list[SampleSource], batch_size: int, desc: str) -> Path | None:
     """The entry that holds these samples, if there can be one: by the datasets' fingerprints, else by content."""
     if all(source.fingerprint for source in sources):
         return cache_dir / f"{prefix}-{_described(sources)[:40]}"

@@ -126,7 +126,11 @@ class SectorBatches:
     ) -> None:
         self.samples, self.rows, self.sectors = samples, rows, sectors
         self.batch_size, self.seed, self.noise_width, self.device = (
-            settings.batch_size, settings.seed, noise_width, device)
+            settings.batch_size,
+            settings.seed,
+            noise_width,
+            device,
+        )
         self.class_weights = torch.tensor(class_weights, dtype=samples.features.dtype, device=device)
         self.sizes = np.array([len(own) for own in rows])
         self.steps = -(-self.sizes // self.batch_size)

@@ -21,8 +21,13 @@ from tests.data.market import BORDERS, FEW_FEATURES, small_panel
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("described") / "d"
-    build_dataset(small_panel(), folder, borders=BORDERS, source={"name": "bars", "fetched": date(2026, 1, 5)},
-                  features=FEW_FEATURES)
+    build_dataset(
+        small_panel(),
+        folder,
+        borders=BORDERS,
+        source={"name": "bars", "fetched": date(2026, 1, 5)},
+        features=FEW_FEATURES,
+    )
     return folder
 
 
@@ -52,8 +57,16 @@ def test_a_flipped_bit_is_refused_or_means_the_same(built: Path, tmp_path: Path,
         assert found == original
 
 
-@pytest.mark.parametrize(("name", "value"), [("window", 20), ("universe", {"name": "all"}), ("materialized", True),
-                                             ("source", {"name": "synthetic"}), ("horizon", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("window", 20),
+        ("universe", {"name": "all"}),
+        ("materialized", True),
+        ("source", {"name": "synthetic"}),
+        ("horizon", 1),
+    ],
+)
 def test_a_description_changed_by_hand_is_refused_by_everything_that_opens_it(copy: Path, name, value) -> None:
     changed = json.loads((copy / "dataset.json").read_text()) | {name: value}
     (copy / "dataset.json").write_text(json.dumps(changed))

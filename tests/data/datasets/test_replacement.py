@@ -47,6 +47,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[str]:
                 raise Killed
             done.append(str(path))
             return function(path, *rest, **named)
+
         return call
 
     for owner, name in ((Path, "rename"), (Path, "rmdir"), (shutil, "rmtree"), (Path, "mkdir")):
@@ -128,8 +129,10 @@ def test_a_dataset_is_built_and_replaced_on_a_mount_point(tmp_path) -> None:
 
 def test_a_link_to_a_disk_that_is_not_there_is_refused(tmp_path) -> None:
     (tmp_path / "d").symlink_to(tmp_path / "unmounted" / "ds")
-    with pytest.raises(ValueError, match=r"is a link to .*unmounted/ds, which does not exist.*mounted\?"), \
-            staging(tmp_path / "d"):
+    with (
+        pytest.raises(ValueError, match=r"is a link to .*unmounted/ds, which does not exist.*mounted\?"),
+        staging(tmp_path / "d"),
+    ):
         pass
     assert os.listdir(tmp_path) == ["d"]
 

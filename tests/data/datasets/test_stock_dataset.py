@@ -147,13 +147,15 @@ BAD = {
     "an infinite feature": (lambda a: spoil(a, "time_series", (9, 2, 1), -np.inf), r"-inf at index \[9, 2, 1\]"),
     "a feature beyond float32": (
         lambda a: spoil(a | {"time_series": a["time_series"].astype(np.float64)}, "time_series", (9, 2, 1), 1e300),
-        "1e.300 at index"),
+        "1e.300 at index",
+    ),
     "a blank chart": (lambda a: spoil(a, "chart_images", 11, 0), "chart 11 is blank: every pixel is 0"),
     "a white chart": (lambda a: spoil(a, "chart_images", 22, 255), "chart 22 is blank"),
     "float charts up to 255": (lambda a: a | {"chart_images": a["chart_images"].astype(np.float32)}, "Divide by 255"),
     "a NaN pixel": (
         lambda a: spoil(a | {"chart_images": a["chart_images"] / np.float32(255)}, "chart_images", (4, 0, 0), np.nan),
-        "chart 4 spans nan"),
+        "chart 4 spans nan",
+    ),
     "a sector above": (lambda a: spoil(a, "sector_ids", 3, 20), r"sector id in 0\.\.19, found 20 at index 3"),
     "a sector below": (lambda a: spoil(a, "sector_ids", 3, -1), "found -1 at index 3"),
     "a label above": (lambda a: spoil(a, "labels", 6, 3), r"label in 0\.\.2, found 3 at index 6"),

@@ -27,8 +27,9 @@ SIZE = (20, 190)
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "processed"
-    build_dataset(small_panel(), folder, borders=BORDERS, source={}, features=FEW_FEATURES, chart_size=SIZE,
-                  materialize=True)
+    build_dataset(
+        small_panel(), folder, borders=BORDERS, source={}, features=FEW_FEATURES, chart_size=SIZE, materialize=True
+    )
     return folder
 
 
@@ -111,16 +112,19 @@ def change(path, index, value):
     np.save(path, array)
 
 
-@pytest.mark.parametrize(("name", "index", "value", "message"), [
-    ("rows/features.npy", (70, 1), np.nan, r"features\.npy: expected finite .* nan at index \[70, 1\]"),
-    ("rows/bars.npy", (70, 4), np.inf, r"bars\.npy: expected finite"),
-    ("rows/bars.npy", (70, 2), 0, r"expected positive prices, found 0\.0 at index \[70, 2\]"),
-    ("rows/features.npy", (70, 1), 0.123, r"features\.npy: expected the array that .*dataset\.json describes"),
-    ("val/ends.npy", 3, 10**9, "window end in"),
-    ("val/ends.npy", 3, 30, "the window of sample 3, 60 rows up to row 30, begins before its stock's first row 0"),
-    ("val/sector_ids.npy", 3, 20, r"sector id in 0\.\.19, found 20 at index 3"),
-    ("val/labels.npy", 3, 7, "found 7 at index 3"),
-])
+@pytest.mark.parametrize(
+    ("name", "index", "value", "message"),
+    [
+        ("rows/features.npy", (70, 1), np.nan, r"features\.npy: expected finite .* nan at index \[70, 1\]"),
+        ("rows/bars.npy", (70, 4), np.inf, r"bars\.npy: expected finite"),
+        ("rows/bars.npy", (70, 2), 0, r"expected positive prices, found 0\.0 at index \[70, 2\]"),
+        ("rows/features.npy", (70, 1), 0.123, r"features\.npy: expected the array that .*dataset\.json describes"),
+        ("val/ends.npy", 3, 10**9, "window end in"),
+        ("val/ends.npy", 3, 30, "the window of sample 3, 60 rows up to row 30, begins before its stock's first row 0"),
+        ("val/sector_ids.npy", 3, 20, r"sector id in 0\.\.19, found 20 at index 3"),
+        ("val/labels.npy", 3, 7, "found 7 at index 3"),
+    ],
+)
 def test_changed_arrays_are_refused(copy, name, index, value, message):
     change(copy / name, index, value)
     with pytest.raises(ValueError, match=message):

@@ -35,8 +35,19 @@ def truth(codes: tuple[str, ...] = CODES, n: int = 20, seed: int = 1) -> pl.Data
         opening = (close * np.exp(rng.normal(0, 0.01, n))).round()
         high, low = np.maximum(opening, close) + 100, np.minimum(opening, close) - 100
         volume = rng.integers(1_000_000, 9_000_000, n)
-        frames.append(pl.DataFrame({"code": [code] * n, "date": days(n), "open": opening, "high": high, "low": low,
-                                    "close": close, "volume": volume}))  # fmt: skip
+        frames.append(
+            pl.DataFrame(
+                {
+                    "code": [code] * n,
+                    "date": days(n),
+                    "open": opening,
+                    "high": high,
+                    "low": low,
+                    "close": close,
+                    "volume": volume,
+                }
+            )
+        )
     return pl.concat(frames)
 
 
@@ -49,6 +60,7 @@ def same(bars: pl.DataFrame, expected: pl.DataFrame) -> bool:
 
 def spelled(frame: pl.DataFrame, separator: str, thousands: str, decimal: str, header: list[str]) -> str:
     """The table as text: all numbers with two decimals, so that "70500,00" and "70,500.00" come about."""
+
     def number(value: float) -> str:
         whole, _, part = f"{value:,.2f}".partition(".")
         text = whole.replace(",", thousands) + decimal + part
@@ -62,15 +74,21 @@ def spelled(frame: pl.DataFrame, separator: str, thousands: str, decimal: str, h
 
 @FIXTURE
 @given(
-    separator=st.sampled_from(",;\t|"), marks=st.sampled_from([("", "."), (",", "."), ("", ","), (".", ",")]),
-    header=st.sampled_from([COLUMNS, ["종목코드", "일자", "시가(원)", "고가", "저가", "현재가", "거래량 (주)"],
-                            ["ISU_SRT_CD", "TRD_DD", "TDD_OPNPRC", "TDD_HGPRC", "TDD_LWPRC", "TDD_CLSPRC",
-                             "ACC_TRDVOL"],
-                            ["티커", "날짜", "시가", "고가", "저가", "종가", "거래량"],
-                            ["stk_cd", "dt", "open_pric", "high_pric", "low_pric", "cur_prc", "trde_qty"]]),
+    separator=st.sampled_from(",;\t|"),
+    marks=st.sampled_from([("", "."), (",", "."), ("", ","), (".", ",")]),
+    header=st.sampled_from(
+        [
+            COLUMNS,
+            ["종목코드", "일자", "시가(원)", "고가", "저가", "현재가", "거래량 (주)"],
+            ["ISU_SRT_CD", "TRD_DD", "TDD_OPNPRC", "TDD_HGPRC", "TDD_LWPRC", "TDD_CLSPRC", "ACC_TRDVOL"],
+            ["티커", "날짜", "시가", "고가", "저가", "종가", "거래량"],
+            ["stk_cd", "dt", "open_pric", "high_pric", "low_pric", "cur_prc", "trde_qty"],
+        ]
+    ),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "cp949", "utf-16", "utf-16-le"]),
-    packing=st.sampled_from(["", ".gz", ".zip"]), newline=st.sampled_from(["\n", "\r\n"]),
-)  # fmt: skip
+    packing=st.sampled_from(["", ".gz", ".zip"]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+)
 def test_every_spelling_of_a_market_is_read_as_that_market(
     tmp_path, separator, marks, header, encoding, packing, newline
 ) -> None:
@@ -88,10 +106,19 @@ def test_every_spelling_of_a_market_is_read_as_that_market(
     assert same(read_bars(path), market)
 
 
-@pytest.mark.parametrize(("text", "decimal", "close"), [
-    ("70.500", None, None), ("70.500", "point", 70.5), ("70.500", "comma", 70_500), ("70,500", None, None),
-    ("70,500", "comma", 70.5), ("70,500", "point", 70_500), ("70500,5", None, 70_500.5), ("1.234.567", None, 1_234_567),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "decimal", "close"),
+    [
+        ("70.500", None, None),
+        ("70.500", "point", 70.5),
+        ("70.500", "comma", 70_500),
+        ("70,500", None, None),
+        ("70,500", "comma", 70.5),
+        ("70,500", "point", 70_500),
+        ("70500,5", None, 70_500.5),
+        ("1.234.567", None, 1_234_567),
+    ],
+)
 def test_a_semicolon_file_whose_numbers_prove_nothing_is_refused_until_the_decimal_sign_is_named(
     tmp_path, text, decimal, close
 ) -> None:
@@ -105,7 +132,8 @@ def test_a_semicolon_file_whose_numbers_prove_nothing_is_refused_until_the_decim
 
 def test_two_spellings_in_one_file_are_refused_with_the_row(tmp_path) -> None:
     (tmp_path / "005930.csv").write_text(
-        'date;open;high;low;close;volume\n20240102;"70,500.5";9;9;9;12\n20240103;70500,5;9;9;9;12\n')
+        'date;open;high;low;close;volume\n20240102;"70,500.5";9;9;9;12\n20240103;70500,5;9;9;9;12\n'
+    )
     with pytest.raises(ValueError, match="row 3, column open: expected a number.*'70500,5'"):
         read_bars(tmp_path)
 
@@ -115,17 +143,23 @@ def test_full_width_digits_and_excels_text_codes_are_read(tmp_path) -> None:
     (tmp_path / "bars.csv").write_text(
         "code,date,open,high,low,close,volume\n"
         '="005930",2024-01-02,1,3,1,2,5\n"=""000660""",20240103,1,3,1,2,5\n'
-        f"００５９３５,{'2024-01-04'.translate(wide)},{'12'.translate(wide)},13,1,2,5\n")
+        f"００５９３５,{'2024-01-04'.translate(wide)},{'12'.translate(wide)},13,1,2,5\n"
+    )
     assert read_bars(tmp_path / "bars.csv").select("code", "date", "open").rows() == [
-        ("005930", dt.date(2024, 1, 2), 1), ("000660", dt.date(2024, 1, 3), 1), ("005935", dt.date(2024, 1, 4), 12)]
+        ("005930", dt.date(2024, 1, 2), 1),
+        ("000660", dt.date(2024, 1, 3), 1),
+        ("005935", dt.date(2024, 1, 4), 12),
+    ]
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_signs_before_prices_are_named_and_read_with_the_flag(tmp_path, newest_first) -> None:
     market = truth()
     last = pl.col("close").shift(1).over("code").fill_null(0)
-    signs = {c: pl.when(pl.col(c) < last).then(pl.lit("-")).otherwise(pl.lit("+")) + pl.col(c).cast(pl.String)
-             for c in PRICES}  # fmt: skip
+    signs = {
+        c: pl.when(pl.col(c) < last).then(pl.lit("-")).otherwise(pl.lit("+")) + pl.col(c).cast(pl.String)
+        for c in PRICES
+    }
     signed = market.with_columns(**signs).sort("date", descending=newest_first)
     signed.write_csv(tmp_path / "bars.csv")
     with pytest.raises(ValueError, match="carry a sign.*--signed-prices"):
@@ -209,8 +243,9 @@ def test_an_adjusted_close_scales_prices_and_across_splits_volumes_too(tmp_path)
 @pytest.mark.parametrize("hole", ["", "0", "inf", "-inf", "nan", "-3"])
 def test_a_row_without_a_usable_adjusted_close_has_no_price_at_all(tmp_path, hole) -> None:
     market = truth(("005930",)).with_columns(pl.col("close").mul(0.8).cast(pl.String).alias("Adj Close"))
-    holed = market.with_columns(pl.when(pl.int_range(pl.len()).is_in([5, 6])).then(pl.lit(hole)).otherwise("Adj Close")
-                                .alias("Adj Close"))  # fmt: skip
+    holed = market.with_columns(
+        pl.when(pl.int_range(pl.len()).is_in([5, 6])).then(pl.lit(hole)).otherwise("Adj Close").alias("Adj Close")
+    )
     holed.write_csv(tmp_path / "bars.csv")
     bars, counts = read_bars_counted(tmp_path / "bars.csv")
     panel, report = make_panel(bars)
@@ -261,10 +296,15 @@ def test_every_type_of_a_parquet_column_gives_the_same_market(tmp_path, dtype) -
     numbers, midnight = pl.col(*PRICES, "volume"), pl.col("date").cast(pl.Datetime("us"))
     seoul = midnight.dt.replace_time_zone("Asia/Seoul")
     change = {
-        "categorical": pl.col("code").cast(pl.Categorical), "decimal": numbers.cast(pl.Decimal(38, 2)),
-        "int32": numbers.cast(pl.Int32), "float32": numbers.cast(pl.Float32), "uint64": numbers.cast(pl.UInt64),
-        "datetime": midnight, "seoul": seoul, "utc": seoul.dt.convert_time_zone("UTC"),
-    }[dtype]  # fmt: skip
+        "categorical": pl.col("code").cast(pl.Categorical),
+        "decimal": numbers.cast(pl.Decimal(38, 2)),
+        "int32": numbers.cast(pl.Int32),
+        "float32": numbers.cast(pl.Float32),
+        "uint64": numbers.cast(pl.UInt64),
+        "datetime": midnight,
+        "seoul": seoul,
+        "utc": seoul.dt.convert_time_zone("UTC"),
+    }[dtype]
     market.with_columns(change).write_parquet(tmp_path / "bars.parquet")
     bars = read_bars(tmp_path / "bars.parquet")
     assert same(bars, market)
@@ -284,7 +324,8 @@ def test_days_in_utc_are_refused_and_a_market_of_seven_days_is_not(tmp_path) -> 
 @pytest.mark.parametrize("form", ["text", "parquet", "compact"])
 def test_bars_within_the_day_are_called_that(tmp_path, form) -> None:
     hours = truth(("005930",), n=7).with_columns(
-        date=pl.datetime(2024, 1, 2, 9) + pl.duration(hours=pl.int_range(pl.len())))
+        date=pl.datetime(2024, 1, 2, 9) + pl.duration(hours=pl.int_range(pl.len()))
+    )
     if form == "parquet":
         hours.write_parquet(tmp_path / "bars.parquet")
     else:
@@ -301,14 +342,17 @@ def test_a_time_of_day_that_differs_from_day_to_day_is_no_hourly_bar(tmp_path) -
     assert same(read_bars(tmp_path / "bars.csv"), market)
 
 
-@pytest.mark.parametrize(("column", "value", "message"), [
-    ("volume", "inf", "row 4, column volume: expected a number of shares, got 'inf'"),
-    ("volume", "1e20", "row 4, column volume: expected a number of shares"),
-    ("date", "45293", "row 4, column date: expected .*not Excel's number"),
-    ("date", "2024-01-04 00:00:00-05:00", "row 4, column date: .*another zone"),
-    ("date", "", "row 4, column date: expected a day"),
-    ("code", "", "row 4, column code: expected a code"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("volume", "inf", "row 4, column volume: expected a number of shares, got 'inf'"),
+        ("volume", "1e20", "row 4, column volume: expected a number of shares"),
+        ("date", "45293", "row 4, column date: expected .*not Excel's number"),
+        ("date", "2024-01-04 00:00:00-05:00", "row 4, column date: .*another zone"),
+        ("date", "", "row 4, column date: expected a day"),
+        ("code", "", "row 4, column code: expected a code"),
+    ],
+)
 def test_a_value_that_cannot_be_is_refused_with_its_row(tmp_path, column, value, message) -> None:
     text = truth(("005930",), n=5).with_columns(pl.all().cast(pl.String))
     bad = text.with_columns(pl.when(pl.int_range(pl.len()) == 2).then(pl.lit(value)).otherwise(column).alias(column))
@@ -367,23 +411,33 @@ def test_a_pandas_period_and_a_list_are_refused_in_one_line(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["bars.csv.gz", "bars.csv.zip", "bars.parquet", "bars.csv"])
 def test_a_torn_file_is_one_line_whatever_it_was(tmp_path: Path, name: str) -> None:
-    whole = {"bars.csv.gz": gzip.compress(b"x" * 999)[:-9], "bars.csv.zip": b"PK\x03\x04rest",
-             "bars.parquet": b"PAR1torn", "bars.csv": b"a,b\n1,2,3,4\n"}[name]  # fmt: skip
+    whole = {
+        "bars.csv.gz": gzip.compress(b"x" * 999)[:-9],
+        "bars.csv.zip": b"PK\x03\x04rest",
+        "bars.parquet": b"PAR1torn",
+        "bars.csv": b"a,b\n1,2,3,4\n",
+    }[name]
     (tmp_path / name).write_bytes(whole)
     with pytest.raises(ValueError, match=rf"{name}: not a readable") as raised:
         read_bars(tmp_path / name)
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("header", [
-    "종목코드,종목명,시장구분,업종명", "Symbol,Name,Market,Sector", "티커,한글종목명,시장,섹터",
-    "ISU_SRT_CD,ISU_ABBRV,MKT_TP_NM,IDX_IND_NM",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        "종목코드,종목명,시장구분,업종명",
+        "Symbol,Name,Market,Sector",
+        "티커,한글종목명,시장,섹터",
+        "ISU_SRT_CD,ISU_ABBRV,MKT_TP_NM,IDX_IND_NM",
+    ],
+)
 def test_a_listing_is_read_under_the_names_that_are_known(tmp_path: Path, header: str) -> None:
     row = '="005930",삼성전자,KOSPI,통신 및 방송 장비 제조업'
     (tmp_path / "listing.csv").write_text(f"{header}\n{row}\n,,,\n", "utf-8")
     assert read_listing(tmp_path / "listing.csv").rows() == [
-        ("005930", "삼성전자", "KOSPI", "통신 및 방송 장비 제조업")]
+        ("005930", "삼성전자", "KOSPI", "통신 및 방송 장비 제조업")
+    ]
 
 
 def test_the_industry_is_the_column_whose_names_the_sector_map_knows(tmp_path: Path) -> None:
@@ -393,11 +447,16 @@ def test_the_industry_is_the_column_whose_names_the_sector_map_knows(tmp_path: P
         assert read_listing(tmp_path / "listing.csv")["industry"][0] == "통신 및 방송 장비 제조업"
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("KR7005930003,20240102,1,3,1,2,5", "row 2, column code: .*not an ISIN"), (",,,,,,", "all rows are blank"),
-    ("005930,1704153600000,1,3,1,2,5", "row 2, column date: expected a day"),
-    ("005930,20240102,1,3,1,2,5,6", "not a readable CSV table"), ('005930,20240102,"₩9",3,1,2,5', "row 2, column open"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("KR7005930003,20240102,1,3,1,2,5", "row 2, column code: .*not an ISIN"),
+        (",,,,,,", "all rows are blank"),
+        ("005930,1704153600000,1,3,1,2,5", "row 2, column date: expected a day"),
+        ("005930,20240102,1,3,1,2,5,6", "not a readable CSV table"),
+        ('005930,20240102,"₩9",3,1,2,5', "row 2, column open"),
+    ],
+)
 def test_rows_that_are_something_else_are_refused_with_a_reason(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "bars.csv").write_text(f"code,date,open,high,low,close,volume\n{line}\n", "utf-8")
     with pytest.raises(ValueError, match=message):
@@ -415,7 +474,8 @@ def test_excels_line_about_the_separator_is_none_of_the_header_but_counts_as_a_l
 
 def test_the_exchanges_dash_is_no_value(tmp_path: Path) -> None:
     (tmp_path / "bars.csv").write_text(
-        "code,date,open,high,low,close,volume\n005930,20240102,-,-,-,2,0\n005930,20240103,1,3,1,2,5\n")
+        "code,date,open,high,low,close,volume\n005930,20240102,-,-,-,2,0\n005930,20240103,1,3,1,2,5\n"
+    )
     panel, report = make_panel(read_bars(tmp_path / "bars.csv"))
     assert (panel.height, report.halted_rows) == (1, 1)
 
@@ -436,10 +496,13 @@ def test_a_file_of_another_kind_under_a_text_file_s_name_is_called_what_it_is(tm
     truth().write_parquet(table)
     with zipfile.ZipFile(archive, "w") as book:
         book.writestr("xl/workbook.xml", "<workbook/>")
-    kinds = {"gzip-packed": packed.getvalue(), "a parquet file": table.getvalue(),
-             "an Excel workbook": archive.getvalue(),
-             "an old Excel workbook": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
-             "a page of HTML": b"\xef\xbb\xbf\n<html><table><tr><td>date</td></tr></table></html>"}  # fmt: skip
+    kinds = {
+        "gzip-packed": packed.getvalue(),
+        "a parquet file": table.getvalue(),
+        "an Excel workbook": archive.getvalue(),
+        "an old Excel workbook": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+        "a page of HTML": b"\xef\xbb\xbf\n<html><table><tr><td>date</td></tr></table></html>",
+    }
     for what, content in kinds.items():
         (tmp_path / "005930.csv").write_bytes(content)
         with pytest.raises(ValueError, match=f"expected text with one row per line, got {what}"):

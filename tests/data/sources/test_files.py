@@ -35,9 +35,20 @@ def test_a_korean_long_table_is_read_in_every_encoding(write, encoding) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["20240102", "2024-01-02", "2024/01/02", "2024/1/2", "2024.01.02", "2024. 1. 2.", "2024년 1월 2일",
-     "2024-01-02 00:00:00", "2024-01-02T00:00:00", "2024-01-02 00:00:00+09:00", "20240102.0"],
-)  # fmt: skip
+    [
+        "20240102",
+        "2024-01-02",
+        "2024/01/02",
+        "2024/1/2",
+        "2024.01.02",
+        "2024. 1. 2.",
+        "2024년 1월 2일",
+        "2024-01-02 00:00:00",
+        "2024-01-02T00:00:00",
+        "2024-01-02 00:00:00+09:00",
+        "20240102.0",
+    ],
+)
 def test_days_are_read_in_every_usual_way(write, written) -> None:
     bars = read_bars(write("005930.csv", ENGLISH + f"{written},1,2,1,2,3\n"))
     assert bars["date"].to_list() == [dt.date(2024, 1, 2)]

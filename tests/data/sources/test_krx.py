@@ -33,8 +33,16 @@ def naver_frame(code: str, start: str = "2024-01-01", end: str = "2024-03-01", s
     days = pd.bdate_range("2023-11-01", "2024-04-30", name="Date")
     rng = np.random.default_rng(int(code[:4]))
     close = (np.round(10_000 * np.exp(np.cumsum(rng.normal(0, 0.02, len(days))))) * scale).astype(np.int64)
-    frame = pd.DataFrame({"Open": close, "High": close + 50, "Low": close - 50, "Close": close,
-                          "Volume": rng.integers(1, 10**6, len(days))}, index=days)  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "Open": close,
+            "High": close + 50,
+            "Low": close - 50,
+            "Close": close,
+            "Volume": rng.integers(1, 10**6, len(days)),
+        },
+        index=days,
+    )
     frame.iloc[60, [0, 1, 2, 4]] = 0
     frame["Change"] = frame["Close"].pct_change()
     return frame.loc[start:end]
@@ -43,12 +51,29 @@ def naver_frame(code: str, start: str = "2024-01-01", end: str = "2024-03-01", s
 def krx_listing(market: str) -> pd.DataFrame:
     names, sections = ["동화약품", "신형", "삼성전자", "코넥스"], ["KOSPI", "KOSDAQ", "KOSPI", "KONEX"]
     if market == "KRX":
-        return pd.DataFrame({"Code": [*CODES, "900001"], "ISU_CD": "KR7", "Name": names, "Market": sections,
-                             "Dept": "", "Close": "9000", "Volume": 1, "MarketId": "STK"})  # fmt: skip
+        return pd.DataFrame(
+            {
+                "Code": [*CODES, "900001"],
+                "ISU_CD": "KR7",
+                "Name": names,
+                "Market": sections,
+                "Dept": "",
+                "Close": "9000",
+                "Volume": 1,
+                "MarketId": "STK",
+            }
+        )
     assert market == "KRX-DESC"
-    return pd.DataFrame({"Code": CODES, "Name": names[:3], "Market": sections[:3],
-                         "Sector": ["의약품 제조업", np.nan, "통신 및 방송 장비 제조업"],
-                         "Industry": ["의약품", "무엇", "반도체, 휴대폰"], "ListingDate": pd.NaT})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "Code": CODES,
+            "Name": names[:3],
+            "Market": sections[:3],
+            "Sector": ["의약품 제조업", np.nan, "통신 및 방송 장비 제조업"],
+            "Industry": ["의약품", "무엇", "반도체, 휴대폰"],
+            "ListingDate": pd.NaT,
+        }
+    )
 
 
 def pull(folder: Path, reader=naver_frame, day: date = TODAY, **more):
@@ -61,6 +86,7 @@ def pull(folder: Path, reader=naver_frame, day: date = TODAY, **more):
 
 def failing(error: Exception | None, codes: tuple[str, ...] = ("005930",)):
     """A reader that raises `error` for these codes, or answers an empty frame."""
+
     def read(code: str, start: str, end: str) -> pd.DataFrame:
         if code not in codes:
             return naver_frame(code, start, end)
@@ -68,7 +94,8 @@ def failing(error: Exception | None, codes: tuple[str, ...] = ("005930",)):
             print(f'"{code}" invalid symbol or has no data')
             return pd.DataFrame()
         raise error
-    return read  # fmt: skip
+
+    return read
 
 
 def test_a_pull_writes_listing_bars_and_manifest(tmp_path: Path) -> None:
@@ -87,17 +114,20 @@ def test_a_pull_writes_listing_bars_and_manifest(tmp_path: Path) -> None:
     assert manifest[0]["name"] == "2024-03-04" and manifest[0]["complete"] and set(manifest[0]["files"]) == set(CODES)
 
 
-@pytest.mark.parametrize(("error", "message"), [
-    (None, "an empty reply"),
-    (urllib.error.HTTPError("http://x", 404, "Not Found", {}, None), "HTTP 404"),  # type: ignore[arg-type]
-    (json.JSONDecodeError("Expecting value", "<html>", 0), "no JSON, often an HTML page"),
-    (ConnectionRefusedError(111, "Connection refused"), "no connection"),
-    (urllib.error.URLError("refused"), "no connection"),
-    (UnboundLocalError("cannot access local variable 'r'"), "no connection"),
-    (KeyError("OutBlock_1"), "could not read the reply .*OutBlock_1.* pip install -U"),
-    (ValueError("Failed to load data from http://x"), "reply could not be read"),
-    (RuntimeError("odd"), "RuntimeError: odd"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (None, "an empty reply"),
+        (urllib.error.HTTPError("http://x", 404, "Not Found", {}, None), "HTTP 404"),  # type: ignore[arg-type]
+        (json.JSONDecodeError("Expecting value", "<html>", 0), "no JSON, often an HTML page"),
+        (ConnectionRefusedError(111, "Connection refused"), "no connection"),
+        (urllib.error.URLError("refused"), "no connection"),
+        (UnboundLocalError("cannot access local variable 'r'"), "no connection"),
+        (KeyError("OutBlock_1"), "could not read the reply .*OutBlock_1.* pip install -U"),
+        (ValueError("Failed to load data from http://x"), "reply could not be read"),
+        (RuntimeError("odd"), "RuntimeError: odd"),
+    ],
+)
 def test_an_error_becomes_a_sentence_that_names_the_codes_and_the_rest_stays(
     tmp_path: Path, error: Exception | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,9 +232,12 @@ def test_many_failures_in_a_row_stop_the_pull(tmp_path: Path) -> None:
     listing = krx_listing("KRX").drop(index=3)
     many = pd.concat([listing] * 8, ignore_index=True).assign(Code=[f"{i:06d}" for i in range(24)], Market="KOSPI")
     result = pull(
-        tmp_path, failing(ConnectionResetError(), tuple(many["Code"][4:])), attempts=1, stop_after=5,
+        tmp_path,
+        failing(ConnectionResetError(), tuple(many["Code"][4:])),
+        attempts=1,
+        stop_after=5,
         listing_reader=lambda market: many if market == "KRX" else krx_listing(market),
-    )  # fmt: skip
+    )
     assert (len(result.fetched), len(result.failed), len(result.not_tried)) == (4, 5, 15)
     assert "Run the same command again" in result.summary()
 
@@ -261,23 +294,30 @@ def test_kosdaq_holds_its_global_segment_and_konex_is_left_out(tmp_path: Path) -
     assert pull(tmp_path / "one", listing_reader=renamed, markets=("KOSDAQ",)).fetched == ["0009K0"]
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"start": "01.01.2024"}, "expected a date as"), ({"start": "2024-06-01"}, "lies after end"),
-    ({"markets": ["NYSE"]}, "no stock of the markets NYSE in the listing, which has KONEX, KOSDAQ, KOSPI"),
-    ({"listing_reader": lambda market: krx_listing(market).assign(Code=20)}, "not 6 characters long: '20'"),
-    ({"listing_reader": lambda market: krx_listing("KRX")}, "KRX-DESC has no Sector, but Code"),
-    ({"listing_reader": lambda market: pd.DataFrame()}, "the listing KRX is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"start": "01.01.2024"}, "expected a date as"),
+        ({"start": "2024-06-01"}, "lies after end"),
+        ({"markets": ["NYSE"]}, "no stock of the markets NYSE in the listing, which has KONEX, KOSDAQ, KOSPI"),
+        ({"listing_reader": lambda market: krx_listing(market).assign(Code=20)}, "not 6 characters long: '20'"),
+        ({"listing_reader": lambda market: krx_listing("KRX")}, "KRX-DESC has no Sector, but Code"),
+        ({"listing_reader": lambda market: pd.DataFrame()}, "the listing KRX is empty"),
+    ],
+)
 def test_wrong_dates_and_listings_are_refused(tmp_path: Path, given: dict[str, object], message: str) -> None:
     with pytest.raises(DownloadError, match=message):
         pull(tmp_path, **given)
 
 
-@pytest.mark.parametrize(("frame", "message"), [
-    (naver_frame("000020").drop(columns="Volume"), "has no Volume, but Open"),
-    (naver_frame("000020").reset_index(drop=True), "not indexed by dates"),
-    (pd.concat([naver_frame("000020")] * 2), "2024-01-01 twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (naver_frame("000020").drop(columns="Volume"), "has no Volume, but Open"),
+        (naver_frame("000020").reset_index(drop=True), "not indexed by dates"),
+        (pd.concat([naver_frame("000020")] * 2), "2024-01-01 twice"),
+    ],
+)
 def test_replies_of_another_shape_are_refused(frame: pd.DataFrame, message: str) -> None:
     with pytest.raises(DownloadError, match=message):
         to_bars("000020", frame)
@@ -319,8 +359,10 @@ class _Naver(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         code = self.path.rsplit("=", 1)[-1]
-        rows = "".join(f'<item data="{day:%Y%m%d}|{r.Open}|{r.High}|{r.Low}|{r.Close}|{r.Volume}" />\n'
-                       for day, r in naver_frame("000020").iterrows())  # fmt: skip
+        rows = "".join(
+            f'<item data="{day:%Y%m%d}|{r.Open}|{r.High}|{r.Low}|{r.Close}|{r.Volume}" />\n'
+            for day, r in naver_frame("000020").iterrows()
+        )
         status, body = {"404404": (404, "<html>없음</html>"), "111111": (200, "<html>점검</html>")}.get(
             code, (200, rows)
         )
@@ -342,6 +384,7 @@ def server() -> Iterator[str]:
 
 def http_reader(url: str):
     """What the library does with a chart page: items by pattern, an empty frame where there are none."""
+
     def read(code: str, start: str, end: str) -> pd.DataFrame:
         try:
             with urllib.request.urlopen(f"{url}/sise?symbol={code}", timeout=5) as reply:
@@ -357,7 +400,8 @@ def http_reader(url: str):
         frame = pd.read_csv(io.StringIO("\n".join(items)), delimiter="|", header=None, dtype={0: str})
         frame.columns = ["Date", "Open", "High", "Low", "Close", "Volume"]
         return frame.assign(Date=pd.to_datetime(frame["Date"], format="%Y%m%d")).set_index("Date").loc[start:end]
-    return read  # fmt: skip
+
+    return read
 
 
 def test_404_html_and_a_closed_port_on_loopback_become_messages(tmp_path: Path, server: str) -> None:

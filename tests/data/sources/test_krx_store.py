@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -33,8 +34,13 @@ class Stock:
     split: int | None = None
 
 
-STOCKS = {"000010": Stock(), "000020": Stock(split=22), "000030": Stock(last=19), "000040": Stock(first=20),
-          "000050": Stock(first=14, last=27, split=25)}
+STOCKS = {
+    "000010": Stock(),
+    "000020": Stock(split=22),
+    "000030": Stock(last=19),
+    "000040": Stock(first=20),
+    "000050": Stock(first=14, last=27, split=25),
+}
 
 
 def bars_at(code: str, moment: datetime) -> pd.DataFrame:
@@ -53,13 +59,18 @@ def bars_at(code: str, moment: datetime) -> pd.DataFrame:
 
 def listing_at(moment: datetime) -> Callable[[str], pd.DataFrame]:
     """KOSPI's stocks of the day, and KONEX's, which nobody asks for."""
+
     def read(market: str) -> pd.DataFrame:
-        codes = [code for code, stock in STOCKS.items()
-                 if DAYS[stock.first] <= moment.date() <= (DAYS + [date.max])[stock.last or -1]]
+        codes = [
+            code
+            for code, stock in STOCKS.items()
+            if DAYS[stock.first] <= moment.date() <= (DAYS + [date.max])[stock.last or -1]
+        ]
         markets = ["KOSPI"] * len(codes) + ["KONEX"] * 20
         codes += [f"9{i:04d}0" for i in range(20)]
         return pd.DataFrame({"Code": codes, "Name": "가나", "Market": markets, "Sector": "보험업"})
-    return read  # fmt: skip
+
+    return read
 
 
 class Killed(BaseException):
@@ -84,9 +95,17 @@ class Disk:
             path.write_text(str(content), encoding="utf-8")
 
 
-def pull(folder: Path, moment: datetime, start: date = DAYS[0], failing: tuple[str, ...] = (), listing: object = None,
-         kill_at: int | None = None, **more: object) -> krx.DownloadResult | None:  # fmt: skip
+def pull(
+    folder: Path,
+    moment: datetime,
+    start: date = DAYS[0],
+    failing: tuple[str, ...] = (),
+    listing: object = None,
+    kill_at: int | None = None,
+    **more: object,
+) -> krx.DownloadResult | None:
     """One run of the download; None where it was killed."""
+
     def reader(code: str, first: str, last: str) -> pd.DataFrame:
         if code in failing:
             raise ConnectionResetError
@@ -122,21 +141,27 @@ def assert_true_at(bars: pl.DataFrame, moment: datetime) -> None:
         assert rows["volume"].unique().to_list() == [5_000]
 
 
-RUN = st.fixed_dictionaries({
-    "wait": st.integers(1, 90),
-    "start": st.sampled_from([DAYS[0], DAYS[5], DAYS[12]]),
-    "failing": st.lists(st.sampled_from(sorted(STOCKS)), unique=True, max_size=3).map(tuple),
-    "listing": st.sampled_from([None, None, None, lambda market: pd.DataFrame()]),
-    "kill_at": st.one_of(st.none(), st.integers(0, 14)),
-})
+RUN = st.fixed_dictionaries(
+    {
+        "wait": st.integers(1, 90),
+        "start": st.sampled_from([DAYS[0], DAYS[5], DAYS[12]]),
+        "failing": st.lists(st.sampled_from(sorted(STOCKS)), unique=True, max_size=3).map(tuple),
+        "listing": st.sampled_from([None, None, None, lambda market: pd.DataFrame()]),
+        "kill_at": st.one_of(st.none(), st.integers(0, 14)),
+    }
+)
 
 
 def run(wait: int, **more: object) -> dict[str, object]:
     return {"wait": wait, "start": DAYS[0], "failing": (), "listing": None, "kill_at": None} | more
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
-          phases=(Phase.explicit, Phase.reuse, Phase.generate))  # shrinking takes minutes
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)  # shrinking takes minutes
 @given(runs=st.lists(RUN, min_size=1, max_size=5))
 @example(runs=[run(wait=110, kill_at=1), run(wait=5, start=DAYS[12]), run(wait=8)])  # a pull begun before the newest
 @example(runs=[run(wait=98, start=DAYS[5]), run(wait=97, start=DAYS[12])])  # then an earlier start, with one stock gone
@@ -216,8 +241,16 @@ def old_folder(folder: Path, day: int) -> None:
     names = pl.DataFrame({"code": ["000010", "000030"], "name": "가나", "market": "KOSPI", "industry": "보험업"})
     (folder / "listing").mkdir()
     names.write_csv(folder / "listing" / f"{DAYS[day]}.csv")
-    entry = {"name": str(DAYS[day]), "start": str(DAYS[3]), "end": str(DAYS[day]), "complete": True, "finished": True,
-             "files": {"000010": "2024-01-23T10:00:00", "000030": "2024-01-23T10:00:00"}, "failed": {}, "changes": []}
+    entry = {
+        "name": str(DAYS[day]),
+        "start": str(DAYS[3]),
+        "end": str(DAYS[day]),
+        "complete": True,
+        "finished": True,
+        "files": {"000010": "2024-01-23T10:00:00", "000030": "2024-01-23T10:00:00"},
+        "failed": {},
+        "changes": [],
+    }
     (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, "pulls": [entry]}))
 
 
@@ -239,8 +272,15 @@ def test_running_bars_of_an_older_version_are_fetched_again_and_are_no_adjustmen
 
 def test_a_clock_that_ran_ahead_covers_nothing(tmp_path: Path) -> None:
     ahead = at(30, 18)
-    krx.download(DAYS[0], None, tmp_path, reader=lambda code, a, b: bars_at(code, at(16, 10)).loc[a:b], pause_s=0,
-                 listing_reader=listing_at(at(16, 10)), now=lambda: ahead)
+    krx.download(
+        DAYS[0],
+        None,
+        tmp_path,
+        reader=lambda code, a, b: bars_at(code, at(16, 10)).loc[a:b],
+        pause_s=0,
+        listing_reader=listing_at(at(16, 10)),
+        now=lambda: ahead,
+    )
     assert pull(tmp_path, at(16, 18)).ok
     assert_true_at(table(tmp_path), at(16, 18))
 
@@ -288,7 +328,8 @@ def test_a_listing_that_lost_most_of_its_stocks_is_not_believed_however_often_it
 def test_a_listing_that_loses_industries_keeps_the_last_known_ones_and_the_renamed_are_named(tmp_path: Path) -> None:
     pull(tmp_path, at(16, 18))
     blank = lambda market: listing_at(at(17, 18))(market).assign(  # noqa: E731
-        Name=["새이름"] + ["가나"] * 23, Sector=[None, "은행", None] + [None] * 21)
+        Name=["새이름"] + ["가나"] * 23, Sector=[None, "은행", None] + [None] * 21
+    )
     result = pull(tmp_path, at(17, 18), listing=blank)
     assert result.renamed == ["000010 가나 -> 새이름"]
     rows = dict(table(tmp_path, "listing.csv").select("code", "industry").iter_rows())
@@ -298,13 +339,18 @@ def test_a_listing_that_loses_industries_keeps_the_last_known_ones_and_the_renam
 def bars(closes: dict[int, float], volume: int = 100) -> pl.DataFrame:
     days = [DAYS[i] for i in closes]
     price = pl.Series("close", list(closes.values()), dtype=pl.Float64)
-    return pl.DataFrame({"code": "000010", "date": days, "open": price, "high": price, "low": price, "close": price,
-                         "volume": volume}, schema_overrides={"volume": pl.Int64})  # fmt: skip
+    return pl.DataFrame(
+        {"code": "000010", "date": days, "open": price, "high": price, "low": price, "close": price, "volume": volume},
+        schema_overrides={"volume": pl.Int64},
+    )
 
 
 @settings(deadline=None, max_examples=50)
-@given(factor=st.sampled_from([0.2, 0.5, 0.909, 5.0]), from_day=st.integers(0, 10),
-       prices=st.lists(st.integers(5_000, 50_000), min_size=14, max_size=14))  # fmt: skip
+@given(
+    factor=st.sampled_from([0.2, 0.5, 0.909, 5.0]),
+    from_day=st.integers(0, 10),
+    prices=st.lists(st.integers(5_000, 50_000), min_size=14, max_size=14),
+)
 def test_older_rows_take_the_newer_adjustment_wherever_the_newer_reply_begins(factor, from_day, prices) -> None:
     before = bars(dict(enumerate(prices[:12])))
     adjusted = {i: round(p * factor) if i < 12 else p for i, p in enumerate(prices) if i >= from_day}
@@ -332,6 +378,7 @@ def test_a_day_that_comes_back_blank_or_as_zeros_keeps_the_close_that_was_there(
 
 def test_a_suspended_stock_and_a_holiday_go_through_as_the_source_has_them(tmp_path: Path) -> None:
     """Suspended: open = high = low = 0, volume 0 and the last close; on a holiday there is no row at all."""
+
     def read(code: str, start: str, end: str) -> pd.DataFrame:
         frame = bars_at(code, evening).loc[start:end].drop(index=pd.Timestamp(DAYS[17]), errors="ignore")
         if code == "000010":
@@ -340,8 +387,9 @@ def test_a_suspended_stock_and_a_holiday_go_through_as_the_source_has_them(tmp_p
 
     for day in (15, 17, 18):
         evening = at(day, 18)
-        result = krx.download(DAYS[0], None, tmp_path, reader=read, listing_reader=listing_at(evening), pause_s=0,
-                              now=lambda: evening)  # noqa: B023
+        result = krx.download(
+            DAYS[0], None, tmp_path, reader=read, listing_reader=listing_at(evening), pause_s=0, now=partial(at, day, 18)
+        )
         assert result.ok and not (result.changes or result.corrected or result.set_aside)
     rows = table(tmp_path).filter(pl.col("code") == "000010")
     assert rows["date"].to_list() == [day for day in DAYS[:19] if day != DAYS[17]]

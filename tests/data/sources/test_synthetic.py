@@ -70,10 +70,21 @@ def test_the_oracle_of_a_row_does_not_depend_on_the_rows_asked_beside_it(market:
 @pytest.mark.parametrize(
     ("price", "tick"),
     [
-        (1_999, 1), (2_000, 5), (4_995, 5), (5_000, 10), (19_990, 10), (20_000, 50), (49_950, 50),
-        (50_000, 100), (166_400, 100), (199_900, 100), (200_000, 500), (499_500, 500), (500_000, 1_000),
+        (1_999, 1),
+        (2_000, 5),
+        (4_995, 5),
+        (5_000, 10),
+        (19_990, 10),
+        (20_000, 50),
+        (49_950, 50),
+        (50_000, 100),
+        (166_400, 100),
+        (199_900, 100),
+        (200_000, 500),
+        (499_500, 500),
+        (500_000, 1_000),
     ],
-)  # fmt: skip
+)
 def test_ticks_are_those_of_the_exchange_since_2023(price: int, tick: int) -> None:
     assert exchange.tick_size(np.array([price], dtype=float))[0] == tick
 
@@ -183,12 +194,16 @@ def test_without_effect_it_is_the_same_market_but_for_the_coefficients() -> None
 def test_signals_can_be_read_off_the_last_bar(market: SyntheticMarket) -> None:
     readings = {
         "volume": pl.col("volume").log() - pl.col("volume").log().rolling_mean(60).over("code"),
-        "wick_width": (pl.col("high") / pl.col("low") * pl.min_horizontal("open", "close")
-                       / pl.max_horizontal("open", "close") + 1e-4).sub(1).log(),
+        "wick_width": (
+            pl.col("high") / pl.col("low") * pl.min_horizontal("open", "close") / pl.max_horizontal("open", "close")
+            + 1e-4
+        )
+        .sub(1)
+        .log(),
         "wick_asymmetry": (pl.col("high") + pl.col("low") - pl.col("open") - pl.col("close"))
         / (pl.col("high") - pl.col("low") + 1),
         "overnight": pl.col("open") / pl.col("close").shift(1).over("code") - 1,
-    }  # fmt: skip
+    }
     read = market.panel.with_columns(**{f"{name}_read": reading for name, reading in readings.items()})
     both = read.select([f"{name}_read" for name in SIGNALS]).hstack(market.state.select(SIGNALS)).drop_nulls()
     for name in SIGNALS:
