@@ -388,7 +388,13 @@ def test_a_suspended_stock_and_a_holiday_go_through_as_the_source_has_them(tmp_p
     for day in (15, 17, 18):
         evening = at(day, 18)
         result = krx.download(
-            DAYS[0], None, tmp_path, reader=read, listing_reader=listing_at(evening), pause_s=0, now=partial(at, day, 18)
+            DAYS[0],
+            None,
+            tmp_path,
+            reader=read,
+            listing_reader=listing_at(evening),
+            pause_s=0,
+            now=partial(at, day, 18),
         )
         assert result.ok and not (result.changes or result.corrected or result.set_aside)
     rows = table(tmp_path).filter(pl.col("code") == "000010")
