@@ -4,7 +4,7 @@
     python experiments/verify.py
 
 Simulated forecasts and heads first (minutes), then two whole pipelines on the default market, one with a sector effect
-and one without (--no-pipelines leaves them out). Exit code 1 if a promise is broken.
+and one without (--no-pipelines leaves them out). Exit code 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,19 +23,19 @@ from experiments._cli import positive_int, run_script, write_json
 from lasps.config.settings import settings
 
 if TYPE_CHECKING:
-    from lasps.evaluation.verification import Finding
+    from experiments.verification.known_answers import Finding
 
-EXIT_BROKEN_PROMISE = 1
+EXIT_FAILED = 1
 PAGE = """# Verification: known answers
 
-Written by `make verify` ({when}, {minutes:.0f} minutes). Every line is about markets whose truth is known, judged by
+Written by `make verify` ({when}, {minutes:.0f} minutes). Every line is about markets whose truth is known, evaluated by
 the code behind `make compare`.
 
 {table}
 
-How the markets are made: `lasps/evaluation/simulation.py` (fat tails, a market factor, clustered volatility, fading
-signals, bid-ask bounce, 5-day labels that overlap; half of a forecaster's error is about the whole market, so that
-stocks do not average it away). The heads are Phase 2's (`lasps.training`), {sectors} sectors on
+How the markets are made: `experiments/verification/simulation.py` (fat tails, a market factor, clustered volatility,
+fading signals, bid-ask bounce, 5-day labels that overlap; half of a forecaster's error is about the whole market, so
+that stocks do not average it away). The heads are Phase 2's (`lasps.training`), {sectors} sectors on
 {width} features; "better" is the verdict on test log loss, two-sided 95 %, over days.
 
 The calibration error is a sum of absolute values: leaving days out overstates how it moves, so its intervals are wider
@@ -65,20 +64,19 @@ def parse_args() -> argparse.Namespace:
 
 def simulated(runs: int, seeds: int) -> list[Finding]:
     """The checks on simulated forecasts and on heads."""
-    from experiments import verify_heads
-    from lasps.evaluation import verification
+    from experiments.verification import heads, known_answers
 
     return [
-        *verify_heads.check_planted_effect(seeds),
-        *verify_heads.check_no_effect(seeds),
-        *verification.check_false_claims(runs=max(runs, 500)),
-        *verification.check_coverage(runs=runs),
-        *verification.check_regime_coverage(runs=runs),
-        *verification.check_seed_coverage(runs=runs),
-        *verification.check_permuted_labels(
-            {"logistic head": verification.fit_logistic, "Phase 1 head": verify_heads.fit_common_head}, runs=seeds
+        *heads.check_planted_effect(seeds),
+        *heads.check_no_effect(seeds),
+        *known_answers.check_false_claims(runs=max(runs, 500)),
+        *known_answers.check_coverage(runs=runs),
+        *known_answers.check_regime_coverage(runs=runs),
+        *known_answers.check_seed_coverage(runs=runs),
+        *known_answers.check_permuted_labels(
+            {"logistic head": known_answers.fit_logistic, "Phase 1 head": heads.fit_common_head}, runs=seeds
         ),
-        *verification.check_leaks(runs=seeds),
+        *known_answers.check_leaks(runs=seeds),
     ]
 
 
@@ -87,7 +85,7 @@ def simulated(runs: int, seeds: int) -> list[Finding]:
 
 def pipeline_findings() -> list[Finding]:
     """Build, train, compare on the default market, with a sector effect and without."""
-    from lasps.evaluation.verification import Finding
+    from experiments.verification.known_answers import Finding
 
     findings = []
     for effect, promised in (("sector", 'phase2_best "better"'), ("none", 'phase2_best not "better"')):
@@ -128,17 +126,17 @@ def call(script: str, *arguments: str | Path) -> None:
 
 def page(findings: list[Finding], minutes: float) -> str:
     """docs/verification.md."""
-    from experiments import verify_heads
+    from experiments.verification import heads
+    from experiments.verification.known_answers import as_markdown
     from lasps.evaluation import leaks
-    from lasps.evaluation.verification import as_markdown
 
-    shape: Mapping[str, Any] = {"sectors": verify_heads.SECTORS, "width": verify_heads.WIDTH}
     return PAGE.format(
         table=as_markdown(findings),
         when=time.strftime("%Y-%m-%d"),
         minutes=minutes,
         rule=(leaks.__doc__ or "").strip(),
-        **shape,
+        sectors=heads.SECTORS,
+        width=heads.WIDTH,
     )
 
 
@@ -147,7 +145,7 @@ def main() -> int:
     args = parse_args()
     from loguru import logger
 
-    from lasps.evaluation.verification import as_markdown
+    from experiments.verification.known_answers import as_markdown
     from lasps.reproducibility import write_atomically
 
     started = time.monotonic()
@@ -156,10 +154,10 @@ def main() -> int:
     write_atomically(args.out, page(findings, (time.monotonic() - started) / 60))
     logger.info(f"Saved: {args.out}")
     write_json(args.json, [asdict(f) for f in findings])
-    broken = [f.what for f in findings if f.passed is False]
-    for what in broken:
-        logger.error(f"promise broken: {what}")
-    return EXIT_BROKEN_PROMISE if broken else 0
+    failed = [f.what for f in findings if f.passed is False]
+    for what in failed:
+        logger.error(f"check failed: {what}")
+    return EXIT_FAILED if failed else 0
 
 
 if __name__ == "__main__":

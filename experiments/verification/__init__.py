@@ -1,1 +1,1 @@
-"""Checks of the whole product from outside: what `make torture` does to its commands."""
+"""Checks of the whole product: known answers for `make verify`, and what `make torture` does to its commands."""

@@ -1,8 +1,8 @@
 """Small markets with a known truth, to check what the comparison claims: returns, labels, features, forecasts.
 
 Not the default dataset's market (lasps.data.sources.synthetic): here a market is arrays made in milliseconds, so that
-a thousand of them can be judged. Returns have fat tails, a market factor, a volatility that clusters in time, signals
-that fade over days, and closes that bounce between bid and ask.
+a thousand of them can be evaluated. Returns have fat tails, a market factor, a volatility that clusters in time,
+signals that fade over days, and closes that bounce between bid and ask.
 """
 
 from __future__ import annotations

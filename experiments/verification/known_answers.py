@@ -1,6 +1,6 @@
 """Known answers: what the comparison says about simulated forecasts whose truth is known.
 
-Each check makes markets, lets the code of `compare` judge them, and returns what was found beside what was promised.
+Each check simulates markets, evaluates them with the code of `compare`, and returns what was expected and found.
 """
 
 from __future__ import annotations
@@ -12,12 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lasps.evaluation import verdict
-from lasps.evaluation.forecast import Forecast
-from lasps.evaluation.leaks import FIRST_DAY_LIMIT, first_day_excess
-from lasps.evaluation.metrics import METRICS, log_loss
-from lasps.evaluation.significance import Difference, holm, method_difference
-from lasps.evaluation.simulation import (
+from experiments.verification.simulation import (
     DAILY_VOLATILITY,
     SimulatedMarket,
     leaked_feature,
@@ -25,6 +20,11 @@ from lasps.evaluation.simulation import (
     persistent_noise,
     simulate_market,
 )
+from lasps.evaluation import verdict
+from lasps.evaluation.forecast import Forecast
+from lasps.evaluation.leaks import FIRST_DAY_LIMIT, first_day_excess
+from lasps.evaluation.metrics import METRICS, log_loss
+from lasps.evaluation.significance import Difference, day_difference, holm, method_difference
 
 Array = NDArray[np.float64]
 COVERAGE_METRICS = ("log_loss", "accuracy", "macro_f1", "rank_ic", "expected_calibration_error")
@@ -38,7 +38,7 @@ EDGE = 0.03  # of a volatility per signal and day; three of them give a rank IC 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table: what was promised, what was found. passed None: for information."""
+    """One line of the table: what was expected (`promised`) and found. passed None: for information."""
 
     what: str
     promised: str
@@ -62,11 +62,6 @@ def _guess(rng: np.random.Generator, market: SimulatedMarket, knowledge: float, 
     return market.forecast(normal_probabilities(knowledge * market.mean + error, market.volatility))
 
 
-def difference(a: Forecast, b: Forecast, metric: str) -> Difference:
-    """b minus a as compare.py computes it."""
-    return method_difference(metric, [METRICS[metric](a)], [METRICS[metric](b)])
-
-
 def simulated_differences(
     n_days: int, runs: int, seed: int, knowledge: tuple[float, float], metrics: Sequence[str]
 ) -> dict[str, list[Difference]]:
@@ -76,7 +71,7 @@ def simulated_differences(
         market = simulate_market(rng, n_days, N_STOCKS, common_effect())
         a, b = (_guess(rng, market, k, noise=0.2) for k in knowledge)
         for metric in metrics:
-            out[metric].append(difference(a, b, metric))
+            out[metric].append(day_difference(a, b, metric))
     return out
 
 
@@ -114,7 +109,7 @@ def check_regime_coverage(days: Sequence[int] = (60, 150, 360), runs: int = 1000
             market = simulate_market(rng, n_days, N_STOCKS, common_effect())
             average = np.full_like(market.volatility, DAILY_VOLATILITY)
             blind = market.forecast(normal_probabilities(0 * market.mean, average))
-            found.append(difference(blind, _guess(rng, market, 1.0, noise=0.2), verdict.PRIMARY))
+            found.append(day_difference(blind, _guess(rng, market, 1.0, noise=0.2), verdict.PRIMARY))
         what = f"interval of log loss against a forecaster blind to volatility, {n_days} days, {runs} runs"
         findings.append(Finding(what, "for information", f"{100 * coverage(found):.1f} %", None))
     return findings
@@ -149,9 +144,9 @@ def check_false_claims(n_days: int = 150, runs: int = 1000, seed: int = 2) -> li
     for rng in _generators(runs, seed, "equal models"):
         market = simulate_market(rng, n_days, N_STOCKS, common_effect())
         a, b = (_guess(rng, market, 1.0, noise=0.2) for _ in range(2))
-        claims.append(verdict.better_side(difference(a, b, verdict.PRIMARY), selection=False) is not None)
+        claims.append(verdict.better_side(day_difference(a, b, verdict.PRIMARY), selection=False) is not None)
         masks = [a.sectors == s for s in range(N_SECTORS)]
-        p = [difference(a.where(m), b.where(m), verdict.PRIMARY).p_value for m in masks]
+        p = [day_difference(a.where(m), b.where(m), verdict.PRIMARY).p_value for m in masks]
         in_sectors.append(any(x is not None and x < 0.05 for x in holm(p)))
     share, family = float(np.mean(claims)), float(np.mean(in_sectors))
     return [
@@ -162,7 +157,7 @@ def check_false_claims(n_days: int = 150, runs: int = 1000, seed: int = 2) -> li
             0.03 <= share <= 0.07,
         ),
         Finding(
-            f"any of {N_SECTORS} sectors called different after Holm, equal models",
+            f"any of {N_SECTORS} sectors reported as different after Holm, equal models",
             "in at most 7 %",
             f"{100 * family:.1f} %",
             family <= 0.07,
@@ -247,4 +242,4 @@ def as_markdown(findings: Sequence[Finding]) -> str:
     """The findings as a table."""
     verdicts = {True: "yes", False: "**NO**", None: "-"}
     rows = [f"| {f.what} | {f.promised} | {f.found} | {verdicts[f.passed]} |" for f in findings]
-    return "\n".join(["| what | promised | found | kept |", "|---|---|---|---|", *rows])
+    return "\n".join(["| check | expected | found | passed |", "|---|---|---|---|", *rows])

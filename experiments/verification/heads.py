@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.verification.known_answers import EDGE, N_SIGNALS, Finding
+from experiments.verification.simulation import SimulatedMarket, simulate_market
 from lasps.evaluation import verdict
 from lasps.evaluation.calibration import corrected_probabilities
 from lasps.evaluation.forecast import Forecast
-from lasps.evaluation.significance import Difference
-from lasps.evaluation.simulation import SimulatedMarket, simulate_market
-from lasps.evaluation.verification import EDGE, N_SIGNALS, Finding, difference
+from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, HeadSamples, as_samples
 from lasps.training.heads.independent import train_heads
@@ -96,7 +96,7 @@ def sector_heads(train: Split, val: Split, common: dict[str, Tensor], seed: int)
 
 @torch.no_grad()
 def forecast(split: Split, heads: dict[int, dict[str, Tensor]], gamma: float) -> Forecast:
-    """Corrected probabilities of each sample by its sector's head."""
+    """Calibrated probabilities of each sample by its sector's head."""
     logits = np.empty((len(split.features), CLASSES))
     for sector, head in heads.items():
         rows = split.sectors == sector
@@ -111,11 +111,11 @@ def phase2_against_phase1(seed: int, coefficients: Array) -> Difference:
     common, gamma = common_head(train.samples(one[0]), val.samples(one[1]), seed)
     before = forecast(test, dict.fromkeys(range(SECTORS), common), gamma)
     after = forecast(test, sector_heads(train, val, common, seed), gamma)
-    return difference(before, after, verdict.PRIMARY)
+    return day_difference(before, after, verdict.PRIMARY)
 
 
 def _claims(seeds: int, coefficients: Callable[[np.random.Generator], Array], what: str) -> tuple[int, float]:
-    """(times Phase 2 is called better, mean difference in log loss)."""
+    """(times Phase 2 is reported as better, mean difference in log loss)."""
     found = [
         phase2_against_phase1(seed, coefficients(np.random.default_rng(10_000 + seed)))
         for seed in tqdm(range(seeds), desc=what, disable=None, leave=False)
@@ -125,12 +125,12 @@ def _claims(seeds: int, coefficients: Callable[[np.random.Generator], Array], wh
 
 
 def check_planted_effect(seeds: int = 20) -> list[Finding]:
-    """Sectors that differ: Phase 2's heads are called better than the common head in at least 19 of 20 markets."""
+    """Sectors that differ: Phase 2's heads are better than the common head in at least 19 of 20 markets."""
     better, mean = _claims(seeds, lambda rng: SECTOR_EDGE * rng.standard_normal((SECTORS, N_SIGNALS)), "planted effect")
     return [
         Finding(
             f"sector effect planted, {seeds} markets: Phase 2 against Phase 1",
-            f"called better in at least {seeds - seeds // 20}",
+            f"reported as better in at least {seeds - seeds // 20}",
             f"{better} of {seeds} (mean {mean:+.4f})",
             better >= seeds - seeds // 20,
         )
@@ -138,12 +138,12 @@ def check_planted_effect(seeds: int = 20) -> list[Finding]:
 
 
 def check_no_effect(seeds: int = 20) -> list[Finding]:
-    """Sectors that do not differ: Phase 2 is hardly ever called better."""
+    """Sectors that do not differ: Phase 2 is hardly ever better."""
     better, mean = _claims(seeds, lambda rng: np.full((SECTORS, N_SIGNALS), EDGE), "no effect")
     return [
         Finding(
             f"no sector effect, {seeds} markets: Phase 2 against Phase 1",
-            f"called better in at most {max(1, seeds // 10)}",
+            f"reported as better in at most {max(1, seeds // 10)}",
             f"{better} of {seeds} (mean {mean:+.4f})",
             better <= max(1, seeds // 10),
         )
@@ -151,7 +151,7 @@ def check_no_effect(seeds: int = 20) -> list[Finding]:
 
 
 def fit_common_head(x: Array, y: NDArray[np.int64]) -> Callable[[Array], Array]:
-    """Phase 1's head as a `verification.Fit`: standardised features, all epochs, corrected probabilities."""
+    """Phase 1's head as a `known_answers.Fit`: standardised features, all epochs, calibrated probabilities."""
     mean, spread = x.mean(axis=0), x.std(axis=0)
     samples = as_samples(((x - mean) / spread).astype(np.float32), y, np.zeros_like(y))
     head, gamma = common_head(samples, None, seed=0)

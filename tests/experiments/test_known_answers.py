@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lasps.evaluation import verification
+from experiments.verification import known_answers
+from experiments.verification.simulation import leaked_feature, normal_probabilities, simulate_market
 from lasps.evaluation.leaks import FIRST_DAY_SHARE, first_day_excess
-from lasps.evaluation.simulation import leaked_feature, normal_probabilities, simulate_market
+from lasps.evaluation.significance import day_difference
 
 
 @pytest.fixture(scope="module")
 def market():
-    return simulate_market(np.random.default_rng(0), 120, 60, verification.common_effect())
+    return simulate_market(np.random.default_rng(0), 120, 60, known_answers.common_effect())
 
 
 def test_a_simulated_market_looks_like_krx(market):
@@ -25,7 +26,7 @@ def test_a_simulated_market_looks_like_krx(market):
 
 def test_knowing_the_signals_is_worth_something(market):
     blind, seeing = (market.forecast(normal_probabilities(k * market.mean, market.volatility)) for k in (0, 1))
-    assert verification.difference(blind, seeing, "log_loss").difference < -0.002
+    assert day_difference(blind, seeing, "log_loss").difference < -0.002
 
 
 def test_a_leaked_feature_has_the_stated_strength(market):
@@ -35,8 +36,8 @@ def test_a_leaked_feature_has_the_stated_strength(market):
 
 
 def test_a_leak_is_flagged_and_the_bounce_is_not():
-    assert verification.leak_flags(0.3, runs=3, seed=5)[0] == 3
-    flags, excess = verification.leak_flags(0.0, runs=3, seed=5)
+    assert known_answers.leak_flags(0.3, runs=3, seed=5)[0] == 3
+    flags, excess = known_answers.leak_flags(0.0, runs=3, seed=5)
     assert flags == 0 and min(excess) > 0.02
 
 
@@ -54,24 +55,24 @@ def test_the_leak_rule_keeps_quiet_without_both_returns(market):
 
 
 def test_intervals_cover_and_equal_models_are_rarely_told_apart():
-    found = verification.simulated_differences(60, 60, 7, (0.0, 1.0), ("log_loss",))["log_loss"]
-    assert verification.coverage(found) >= 0.85
+    found = known_answers.simulated_differences(60, 60, 7, (0.0, 1.0), ("log_loss",))["log_loss"]
+    assert known_answers.coverage(found) >= 0.85
     assert np.mean([d.difference for d in found]) < 0
-    (claim, family) = verification.check_false_claims(n_days=60, runs=40)
+    (claim, family) = known_answers.check_false_claims(n_days=60, runs=40)
     assert float(claim.found.split()[0]) <= 18 and float(family.found.split()[0]) <= 18
 
 
 def test_intervals_over_seeds_and_days_cover():
-    assert all(float(f.found.split()[0]) >= 85 for f in verification.check_seed_coverage(n_days=60, runs=30))
+    assert all(float(f.found.split()[0]) >= 85 for f in known_answers.check_seed_coverage(n_days=60, runs=30))
 
 
 def test_permuted_labels_teach_nothing():
-    (finding,) = verification.check_permuted_labels(runs=8, n_days=60)
+    (finding,) = known_answers.check_permuted_labels(runs=8, n_days=60)
     assert finding.passed
 
 
-def test_a_broken_promise_is_printed_as_such():
-    text = verification.as_markdown([verification.Finding("x", "y", "z", False)])
+def test_a_failed_check_is_printed_as_such():
+    text = known_answers.as_markdown([known_answers.Finding("x", "y", "z", False)])
     assert "**NO**" in text
 
 
