@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def method_difference(metric: str, a: Sequence[DaySums], b: Sequence[DaySums], p
     with np.errstate(invalid="ignore"):  # inf - inf: no difference to speak of
         estimate = float(values_b.mean() - values_a.mean())
     n_seeds = max(len(a), len(b))
-    common = {
+    common: dict[str, Any] = {
         "metric": metric,
         "n_days": n_days,
         "n": n,
@@ -121,7 +122,7 @@ def method_difference(metric: str, a: Sequence[DaySums], b: Sequence[DaySums], p
         "a": _finite(values_a.mean()),
         "b": _finite(values_b.mean()),
     }
-    none = Difference(difference=estimate, low=None, high=None, p_value=None, **common)  # type: ignore[arg-type]
+    none = Difference(difference=estimate, low=None, high=None, p_value=None, **common)
     if n_days < MIN_DAYS or not np.isfinite(estimate):
         return none
     influence = np.mean([day_influence(m) for m in b], axis=0) - np.mean([day_influence(m) for m in a], axis=0)
@@ -138,7 +139,7 @@ def method_difference(metric: str, a: Sequence[DaySums], b: Sequence[DaySums], p
         standard_error=float(np.sqrt(variance)),
         dof=degrees,
         **common,
-    )  # type: ignore[arg-type]
+    )
 
 
 def value_with_interval(metric: str, own: Sequence[DaySums]) -> Difference:
