@@ -27,6 +27,7 @@ from experiments._cli import (
     warn_of_ignored,
     write_json,
 )
+from lasps.config.dataset_config import CHART_SIZE, HORIZON, THRESHOLD
 from lasps.config.settings import settings
 
 OF_SYNTHETIC = {"data_dir", "if_missing", "force", "materialize", "json", "preset", "effect", "seed"}
@@ -72,9 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     real.add_argument("--features", default=None, help="comma-separated names; default: the chosen set")
     real.add_argument("--train-fraction", type=positive_float, default=1.0, help="share of train samples kept")
-    real.add_argument("--chart-size", default="96x180", help="height x width")
-    real.add_argument("--horizon", type=positive_int, default=5, help="traded days")
-    real.add_argument("--threshold", type=positive_float, default=0.03)
+    real.add_argument("--chart-size", default="x".join(map(str, CHART_SIZE)), help="height x width")
+    real.add_argument("--horizon", type=positive_int, default=HORIZON, help="traded days")
+    real.add_argument("--threshold", type=positive_float, default=THRESHOLD)
     add_reading_flags(real)
     real.add_argument(
         "--extend",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.measure import timed
+from lasps.config.dataset_config import WINDOW
 from lasps.data.splits import Borders, fraction_borders
 
 REPEATS = 5
@@ -43,7 +44,7 @@ def random_panel(stocks: int, days: int, seed: int = 7) -> pl.DataFrame:
     )
 
 
-def random_windows(windows: int, days: int = 60, seed: int = 7) -> Tensor:
+def random_windows(windows: int, days: int = WINDOW, seed: int = 7) -> Tensor:
     """Bars float32 (B,T,5), each window another stock."""
     columns = random_panel(windows, days, seed).select("open", "high", "low", "close", "volume").to_numpy()
     return torch.from_numpy(columns.astype(np.float32).reshape(windows, days, 5))

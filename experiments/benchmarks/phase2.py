@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from experiments.benchmarks.heads import sector_sizes
 from experiments.benchmarks.measure import row, timed
+from lasps.config.dataset_config import CHART_SIZE, WINDOW
 from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.stock_dataset import StockDataset, stock_collate_fn
@@ -28,13 +29,13 @@ from lasps.training.loss_functions import FocalLoss
 from lasps.training.phase2 import head_data, train_phase2
 
 
-def random_dataset(folder: Path, sizes: list[int], seed: int, window: int = 60) -> StockDataset:
+def random_dataset(folder: Path, sizes: list[int], seed: int, window: int = WINDOW) -> StockDataset:
     """The seed's four arrays: random windows and charts of the default sizes."""
     rng, n = np.random.default_rng(seed), sum(sizes)
     width = MODEL_CONFIG["linear_transformer"]["input_dim"]
     arrays: dict[str, np.ndarray] = {
         "time_series": rng.standard_normal((n, window, width), dtype=np.float32),
-        "chart_images": rng.integers(0, 256, (n, 3, 96, 180), dtype=np.uint8),
+        "chart_images": rng.integers(0, 256, (n, 3, *CHART_SIZE), dtype=np.uint8),
         "sector_ids": rng.permutation(np.repeat(np.arange(len(sizes)), sizes)),
         "labels": rng.integers(0, 3, n),
     }

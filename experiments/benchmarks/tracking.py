@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from experiments.benchmarks.markets import random_windows
+from lasps.config.dataset_config import WINDOW
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.charts import render
@@ -75,7 +76,7 @@ def training_seconds() -> float:
     torch.manual_seed(0)
     charts = render(random_windows(256)).repeat(TIMED // 256, 1, 1, 1)
     samples = TensorDataset(
-        torch.randn(TIMED, 60, len(DEFAULT_FEATURES)),
+        torch.randn(TIMED, WINDOW, len(DEFAULT_FEATURES)),
         charts.float() / 255,
         torch.arange(TIMED) % SECTORS,
         torch.arange(TIMED) % 3,

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.special import ndtr, ndtri
 
+from lasps.config.dataset_config import HORIZON, THRESHOLD
 from lasps.evaluation.forecast import Forecast
 
 Array = NDArray[np.float64]
-HORIZON = 5
-THRESHOLD = 0.03
 PERSISTENCE = 0.8  # of a signal from day to day: its edge halves in three days (guess)
 DAILY_VOLATILITY = 0.02  # with the spread between stocks below, class shares near those of KRX
 MARKET_SHARE = 0.3  # of a stock's daily standard deviation

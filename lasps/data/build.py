@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from loguru import logger
 
+from lasps.config.dataset_config import CHART_SIZE, HORIZON, THRESHOLD, WINDOW
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.charts import CHART_SIZE
 from lasps.data.dataset_files import (
     digests_of,
     failures_told,
@@ -48,9 +48,9 @@ def build_dataset(
     borders: Borders,
     source: Mapping[str, Any],
     listing: pl.DataFrame | None = None,
-    horizon: int = 5,
-    threshold: float = 0.03,
-    window: int = 60,
+    horizon: int = HORIZON,
+    threshold: float = THRESHOLD,
+    window: int = WINDOW,
     warm_up: int = 0,
     chart_size: tuple[int, int] = CHART_SIZE,
     features: Sequence[str] | None = None,

@@ -22,8 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHART_SIZE = (96, 180)
-"""Native H x W for a window of 60 days (Jiang, Kelly & Xiu 2023)."""
+from lasps.config.dataset_config import CHART_SIZE
 
 PIXELS_PER_DAY = 3
 VOLUME_SHARE = 5

@@ -21,13 +21,14 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 
+from lasps.config.dataset_config import HORIZON, THRESHOLD
 from lasps.data.panel import limit_breaks, market_calendar, segment_starts
 
 SELL, HOLD, BUY = 0, 1, 2
 FLAGS = ("label_spans_halt", "label_spans_break", "label_cut_short")
 
 
-def make_labels(panel: pl.DataFrame, horizon: int = 5, threshold: float = 0.03) -> pl.DataFrame:
+def make_labels(panel: pl.DataFrame, horizon: int = HORIZON, threshold: float = THRESHOLD) -> pl.DataFrame:
     """Labels and forward returns, one row per panel row, in the panel's order.
 
     Args:
@@ -78,7 +79,7 @@ def make_labels(panel: pl.DataFrame, horizon: int = 5, threshold: float = 0.03) 
     )
 
 
-def classify(start: np.ndarray, end: np.ndarray, threshold: float = 0.03) -> np.ndarray:
+def classify(start: np.ndarray, end: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """SELL 0, HOLD 1 or BUY 2 for closes `start` -> `end`, int8; exact for whole prices (both sides are integers)."""
     fraction = Fraction(str(threshold))
     gain, bar = fraction.denominator * (end - start), fraction.numerator * start

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from lasps.config.dataset_config import WINDOW
 from lasps.data.panel import segment_starts
 from lasps.data.splits import SPLITS, Borders, assign_splits, subsample
 
@@ -29,7 +30,7 @@ def choose_samples(
     panel: pl.DataFrame,
     labels: pl.DataFrame,
     borders: Borders,
-    window: int = 60,
+    window: int = WINDOW,
     warm_up: int = 0,
     stride: int | Mapping[str, int] = 1,
     train_fraction: float = 1.0,

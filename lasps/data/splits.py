@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lasps.config.dataset_config import TRAIN_SHARE, VAL_SHARE
+
 SPLITS = ("train", "val", "test")
 
 
@@ -112,7 +114,7 @@ def assign_splits(
     return result
 
 
-def fraction_borders(dates: pl.Series | np.ndarray, train: float = 0.7, val: float = 0.15) -> Borders:
+def fraction_borders(dates: pl.Series | np.ndarray, train: float = TRAIN_SHARE, val: float = VAL_SHARE) -> Borders:
     """Borders by shares of the distinct days: the first `train`, the next `val`, the rest is test.
 
     Raises:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lasps.config.dataset_config import HORIZON
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.rank_ic import MIN_DAYS, MIN_STOCKS, grouped_ranks
 from lasps.evaluation.significance import Difference, as_json, series_mean
 
 Array = NDArray[np.float64]
-HORIZON = 5
 N_DECILES = 10
 
 TAX_ON_SALES: tuple[tuple[dt.date, float], ...] = (

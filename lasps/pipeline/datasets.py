@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 from loguru import logger
 
+from lasps.config.dataset_config import CHART_SIZE, HORIZON, THRESHOLD
 from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets.loading import read_description
@@ -58,9 +59,9 @@ class BuildOptions:
     markets: tuple[str, ...] | None = None
     """As `select_universe` takes them."""
     features: tuple[str, ...] | None = None
-    chart_size: tuple[int, int] = (96, 180)
-    horizon: int = 5
-    threshold: float = 0.03
+    chart_size: tuple[int, int] = CHART_SIZE
+    horizon: int = HORIZON
+    threshold: float = THRESHOLD
     stride: int | dict[str, int] = 1
     train_fraction: float = 1.0
     materialize: bool = False

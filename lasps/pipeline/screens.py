@@ -11,6 +11,7 @@ import polars as pl
 
 from lasps import terminal
 from lasps.config import clock
+from lasps.config.dataset_config import HORIZON
 from lasps.config.settings import CLASS_NAMES
 from lasps.pipeline.validation import Checkpoint
 
@@ -59,7 +60,7 @@ def show_forecast(
     print()
     terminal.show_lines(
         [
-            f"{len(table):,} forecasts as of {day} for the {data.get('horizon', 5)} traded days after it, "
+            f"{len(table):,} forecasts as of {day} for the {data.get('horizon', HORIZON)} traded days after it, "
             f"by {checkpoint.name}"
         ],
         style="bold",

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from loguru import logger
 
+from lasps.config.dataset_config import CHART_SIZE, WINDOW
 from lasps.data.datasets.loading import load_split
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.pipeline.holdout import cut_by_date, holdout_of
@@ -20,7 +21,7 @@ from tests.pipeline.conftest import Job
 class Dated:
     """Samples of which only the dates and label ends are known."""
 
-    num_features, window, chart_size, fingerprint = 3, 60, (96, 180), "dated"
+    num_features, window, chart_size, fingerprint = 3, WINDOW, CHART_SIZE, "dated"
 
     def __init__(self, days: list[int], ends: list[int]) -> None:
         self.labels = self.sector_ids = np.zeros(len(days), dtype=np.int64)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lasps.config.dataset_config import CHART_SIZE, WINDOW
 from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import CLASS_NAMES
 from lasps.data import charts
@@ -43,8 +44,8 @@ class WindowDataset(SampleDataset):
         self,
         rows_dir: str | Path,
         split_dir: str | Path,
-        window: int = 60,
-        chart_size: tuple[int, int] = charts.CHART_SIZE,
+        window: int = WINDOW,
+        chart_size: tuple[int, int] = CHART_SIZE,
         num_sectors: int | None = None,
     ) -> None:
         rows, split = Path(rows_dir), Path(split_dir)

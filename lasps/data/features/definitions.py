@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lasps.config.dataset_config import WINDOW
 from lasps.data.features.bars import SMALLEST_RATIO, Array, Bars, lag
 from lasps.data.features.cross_section import DayGroups
 
@@ -109,8 +110,8 @@ def _against_sector(base: str, lookback: int) -> Feature:
     return Feature(f"sector_{base}", "sector", doc, lookback, of_day=lambda x, days: days.minus_sector(x), base=base)
 
 
-LONGEST = 59
-"""Earlier rows of a 60-day window: the longest look-back."""
+LONGEST = WINDOW - 1
+"""Earlier rows of a window: the longest look-back."""
 
 FEATURES: tuple[Feature, ...] = (
     *(_return(days) for days in (1, 2, 3, 5, 10, 20, 40, LONGEST)),

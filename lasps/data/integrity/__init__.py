@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from lasps.config.dataset_config import HORIZON, WINDOW
 from lasps.config.sectors import SECTORS, sector_of_industry
 from lasps.data.integrity import bars as _bars
 from lasps.data.integrity import dataset_folder as _folder
@@ -60,8 +61,8 @@ def check(
     dataset: str | Path | None = None,
     *,
     raw: pl.DataFrame | None = None,
-    window: int = 60,
-    horizon: int = 5,
+    window: int = WINDOW,
+    horizon: int = HORIZON,
     deep: bool = False,
     forecast_rows: int | None = None,
 ) -> IntegrityReport:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lasps.config.dataset_config import WINDOW
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.integrity.findings import Finding, found, hits_without_date, plural
 from lasps.data.splits import SPLITS
@@ -51,7 +52,7 @@ class Dataset:
 
     @property
     def window(self) -> int:
-        return int(self.description.get("window", 60))
+        return int(self.description.get("window", WINDOW))
 
 
 def open_dataset(folder: str | Path) -> Dataset:

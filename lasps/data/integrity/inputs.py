@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from lasps.config.dataset_config import CHART_SIZE
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.integrity.dataset_folder import N_CLASSES, Dataset, Split
 from lasps.data.integrity.findings import Finding, found, hits_without_date, percent, plural
@@ -134,7 +135,7 @@ def _drawn(data: Dataset, ends: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     from lasps.data.charts import render
 
     assert data.bars is not None
-    size = tuple(data.description.get("chart_size", (96, 180)))
+    size = tuple(data.description.get("chart_size", CHART_SIZE))
     offsets = np.arange(1 - data.window, 1)
     for start in range(0, len(ends), 256):
         rows = np.asarray(ends[start : start + 256])[:, None] + offsets

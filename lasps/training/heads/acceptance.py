@@ -13,11 +13,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from lasps.config.dataset_config import HORIZON
 from lasps.evaluation.calibration import corrected_log_probabilities
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
 from lasps.training.heads.stack import one_thread_on_a_processor
 
-BLOCK_DAYS = 10  # twice the label's horizon of 5 days: neighbouring blocks share at most their seam
+BLOCK_DAYS = 2 * HORIZON  # twice the label's horizon: neighbouring blocks share at most their seam
 LEVEL = 0.05  # one-sided, of the whole sector part and of the common change
 BLOCKS_WITHOUT_DATES = 10  # guess, not tuned; samples are assumed to lie in order of time
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from lasps.config.dataset_config import THRESHOLD
 from lasps.data.exchange import LIMIT_SINCE, tick_size
 
 DAILY_LIMIT_PERCENT = round(100 * LIMIT_SINCE)
+THRESHOLD_PERCENT = round(100 * THRESHOLD)
 
 
 def round_to_tick(price: np.ndarray) -> np.ndarray:
@@ -20,7 +22,7 @@ def limits(base_price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _ceil_to_tick(low), _floor_to_tick(high)
 
 
-def label_borders(close: np.ndarray, percent: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def label_borders(close: np.ndarray, percent: int = THRESHOLD_PERCENT) -> tuple[np.ndarray, np.ndarray]:
     """Unrounded prices (sell, buy) at which the rounded close 5 days later changes its class.
 
     A price at or above `buy` rounds to a close with 100*(c5-c0) >= percent*c0, a price below `sell` to one with

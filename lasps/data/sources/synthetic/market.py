@@ -7,12 +7,12 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
+from lasps.config.dataset_config import HORIZON
 from lasps.data.sources.synthetic import bars as bars_of
 from lasps.data.sources.synthetic.latent import Latent, Stocks, draw_stocks, random_stream, regime_paths, simulate
 from lasps.data.sources.synthetic.oracle import OracleForecast, RowStates, class_probabilities
 from lasps.data.sources.synthetic.parameters import (
     EFFECTS,
-    HORIZON,
     INDUSTRIES,
     SIGNALS,
     Parameters,

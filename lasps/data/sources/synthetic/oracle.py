@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lasps.config.dataset_config import HORIZON
 from lasps.data.sources.synthetic.exchange import label_borders
 from lasps.data.sources.synthetic.latent import inverse_gamma_mixing, random_stream
-from lasps.data.sources.synthetic.parameters import HORIZON, Parameters
+from lasps.data.sources.synthetic.parameters import Parameters
 
 CHUNK_ROWS = 512  # rows x paths in cache
 

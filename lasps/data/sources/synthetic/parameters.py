@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HORIZON = 5
 SIGNALS = ("volume", "wick_width", "wick_asymmetry", "overnight")
 EFFECTS = ("sector", "none")
 
