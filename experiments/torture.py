@@ -119,7 +119,8 @@ Try = Callable[[Workplace], dict[str, Any]]
 
 def planned(args: argparse.Namespace) -> list[Try]:
     """Every try that was asked for: the server, then kills and full disks mixed evenly, so that a run that is cut short
-    has seen some of each; what is random about them is drawn here."""
+    has seen some of each; what is random about them is drawn here.
+    """
     draw = random.Random(args.seed)
     kills = [
         ((i + 0.5) / args.kills, partial(killed, command=COMMANDS[name], share=draw.uniform(0, SLACK)))

@@ -82,7 +82,7 @@ class FileWriteError(OSError):
 
 def write_synced(path: Path, content: Content) -> None:
     """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         if callable(content):
             content(file)
         else:

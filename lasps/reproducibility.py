@@ -29,8 +29,6 @@ __all__ = [
     "write_synced",
 ]
 
-CHUNK = 1 << 20
-
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices): one seed, the same bits on the same machine and thread count."""
@@ -49,11 +47,8 @@ def derived_seed(*parts: int | str) -> int:
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_fingerprint(state: Mapping[str, Tensor]) -> str:

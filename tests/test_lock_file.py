@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parents[1]
 LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
 
@@ -17,6 +19,12 @@ def test_torch_is_pinned_without_a_build_and_nothing_pins_a_gpu_package() -> Non
     assert "torch==2.13.0" in LINES
     assert [line for line in LINES if re.match(r"(nvidia|triton|cuda)", line)] == []
     assert [line for line in LINES if re.search(r"file:|\+cpu|--hash|@", line)] == []
+
+
+def test_pyproject_gives_torch_a_range_that_holds_the_locked_version() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (torch,) = (Requirement(text) for text in wanted if text.startswith("torch"))
+    assert "2.13.0" in torch.specifier and "==" not in str(torch.specifier)
 
 
 def test_every_direct_dependency_is_locked() -> None:

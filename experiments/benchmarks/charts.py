@@ -30,7 +30,7 @@ def run() -> list[dict[str, Any]]:
             expected = draw_all(bars[:COMPARED].numpy(), *size)
             np.testing.assert_array_equal(charts.render(bars[:COMPARED], size).numpy(), expected)
             ours = rate_into(bars, size)
-            reference = MPLFINANCE_WINDOWS / median_seconds(lambda s=size: draw_with_mplfinance(bars, s))  # type: ignore
+            reference = MPLFINANCE_WINDOWS / median_seconds(lambda s=size: draw_with_mplfinance(bars, s))  # type: ignore[misc]
             rows.append(rate_row(f"{size[0]} x {size[1]}, one core", ours, reference, "charts/s"))
     if torch.cuda.is_available():
         rows += [gpu_row(bars, size) for size in SIZES]

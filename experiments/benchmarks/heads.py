@@ -104,7 +104,8 @@ def joint_rows(data: HeadData, setting: HeadSettings, what: str, autograd_epochs
 
 def run(samples: int = 610_000, epochs: int = 10, vmap_epochs: int = 1, loop_epochs: int = 1) -> list[dict[str, Any]]:
     """`samples` samples, 20 uneven sectors, `epochs` epochs: shared directions in batches of 128 a sector (2,048 of
-    all), independent heads in batches of 64, all else as configured."""
+    all), independent heads in batches of 64, all else as configured.
+    """
     setting = HeadSettings(batch_size=64, epochs=epochs, min_samples=1)
     worst = assert_equal_to_plain_loops(replace(setting, dropout=0.0, batch_size=32, epochs=min(epochs, 10)))
     with tempfile.TemporaryDirectory() as folder:

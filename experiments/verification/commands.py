@@ -35,7 +35,8 @@ PAGE = resource.getpagesize()
 @dataclass(frozen=True)
 class Command:
     """One command: its words ({root} is where it is given), what must lie there before, and which of its files must be
-    bit-equal."""
+    bit-equal.
+    """
 
     name: str
     words: str
@@ -258,7 +259,8 @@ class Workplace:
     @contextmanager
     def little_room(self, command: Command, share: float) -> Iterator[int | None]:
         """A small disk over `run` with room for a share of what the command adds; without the right to mount, a limit
-        of a file's size instead, which is what it yields."""
+        of a file's size instead, which is what it yields.
+        """
         grows = self.written[command.name]
         kept = self.root / "kept"
         shutil.rmtree(kept, ignore_errors=True)

@@ -77,7 +77,8 @@ def simulated_differences(
 
 def coverage(found: Sequence[Difference]) -> float:
     """Share of intervals that hold the true difference, which is the mean over all runs (its own error, 1 / sqrt(runs)
-    of an interval's, is left out)."""
+    of an interval's, is left out).
+    """
     truth = np.mean([d.difference for d in found])
     return float(np.mean([d.low is not None and d.high is not None and d.low <= truth <= d.high for d in found]))
 

@@ -41,7 +41,8 @@ def _normal_quantiles(n: int) -> Array:
 class SimulatedMarket:
     """T days of N stocks. signals (T, N, K); volatility (T, N) daily, known at t; last_return (T, N);
     forward_return, forward_return_skip1 and next_return (T, N); labels (T, N); sectors (N,); mean (T, N): the expected
-    5-day return given the signals."""
+    5-day return given the signals.
+    """
 
     signals: Array
     volatility: Array
@@ -135,6 +136,7 @@ def persistent_noise(
     rng: np.random.Generator, shape: tuple[int, int], persistence: float = 0.9, shared: float = 0.5
 ) -> Array:
     """(T, N) a forecaster's error of unit variance that lasts for days; `shared` of its variance is one error about
-    the whole market, so that stocks do not average it away."""
+    the whole market, so that stocks do not average it away.
+    """
     own, common = (_autoregressive(rng, s, persistence) for s in (shape, (shape[0], 1)))
     return np.sqrt(1 - shared) * own + np.sqrt(shared) * common

@@ -178,7 +178,7 @@ REMEDY = "Remove it to load the checkpoint on the weaker checks, or make both an
 
 
 def _check_meta(meta: Mapping[str, Any], companion: Path) -> None:
-    if DIGEST not in meta or OWN_DIGEST in meta and meta[OWN_DIGEST] != meta_digest(meta):
+    if DIGEST not in meta or (OWN_DIGEST in meta and meta[OWN_DIGEST] != meta_digest(meta)):
         raise ValueError(
             f"{companion}: expected the content of {OWN_DIGEST} {str(meta.get(OWN_DIGEST))[:12]}, it has "
             f"{meta_digest(meta)[:12]}: it was changed by hand or damaged. {REMEDY}"

@@ -33,7 +33,8 @@ class Conclusion:
     the best settings, and best minus default (below zero is better) with its 95 % interval over days; importance:
     share of each hyperparameter (empty with few trials); plateau: name -> (low, high) among the trials that stand
     within one standard error of the best; plateau_size: their number; variables: what else `make train-phase2` must
-    be told, as " STORAGE=..."; made_on: what the study belongs to."""
+    be told, as " STORAGE=..."; made_on: what the study belongs to.
+    """
 
     study: str
     best_trial: int

@@ -36,7 +36,7 @@ def test_more_information_gives_a_lower_log_loss(tables, market):
 
 
 def test_volatility_bins_are_quantiles_of_train_with_their_class_shares(tables, market):
-    train, _, test = market
+    train, _, _ = market
     v, edges = train.column("volatility_20"), np.quantile(train.column("volatility_20"), np.arange(1, 20) / 20)
     inside = (v >= edges[18]) & (v >= edges[0])
     prior = np.array(metrics.class_frequencies(train.labels))

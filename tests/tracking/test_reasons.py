@@ -24,7 +24,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failure(uri: str) -> str:
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(Exception, match=r"\S") as caught:
         connect(location_of(uri)).search_experiments(max_results=1)
     return reason_of(caught.value)
 

@@ -243,7 +243,10 @@ def test_a_validation_adds_to_a_finished_run_and_leaves_its_times_and_tags(track
         run_id = run.run_id
     client = client_of(location)
     before = client.get_run(run_id)
-    with pytest.raises(ValueError), tracker.run("phase1_best", resume_id=run_id, tags={"device": "cpu"}) as run:
+    with (
+        pytest.raises(ValueError, match="a disk full"),
+        tracker.run("phase1_best", resume_id=run_id, tags={"device": "cpu"}) as run,
+    ):
         run.log_checkpoint(tmp_path / "phase1_best.pt", {"test/accuracy": 0.5}, step=12)
         raise ValueError("a disk full of figures")
     after = client.get_run(run_id)

@@ -158,7 +158,7 @@ def test_a_wrapped_model_trains_to_the_same_weights_and_saves_its_own_names(wrap
 )
 def test_a_state_of_another_model_is_refused_by_file_and_tensor(tmp_path: Path, other, named) -> None:
     torch.save(other, tmp_path / "x.pt")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="x.pt") as error:
         load_model(tmp_path / "x.pt")
     said = str(error.value)
     assert "x.pt" in said and named in said and "from_state_dict" not in said

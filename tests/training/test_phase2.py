@@ -131,7 +131,7 @@ def test_sectors_under_min_samples_are_named_and_keep_their_heads(lines):
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("sector_heads.3."))
 
 
-@pytest.mark.parametrize("given, options", [({}, {}), (None, {"min_samples": 1000})])
+@pytest.mark.parametrize(("given", "options"), [({}, {}), (None, {"min_samples": 1000})])
 def test_no_sector_with_enough_samples_is_an_error(given, options):
     with pytest.raises(ValueError, match="at least one sector"):
         train_phase2(make_trainer(), loaders(Market()) if given is None else given, 1, cache=False, **options)

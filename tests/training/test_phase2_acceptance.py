@@ -44,7 +44,9 @@ def test_days_that_move_together_are_not_taken_for_independent_samples():
     assert not together.accepted and apart.accepted
 
 
-@pytest.mark.parametrize("gains, accepted", [([0.2, 0.3, 0.2], True), ([0.2, -0.2, 0.1], False), ([-0.2] * 3, False)])
+@pytest.mark.parametrize(
+    ("gains", "accepted"), [([0.2, 0.3, 0.2], True), ([0.2, -0.2, 0.1], False), ([-0.2] * 3, False)]
+)
 def test_a_head_is_accepted_if_its_gain_exceeds_one_standard_error(gains, accepted):
     assert judge(np.array(gains), np.arange(3)).accepted is accepted
 

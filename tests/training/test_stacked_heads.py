@@ -238,7 +238,7 @@ def test_settings_out_of_range_are_refused(bad):
         replace(BASE, **bad)
 
 
-@pytest.mark.parametrize("what, match", [("nan", "row 5"), ("label", "labels in 0..2"), ("sector", "ids in 0..1")])
+@pytest.mark.parametrize(("what", "match"), [("nan", "row 5"), ("label", "labels in 0..2"), ("sector", "ids in 0..1")])
 def test_bad_samples_are_refused(what, match):
     data = head_market([10, 10])
     features, labels, sectors = (t.clone() for t in (data.train.features, data.train.labels, data.train.sector_ids))

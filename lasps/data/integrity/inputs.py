@@ -101,8 +101,8 @@ def blank_charts(data: Dataset) -> Finding:
         n += len(indices)
         for start, chunk in charts:
             flat = chunk.reshape(len(chunk), -1)
-            for i in np.flatnonzero(flat.min(1) == flat.max(1)):
-                lines.append((f"{split.name}[{indices[start + i]}]", f"all values {flat[i, 0]:g}"))
+            blank = np.flatnonzero(flat.min(1) == flat.max(1))
+            lines += [(f"{split.name}[{indices[start + i]}]", f"all values {flat[i, 0]:g}") for i in blank]
     if n == 0:
         return Finding("blank_charts", "info", 0, 0, "no charts in this dataset")
     hits = hits_without_date(lines)

@@ -37,7 +37,8 @@ WARN_UNREAD, FATAL_UNREAD = 5e-4, 0.01
 @dataclass(frozen=True)
 class Rule:
     """How large and how clear a change of level must be: by `least` at the medians of `rows` rows on either side, and
-    the `quantile` of the higher side above the opposite one of the lower side by at least the share `apart` of it."""
+    the `quantile` of the higher side above the opposite one of the lower side by at least the share `apart` of it.
+    """
 
     least: float
     rows: int

@@ -64,7 +64,7 @@ def listing_at(moment: datetime) -> Callable[[str], pd.DataFrame]:
         codes = [
             code
             for code, stock in STOCKS.items()
-            if DAYS[stock.first] <= moment.date() <= (DAYS + [date.max])[stock.last or -1]
+            if DAYS[stock.first] <= moment.date() <= [*DAYS, date.max][stock.last or -1]
         ]
         markets = ["KOSPI"] * len(codes) + ["KONEX"] * 20
         codes += [f"9{i:04d}0" for i in range(20)]
