@@ -1,9 +1,9 @@
 """Download the KRX listing and adjusted daily bars with FinanceDataReader (an optional extra).
 
-The folder, in which nothing that was fetched is ever edited:
+The folder, in which no file of a pull is ever edited:
 
     listing/2025-06-17.csv          one listing per pull
-    bars/2025-06-17/005930.parquet  one file per pull and stock, with the days that were over in Seoul
+    bars/2025-06-17/005930.parquet  one file per pull and stock: every day known then that was over in Seoul
     manifest.json                   every pull: dates, what was fetched when, what failed, changed adjustments
     listing.csv, bars.parquet       made from the files above after each pull, for `make data SOURCE=...`
 
@@ -24,20 +24,19 @@ from tqdm import tqdm
 
 from lasps.config import clock
 from lasps.data.sources.krx_adjustments import AdjustmentChange
-from lasps.data.sources.krx_replies import DownloadError, EmptyReplyError
-from lasps.data.sources.krx_requests import Requests
-from lasps.data.sources.krx_store import Pull, Store
+from lasps.data.sources.krx_requests import DownloadError, EmptyReplyError, Requests
+from lasps.data.sources.krx_store import Pull, Store, read_listing
 from lasps.data.universe import market_of
 from lasps.files import held
 
 MARKETS = ("KOSPI", "KOSDAQ")
 """KONEX stocks trade a few times a month and are left out. KOSDAQ GLOBAL is a segment of KOSDAQ (`market_of`)."""
 SHORT_LISTING, LISTING_DAYS = 0.8, 90
-"""A listing with fewer of the stocks of one that is not older than so many days is not believed. Guess: in a month a
-few stocks in a thousand leave the exchange."""
+"""A listing is rejected if it has less than this share of the stocks of one at most so many days older. Guess: in a
+month a few stocks in a thousand leave the exchange."""
 
 NEW_DAYS = 7
-"""So long a stock that is new in the listing may be without a first day. Guess."""
+"""Days that a stock may stand in the listing before its first bar. Guess."""
 
 
 @dataclass
@@ -59,7 +58,7 @@ class DownloadResult:
     """No longer listed, and without new days: its bars stay as they are."""
     renamed: list[str] = field(default_factory=list)
     set_aside: dict[str, str] = field(default_factory=dict)
-    """Older rows that stand in a raw file but not in bars.parquet, and why."""
+    """Stocks of which older rows are in a file of an earlier pull but not in bars.parquet, and why."""
 
     @property
     def ok(self) -> bool:
@@ -150,8 +149,7 @@ def _pull(
         pull.finished = result.tried >= {*wanted, *gone}
         pull.complete = pull.finished and not result.failed
         store.save()
-    store.write_tables()
-    result.set_aside = store.set_aside
+    result.set_aside = store.write_tables()
     return result
 
 
@@ -178,33 +176,30 @@ def _pull_bars(
             logger.error(f"{in_a_row} stocks in a row failed, the rest was not tried: the server is down or blocks us")
             return
         try:
-            bars = ask.bars(code, pull.start, until)
+            over = ask.bars(code, pull.start, until).filter(pl.col("date").is_between(pull.start, pull.end))
         except DownloadError as error:
             if code in quiet and isinstance(error, EmptyReplyError):
                 quiet[code].append(code)
-                continue
-            result.failed[code] = str(error)
-            in_a_row += 1
+            else:
+                result.failed[code] = str(error)
+                in_a_row += 1
             continue
         in_a_row = 0
-        over = bars.filter(pl.col("date").is_between(pull.start, pull.end))
         if over.is_empty():
             quiet.get(code, result.too_new).append(code)
             continue
         change, corrected = store.add(pull, code, over)
         result.fetched.append(code)
-        if change is not None:
-            result.changes.append(change)
-        if corrected:
-            result.corrected[code] = corrected
+        result.changes += [change] if change is not None else []
+        result.corrected |= {code: corrected} if corrected else {}
 
 
 def _listing(
     ask: Requests, store: Store, pull: Pull, known: pl.DataFrame | None, result: DownloadResult
 ) -> pl.DataFrame:
     """The pull's listing: the one it has already, else a new one, else (with a warning) the last one that was seen."""
-    if (own := store.listing(pull)) is not None:
-        return own
+    if (path := store.listing_path(pull)).exists():
+        return read_listing(path)
     last = None if known is None else known.filter(pl.col("last_seen") == pl.col("last_seen").max())
     try:
         listing = ask.listing()
@@ -275,13 +270,11 @@ def _dates(start: date | str, end: date | str | None, moment: datetime) -> tuple
     first, last = days[0], min(days[1], over)
     if first > days[1]:
         raise DownloadError(f"start {first} lies after end {days[1]}")
+    in_seoul = f"{moment:%Y-%m-%d %H:%M}"
     if first > last:
         raise DownloadError(
-            f"start {first}: expected a day that is over in Seoul, where it is "
-            f"{moment:%Y-%m-%d %H:%M}; the last such day is {last}"
+            f"start {first}: expected a day that is over in Seoul, where it is {in_seoul}; the last such day is {last}"
         )
     if days[1] > last:
-        logger.info(
-            f"It is {moment:%Y-%m-%d %H:%M} in Seoul: the last day that is over is {last}, later bars are not kept"
-        )
+        logger.info(f"It is {in_seoul} in Seoul: the last day that is over is {last}, later bars are not stored")
     return first, last, min(days[1], today)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from lasps.data.panel import PRICES
+
 CHANGED_RATIO = 0.003
 """A close that differs by more (and by more than a won and a half) was adjusted anew; less is rounding. Guess."""
 ROUNDING_WON = 1.5
-_PRICES = ("open", "high", "low", "close")
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,24 @@ def compare_adjustment(code: str, old: pl.DataFrame | None, new: pl.DataFrame) -
     )
 
 
-def corrected_closes(old: pl.DataFrame, new: pl.DataFrame) -> int:
+def corrected_closes(old: pl.DataFrame | None, new: pl.DataFrame) -> int:
     """How many closes of the days that both have differ by more than rounding."""
-    return int(_common_days(old, new)["changed"].sum())
+    return 0 if old is None else int(_common_days(old, new)["changed"].sum())
 
 
 def joined(newer: pl.DataFrame, older: pl.DataFrame) -> tuple[pl.DataFrame, str | None]:
     """The newer bars, and the days of which only the older ones have a close, on the newer ones' adjustment.
 
     Args:
-        newer, older: bars of one code, sorted by date; newer is not empty.
+        newer, older: bars of one code, sorted by date.
 
     Returns:
         The bars sorted by date, and where older days had to be left out, why.
     """
-    missing = lacking(newer, older)
+    if newer.is_empty():
+        return older, None
+    close = pl.col("close").is_finite() & (pl.col("close") > 0)
+    missing = older.filter(close).join(newer.filter(close), on="date", how="anti")
     if missing.is_empty():
         return newer, None
     code = str(newer["code"][0])
@@ -90,12 +94,6 @@ def joined(newer: pl.DataFrame, older: pl.DataFrame) -> tuple[pl.DataFrame, str 
         missing = _rescaled(missing, both, change)
     rest = newer.join(missing, on="date", how="anti")
     return pl.concat([rest, missing.select(newer.columns)]).sort("date"), None
-
-
-def lacking(newer: pl.DataFrame, older: pl.DataFrame) -> pl.DataFrame:
-    """The older bars of days that the newer ones do not have, or without a close."""
-    close = pl.col("close").is_finite() & (pl.col("close") > 0)
-    return older.filter(close).join(newer.filter(close), on="date", how="anti")
 
 
 def _common_days(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
@@ -120,6 +118,6 @@ def _rescaled(missing: pl.DataFrame, both: pl.DataFrame, change: AdjustmentChang
     near = missing.join_asof(factors, on="date", strategy="forward")
     near = near.with_columns(pl.col("factor", "shares").fill_null(1.0))
     return near.with_columns(
-        pl.col(*_PRICES) * pl.col("factor"),
+        pl.col(*PRICES) * pl.col("factor"),
         (pl.col("volume") * pl.col("shares")).round().cast(pl.Int64).alias("volume"),
     )

@@ -22,7 +22,7 @@ from experiments import download_krx
 from lasps.config.clock import SEOUL
 from lasps.data.sources import krx, krx_requests
 from lasps.data.sources.krx_adjustments import compare_adjustment
-from lasps.data.sources.krx_replies import DownloadError, explain, to_bars, to_listing
+from lasps.data.sources.krx_requests import DownloadError, explain, to_bars, to_listing
 
 CODES = ["000020", "0009K0", "005930"]
 TODAY = date(2024, 3, 4)

@@ -19,7 +19,7 @@ from lasps.config import clock
 from lasps.config.clock import SEOUL
 from lasps.data.sources import krx, krx_store
 from lasps.data.sources.krx_adjustments import compare_adjustment, joined
-from lasps.data.sources.krx_replies import DownloadError, to_bars
+from lasps.data.sources.krx_requests import DownloadError, to_bars
 
 DAYS = [day.date() for day in pd.bdate_range("2024-01-01", periods=40)]
 FIRST_PULL = datetime.combine(DAYS[15], time(10), SEOUL)
@@ -270,6 +270,23 @@ def test_running_bars_of_an_older_version_are_fetched_again_and_are_no_adjustmen
     assert bars.filter(pl.col("code") == "000010")["date"].min() == DAYS[3]
 
 
+def test_a_folder_of_version_2_whose_files_hold_only_their_replies_loses_no_day(tmp_path: Path) -> None:
+    pull(tmp_path, at(18, 18))
+    pull(tmp_path, at(19, 18))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for entry in manifest["pulls"]:
+        entry["short"] = ["000020"] if entry["name"] == str(DAYS[19]) else []
+        del entry["merged"], entry["set_aside"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+    newest = tmp_path / "bars" / str(DAYS[19]) / "000020.parquet"
+    pl.read_parquet(newest).filter(pl.col("date") >= DAYS[10]).write_parquet(newest)
+    assert pull(tmp_path, at(24, 18), failing=("000010",)).changes[0].code == "000020"  # split on day 22
+    assert_true_at(table(tmp_path), at(24, 18))
+    ends = table(tmp_path).group_by("code").agg(first=pl.col("date").min(), last=pl.col("date").max())
+    assert ends.filter(pl.col("code") == "000020").row(0)[1:] == (DAYS[0], DAYS[24])
+    assert ends.filter(pl.col("code") == "000010").row(0)[1:] == (DAYS[0], DAYS[19])
+
+
 def test_a_clock_that_ran_ahead_covers_nothing(tmp_path: Path) -> None:
     ahead = at(30, 18)
     krx.download(
@@ -411,6 +428,8 @@ def test_days_without_a_common_one_are_another_company_or_a_gap_and_are_named(tm
     rows = table(tmp_path).filter(pl.col("code") == "000030")
     assert rows["date"].min() == DAYS[30] and rows.height == 4
     assert list(result.set_aside) == ["000030"] and "Left out of bars.parquet: 000030, 19 days from" in result.summary()
+    again = krx.download(DAYS[0], None, tmp_path, reader=lambda code, a, b: other.loc[a:b], **given)
+    assert (again.fetched, list(again.set_aside)) == ([], ["000030"])
 
 
 def test_closes_that_differ_after_equal_ones_are_corrections_and_no_adjustment() -> None:
