@@ -74,7 +74,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 def hide_passwords(record: Any) -> None:
     """No line of the log shows the password of an address, whoever wrote the message."""
-    from lasps.tracking.reasons import without_password
+    from lasps.tracking.error_messages import without_password
 
     record["message"] = without_password(record["message"])
 
@@ -139,7 +139,7 @@ def _one_line(error: BaseException) -> str:
 
 def _cause(error: BaseException, text: str) -> str:
     """The innermost cause of a disk, a network or SQLite, where the library's own text does not name it."""
-    from lasps.tracking.reasons import chain_of, first_line
+    from lasps.tracking.error_messages import chain_of, first_line
 
     inner = [cause for cause in chain_of(error) if isinstance(cause, (OSError, sqlite3.Error))]
     said = first_line(inner[-1]) if inner else ""

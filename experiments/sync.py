@@ -16,7 +16,7 @@ from loguru import logger
 
 from experiments._cli import run_script
 from lasps import tracking
-from lasps.tracking.reasons import without_password
+from lasps.tracking.error_messages import without_password
 
 
 def parse_args() -> argparse.Namespace:

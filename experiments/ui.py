@@ -24,7 +24,7 @@ from loguru import logger
 from experiments._cli import run_script
 from lasps.config.settings import settings
 from lasps.tracking.database import check_readable, is_missing, is_unused
-from lasps.tracking.store import Location, connect, default_location, quiet_mlflow, repair_paths, runs_page
+from lasps.tracking.location import Location, connect, default_location, quiet_mlflow, repair_paths, runs_page
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")

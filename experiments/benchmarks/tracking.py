@@ -25,7 +25,7 @@ from lasps.evaluation.chart_sheet import chart_sheet
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phase_tracking import SHOWN_CHARTS
 from lasps.tracking import Tracker, open_tracker
-from lasps.tracking.store import connect, local_location
+from lasps.tracking.location import connect, local_location
 from lasps.training.trainer import ThreePhaseTrainer
 
 EPOCHS = {"phase1_best": 5, "phase3_final": 5, "phase2_best": 10}  # the defaults

@@ -1,10 +1,10 @@
-"""Experiment tracking: MLflow runs that training neither waits for nor dies of, and a null tracker like them.
+"""Experiment tracking: MLflow runs that never block or stop training, and a null tracker with the same methods.
 
     tracker = open_tracker()
     with tracker.run("pipeline", tags={"seed": 7}) as pipeline, pipeline.run("phase1_best") as phase:
         phase.log_metrics({"phase1/train_loss": 0.85}, step=0)
 
-Nothing here imports MLflow before it is needed: a script that does not track pays nothing for it.
+Nothing here imports MLflow before it is needed: a script that does not track need not load it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from lasps.tracking.location import Location, default_location, repair_paths
 from lasps.tracking.mlflow_tracker import MlflowTracker
 from lasps.tracking.null import NullTracker
 from lasps.tracking.queries import (
@@ -28,10 +29,10 @@ from lasps.tracking.queries import (
     read_table,
     runs,
 )
-from lasps.tracking.store import Location, default_location, repair_paths
 from lasps.tracking.sync import Replay, replay_all, spooled
 
-Tracker = NullTracker | MlflowTracker
+Tracker = MlflowTracker
+"""A NullTracker is one, too."""
 
 __all__ = [
     "Location",
@@ -61,14 +62,14 @@ __all__ = [
 def open_tracker(
     enabled: bool = True, experiment: str = "lasps", root: Path | None = None, system_metrics: bool = True
 ) -> Tracker:
-    """The tracker of this repo: `mlflow.db` and `mlruns/` in the repo root, or the server in MLFLOW_TRACKING_URI.
+    """The tracker of this repository: `mlflow.db` and `mlruns/` in its root, or the store in MLFLOW_TRACKING_URI.
 
-    Opening never fails: whatever cannot be written goes to a spool on disk (see `lasps.tracking.spool`).
+    Opening never fails: what cannot be written goes to a spool on disk (see `lasps.tracking.spool`).
 
     Args:
         enabled: False gives the null tracker.
         experiment: the MLflow experiment's name.
-        root: another folder in place of the repo root (tests).
+        root: another folder in place of the repository root (tests).
         system_metrics: sample processor, memory and GPU every 10 s into the outermost run.
     """
     if not enabled:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from lasps.tracking.reasons import reason_of
+from lasps.tracking.error_messages import reason_of
 
 MAKING = ".making-"
 SETTLED_SECONDS = 10.0
@@ -65,7 +65,7 @@ def open_store(database: Path, artifacts: Path) -> None:
     """Have MLflow open it once, and make what is missing in it."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{database}", str(artifacts))
+    store = SqlAlchemyStore(f"sqlite:///{database}", str(artifacts))  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 

@@ -73,7 +73,7 @@ def is_alive(pid: int, started: float) -> bool:
     """Whether the process `pid` of this machine still runs and is the one that started at `started` (epoch s)."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2.0
+        return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2.0)
     except psutil.Error:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -15,9 +16,9 @@ from loguru import logger
 
 from lasps.config.settings import settings
 from lasps.tracking.environment import HEARTBEAT_SECONDS, process_tags, source_tags
+from lasps.tracking.error_messages import without_password
+from lasps.tracking.location import Location
 from lasps.tracking.outbox import Outbox
-from lasps.tracking.reasons import without_password
-from lasps.tracking.store import Location
 from lasps.tracking.system_metrics import repeated, sampled
 from lasps.tracking.writer import DIGEST_LENGTH, now_ms
 
@@ -38,18 +39,13 @@ class MlflowTracker:
         self._warned = False
 
     @property
-    def uri(self) -> str:
-        """The tracking URI, without a password."""
-        return self.location.shown_uri
-
-    @property
     def run_id(self) -> str | None:
         """MLflow's id of the open run, waited for (seconds, right after a start); None outside of a run."""
         return self._outbox.run_id(self._key) if self._key is not None else None
 
     @property
     def resume_id(self) -> str | None:
-        """What to keep for `run(..., resume_id=)`, at once: the run's id, or a name of our own that finds it."""
+        """For `run(..., resume_id=)`, at once: the run's id, or a name of our own by which the run is found."""
         return self._outbox.resume_id(self._key) if self._key is not None else None
 
     @contextmanager
@@ -98,8 +94,7 @@ class MlflowTracker:
             yield child
 
     def _child(self) -> MlflowTracker:
-        child = MlflowTracker.__new__(MlflowTracker)
-        child.__dict__.update(self.__dict__)
+        child = copy.copy(self)
         child._key, child._status, child._digests = uuid.uuid4().hex, None, dict(self._digests)
         return child
 
@@ -144,30 +139,30 @@ class MlflowTracker:
         self, metrics: Mapping[str, float | None], step: int | None = None, dataset: str | None = None
     ) -> None:
         """One batch of metrics at a step; None values are left out, NaN is kept as NaN."""
-        rows = self._rows(metrics, step or 0, dataset)
-        if rows:
-            self._put("log", metrics=rows)
+        self._put_metrics("log", {step or 0: metrics}, dataset)
 
     def log_metrics_beside(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
         """Metrics into another run of the same store (a pipeline's headline), finished or not; its status stays."""
-        if rows := self._rows(metrics, 0, None):
-            self._put("log_beside", to=run_id, experiment=self.experiment, metrics=rows)
+        self._put_metrics("log_beside", {0: metrics}, to=run_id, experiment=self.experiment)
 
     def log_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
         """Metrics of many steps, {step: {name: value}}, in as few calls as MLflow takes."""
-        flat = [row for step, metrics in rows.items() for row in self._rows(metrics, step, None)]
-        if flat:
-            self._put("log", metrics=flat)
+        self._put_metrics("log", rows)
 
     def fill_metric_rows(self, rows: Mapping[int, Mapping[str, float | None]]) -> None:
         """As `log_metric_rows`, but a step that a resumed run has already is left as it is."""
-        if flat := [row for step, metrics in rows.items() for row in self._rows(metrics, step, None)]:
-            self._put("fill", metrics=flat)
+        self._put_metrics("fill", rows)
 
-    def _rows(self, metrics: Mapping[str, float | None], step: int, dataset: str | None) -> list[list[Any]]:
-        known = dataset in self._digests
-        name, digest = (dataset, self._digests[str(dataset)]) if known else (None, None)
-        now = now_ms()
+    def _put_metrics(
+        self, verb: str, rows: Mapping[int, Mapping[str, float | None]], dataset: str | None = None, **arguments: Any
+    ) -> None:
+        flat = [row for step, metrics in rows.items() for row in self._records(metrics, step, dataset)]
+        if flat:
+            self._put(verb, metrics=flat, **arguments)
+
+    def _records(self, metrics: Mapping[str, float | None], step: int, dataset: str | None) -> list[list[Any]]:
+        digest = self._digests.get(str(dataset))
+        name, now = dataset if digest else None, now_ms()
         return [
             [key, float(value), now, int(step), None, name, digest]
             for key, value in metrics.items()
@@ -184,7 +179,7 @@ class MlflowTracker:
         self._put("log", tags=_texts(tags))
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
-        """A copy of a file or folder, under `folder` among the run's artifacts; one that is missing is warned about."""
+        """A copy of a file or folder, under `folder` among the run's artifacts; a missing one is a warning."""
         if not Path(path).exists():
             logger.warning(f"not tracked, there is no such file: {path}")
             return
@@ -214,7 +209,7 @@ class MlflowTracker:
             )
 
     def _put_made(self, save: Callable[[Path], object], path_in_run: Path, table: bool = False) -> None:
-        """An artifact that is made here, in one of the outbox's own folders; a disk that is full costs no training."""
+        """An artifact made here, in one of the outbox's own folders; a full disk is a warning and training goes on."""
         try:
             path = self._outbox.new_folder() / path_in_run.name
             save(path)
@@ -288,12 +283,12 @@ class MlflowTracker:
             name=path.stem,
             files=files,
             step=int(step),
-            metrics=self._rows(metrics or {}, step, dataset),
+            metrics=self._records(metrics or {}, step, dataset),
         )
 
-    def close(self) -> None:
-        """Flush what is waiting."""
-        self._outbox.finish()
+    def flush(self, seconds: float) -> bool:
+        """Wait until everything is sent, sending has failed, or the time is up; whether all is sent."""
+        return self._outbox.flush(seconds)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,11 +1,11 @@
-"""How operations leave the process: in order, from a background thread, so that training never waits for MLflow.
+"""A queue of operations sent by a background thread, in order, so that training never waits for MLflow.
 
-Importing MLflow and opening a database takes seconds, a server may take forever; both happen beside the training. A
-server is never trusted: each operation for it is in a journal on disk first. After the first failure nothing more is
-tried (a breaker), training goes on, and what was not sent stays in the journal. A local store's journal begins when a
-write fails. A file that the store does not take is no reason to stop: it waits in the journal, metrics go on.
-A call that brings a file of the caller's waits until it has been sent; what was made for tracking alone (a picture, a
-table, a copy of a checkpoint) lies in a temporary folder until the run ends, and nobody waits.
+Importing MLflow and opening a database take seconds, a server may take forever; both happen beside the training. A
+server is never trusted: each operation for it is written to a journal on disk first. After the first failure nothing
+more is tried (a circuit breaker): training goes on, and what was not sent stays in the journal. A local store's journal
+begins when a write fails. A file that the store does not accept waits in the journal; metrics go on.
+log_artifact blocks until the file is copied. Files made for tracking (plots, tables, copies of checkpoints) lie in a
+temporary folder until the run ends, and do not block.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from loguru import logger
 
 from lasps.files import temporary_folder
-from lasps.tracking.reasons import reason_of, whole_story
-from lasps.tracking.spool import Journal
-from lasps.tracking.store import Location
+from lasps.tracking.error_messages import reason_of, whole_story
+from lasps.tracking.location import Location
+from lasps.tracking.spool import SPOOL, Journal, with_paths
 from lasps.tracking.writer import SPOOLED, Operation, Rejected, Unstored, Writer
 
 SERVER_SECONDS = 10.0
@@ -31,30 +31,35 @@ RUN_ID_SECONDS = 6.0
 """The longest that asking for a run's id waits for a server: one request's time-out."""
 LOCAL_SECONDS = 120.0
 """The longest that anything waits for a local store: as long as another process may take to create it."""
-LOCAL_RETRIES = 3
-"""A SQLite file that another process writes just now: MLflow itself waits 5 s each time."""
+LOCAL_TRIES = 3
+"""For a SQLite file that another process is writing: MLflow itself waits 5 s each time."""
 
 
 class Outbox:
-    """Sends a tracker's operations, in order."""
+    """Sends a tracker's operations, in order.
+
+    Attributes:
+        broken: why nothing more is sent; None while the store works.
+    """
 
     def __init__(self, location: Location) -> None:
         self.location = location
         self.writer = Writer(location)
         self.broken: str | None = None
+        self._spool = location.folder / SPOOL
         self._journal: Journal | None = None
         self._late: deque[Operation] = deque()
         self._unstored: list[Operation] = []
         self._created: dict[str, Operation] = {}
         self._ended: set[str] = set()
-        self._pending: deque[Operation] = deque()
+        self._pending: deque[tuple[Operation, bool]] = deque()
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
         self._temporary = ExitStack()
         self._folder: Path | None = None
 
     def new_folder(self) -> Path:
-        """An empty folder, for a file that is made to be tracked; it goes when the outermost run has ended."""
+        """An empty folder for a file that is made to be tracked, removed when the outermost run has ended."""
         with self._changed:
             if self._folder is None:
                 own = temporary_folder(Path(tempfile.gettempdir()), "lasps-")
@@ -66,40 +71,32 @@ class Outbox:
 
         Args:
             operation: see `lasps.tracking.writer`.
-            keep: False for what need not be repeated by `make sync`.
-            stays: its file lies in a `new_folder` and will not change, so that nobody has to wait for the copy.
+            keep: False for what `make sync` need not repeat.
+            stays: its file lies in a `new_folder` and will not change, so there is no need to wait for the copy.
         """
         with self._changed:
-            self._follow(operation)
-            if keep and not self.location.is_local:
+            if operation["do"] == "create_run":
+                self._created[operation["run"]] = operation
+            elif operation["do"] == "end_run":
+                self._ended.add(operation["run"])
+            if keep and (self.broken is not None or not self.location.is_local):
                 operation = self._keep(operation)
             if self.broken is not None:
-                if keep and self.location.is_local:
-                    self._keep(operation)
                 return
-            self._pending.append(operation | {"keep": keep})
+            self._pending.append((operation, keep))
             self._changed.notify_all()
-            self._start()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._send_until_idle, name="lasps-tracking", daemon=True)
+                self._thread.start()
             if self.location.is_local and operation["do"] == "artifact" and not stays:
                 self._wait(LOCAL_SECONDS)
 
     def beat(self) -> None:
-        """Say that the process of all open runs lives, unless other things wait to be said."""
+        """Record that the process of all open runs is alive, unless other operations are waiting."""
         with self._changed:
             if self.broken is None and not self._pending:
                 for run in set(self._created) - self._ended:
                     self.put({"do": "seen", "run": run, "at": time.time()}, keep=False)
-
-    def _follow(self, operation: Operation) -> None:
-        if operation["do"] == "create_run":
-            self._created[operation["run"]] = operation
-        elif operation["do"] == "end_run":
-            self._ended.add(operation["run"])
-
-    def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._send_until_idle, name="lasps-tracking", daemon=True)
-            self._thread.start()
 
     def _send_until_idle(self) -> None:
         while True:
@@ -107,30 +104,30 @@ class Outbox:
                 if not self._pending:
                     self._thread = None
                     return
-                operation = self._pending[0]
-            failure = self._try({key: value for key, value in operation.items() if key != "keep"})
+                entry, journal = self._pending[0], self._journal
+            failure = self._try(entry[0], journal.folder if journal else Path())
             with self._changed:
                 if failure is not None:
                     self._break(failure)
-                elif self._pending and self._pending[0] is operation:
+                elif self._pending and self._pending[0] is entry:
                     self._pending.popleft()
                 self._changed.notify_all()
 
-    def _try(self, operation: Operation) -> str | None:
-        """Carry an operation out; what went wrong, where it is the store's fault."""
-        for attempt in range(1, 1 + (LOCAL_RETRIES if self.location.is_local else 1)):
+    def _try(self, operation: Operation, folder: Path) -> str | None:
+        """Carry an operation out, its files in `folder`; returns what went wrong where that is the store's fault."""
+        for attempt in range(1, 1 + (LOCAL_TRIES if self.location.is_local else 1)):
             try:
-                self.writer.apply(operation)
+                self.writer.apply(with_paths(operation, folder))
                 return None
             except Rejected as error:
                 logger.warning(f"MLflow refused a record, it is left out: {self.location.hide(str(error))}")
                 return None
             except Unstored as error:
                 reason = self._reason(error)
-                if self.writer.answers():
-                    self._keep_unstored(operation, reason)
-                    return None
-                return reason
+                if not self.writer.answers():
+                    return reason
+                self._keep_unstored(operation, reason)
+                return None
             except Exception as error:  # a server, a network, a full disk: training goes on
                 reason = self._reason(error)
                 if "locked" not in str(error):
@@ -143,52 +140,45 @@ class Outbox:
         return self.location.hide(reason_of(error))
 
     def _keep_unstored(self, operation: Operation, reason: str) -> None:
-        """A file that the store does not take waits in the journal for `make sync`."""
+        """A file that the store does not accept waits in the journal for `make sync`."""
         with self._changed:
             if not self._unstored:
                 logger.warning(
                     f"MLflow at {self.location.shown_uri} takes metrics but no files ({reason}): they are "
-                    f"kept in {self.location.folder / 'spool'}. Is the place of its artifacts right and "
-                    "open to this machine?"
+                    f"kept in {self._spool}. Is the place of its artifacts right and open to this machine?"
                 )
             if self.location.is_local:
-                run = operation["run"]
-                self._keep({"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]})
+                for known in self.writer.known_runs([operation]):
+                    self._keep(known)
                 operation = self._keep(operation)
             self._unstored.append(operation)
 
     def _break(self, reason: str) -> None:
-        """Open the breaker: what waits goes to the journal, unless it is there already."""
+        """Open the breaker: operations that are waiting go to the journal, unless they are there already."""
         if self.broken is not None:
             return
         self.broken = reason
         logger.warning(
             f"MLflow at {self.location.shown_uri} fails ({reason}): training goes on, "
-            f"the records are kept in {self.location.folder / 'spool'}"
+            f"the records are kept in {self._spool}"
         )
-        waiting = [
-            {key: value for key, value in operation.items() if key != "keep"}
-            for operation in self._pending
-            if operation["keep"]
-        ]
         if self.location.is_local:
-            self._begin_journal(waiting)
-            for operation in waiting:
+            waiting = [operation for operation, keep in self._pending if keep]
+            for operation in [*self._known_runs(waiting), *waiting]:
                 self._keep(operation)
         self._pending.clear()
 
-    def _begin_journal(self, waiting: list[Operation]) -> None:
-        """Name in the journal the runs that later operations speak of, with the ids that they have already."""
+    def _known_runs(self, waiting: list[Operation]) -> list[Operation]:
+        """The runs that these and later operations refer to and that have an MLflow id already, with that id."""
         wanted = {operation["run"] for operation in waiting} | (set(self._created) - self._ended)
         wanted |= {str(self._created[run].get("parent")) for run in wanted}
-        for run, operation in self._created.items():
-            if run in wanted and run in self.writer.run_ids:
-                self._keep({**operation, "run_id": self.writer.run_ids[run]})
+        ids = self.writer.run_ids
+        return [{**self._created[run], "run_id": ids[run]} for run in self._created if run in wanted and run in ids]
 
     def _keep(self, operation: Operation) -> Operation:
         """Write the operation into the journal; while no disk takes it, it waits in memory."""
         self._late.append(operation)
-        full = len(self._late) > 1
+        was_full = len(self._late) > 1
         try:
             if self._journal is None:
                 self._journal = Journal(self.location)
@@ -196,7 +186,7 @@ class Outbox:
                 operation = self._append(self._journal, self._late[0])
                 self._late.popleft()
         except OSError as error:
-            if not full:
+            if not was_full:
                 logger.warning(f"the spool cannot be written either ({error}): records wait in memory for the disk")
         return operation
 
@@ -213,7 +203,7 @@ class Outbox:
             self._break(f"too slow: {len(self._pending)} records were waiting after {seconds:.0f} s")
 
     def run_id(self, run: str) -> str:
-        """MLflow's id of a run, waited for; `resume_id`, where none is given within seconds."""
+        """MLflow's id of a run, waited for; `resume_id` where MLflow gives none within seconds."""
         with self._changed:
             self._changed.wait_for(
                 lambda: run in self.writer.run_ids or self.broken is not None,
@@ -222,17 +212,17 @@ class Outbox:
             return self.resume_id(run)
 
     def resume_id(self, run: str) -> str:
-        """A name that the run can be continued by: its id where it is known already, else one of our own."""
+        """A name by which the run can be continued: its id where it is known already, else one of our own."""
         return self.writer.run_ids.get(run, f"{SPOOLED}{run}")
 
     def flush(self, seconds: float) -> bool:
-        """Wait until everything is sent, or the breaker is open, or the time is up; whether all is sent."""
+        """Wait until everything is sent, the breaker is open, or the time is up; whether all is sent."""
         with self._changed:
             self._changed.wait_for(lambda: not self._pending, seconds)
             return not self._pending and self.broken is None
 
     def finish(self) -> None:
-        """At the end of the outermost run: flush, then drop the journal or say where it lies."""
+        """At the end of the outermost run: flush, then delete the journal or say where it lies."""
         with self._changed:
             self._wait(LOCAL_SECONDS if self.location.is_local else SERVER_SECONDS)
             if self._late and (self.broken is not None or self._unstored):
@@ -253,11 +243,7 @@ class Outbox:
                 f"{journal.count} records lie in {journal.folder}; send them with: make sync"
             )
         elif self._unstored:
-            known = [
-                {"do": "known_run", "run": run, "run_id": self.writer.run_ids[run]}
-                for run in sorted({operation["run"] for operation in self._unstored})
-            ]
-            journal.keep_only([*known, *self._unstored])
+            journal.keep_only([*self.writer.known_runs(self._unstored), *self._unstored])
             logger.warning(
                 f"{len(self._unstored)} records with files that MLflow at {self.location.shown_uri} did not "
                 f"take lie in {journal.folder}; all else was sent. Once it takes them: make sync"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lasps.tracking.store import Location, connect, default_location, local_path
+from lasps.tracking.location import Location, connect, default_location, local_path
 from lasps.tracking.writer import KEY_TAG
 
 if TYPE_CHECKING:

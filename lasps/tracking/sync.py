@@ -1,7 +1,7 @@
-"""`make sync`: send the journals of the spool, record by record; nothing goes that the store has not confirmed.
+"""`make sync`: send the journals of the spool, record by record; nothing is deleted that the store has not confirmed.
 
 A record that cannot be read, or that MLflow refuses for what it says, is set aside with its reason. A file that the
-store does not take waits for the next time, and so does everything for a server that does not answer: it is asked
+store does not accept waits for the next time, and so does everything for a server that does not answer: it is asked
 once, not once per journal.
 """
 
@@ -11,24 +11,25 @@ import os
 import shutil
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from loguru import logger
 
-from lasps.tracking.reasons import reason_of, whole_story
+from lasps.tracking.error_messages import reason_of, whole_story
+from lasps.tracking.location import Location, default_location, local_location, location_of
 from lasps.tracking.spool import (
     JOURNAL,
+    PRIVATE_FILE,
     SPOOL,
     Reading,
-    is_written,
+    is_being_written,
     journals_in,
     read_journal,
     rewrite,
     with_paths,
 )
-from lasps.tracking.store import Location, default_location, local_location, location_of
 from lasps.tracking.writer import Operation, Rejected, Unstored, Writer
 
 SET_ASIDE = "set-aside"
@@ -45,7 +46,7 @@ class Replay:
         folder: where it was.
         uri: where it was sent, without a password.
         sent, total: records.
-        error: why it stays where it is, in whole or in part; None: it is gone.
+        error: why it stays where it is, in whole or in part; None: it is deleted.
         set_aside: "line N: reason" of each record that can never be sent; they lie in spool/set-aside/NAME.
     """
 
@@ -58,7 +59,7 @@ class Replay:
 
 
 def spooled(root: Path | None = None, only: Collection[str] = ()) -> list[tuple[Path, Reading]]:
-    """The journals of this repo and what is in them; `only` those of these names.
+    """The journals of this repository and what is in them; `only` those of these names.
 
     Raises:
         ValueError: there is no journal of such a name.
@@ -71,33 +72,34 @@ def spooled(root: Path | None = None, only: Collection[str] = ()) -> list[tuple[
 
 
 def replay_all(root: Path | None = None, uri: str | None = None, only: Collection[str] = ()) -> list[Replay]:
-    """Send every journal of this repo that no living process still writes; one sync at a time.
+    """Send every journal of this repository that no living process still writes; one sync at a time.
 
     Args:
-        root: the repo (default: this one).
+        root: the repository (default: this one).
         uri: a tracking URI to send to in place of the one that each journal was meant for.
         only: names of journals, if not all.
 
     Returns:
-        One record per journal; those without an error are gone from disk.
+        One record per journal; those without an error are deleted.
     """
     spool = default_location(root).folder / SPOOL
     if not spooled(root, only):
         return []
+    targets: dict[str, Target] = {}
     try:
         with FileLock(spool / ".sync.lock", timeout=OTHER_SYNC_SECONDS):
-            targets: dict[str, Target] = {}
-            return [
-                done
-                for folder, reading in spooled(root, only)
-                if (done := _replay(folder, reading, targets, root, uri)) is not None
-            ]
+            done = [_replay(folder, reading, targets, root, uri) for folder, reading in spooled(root, only)]
     except Timeout:
         return [Replay(spool, "", 0, 0, "another sync is running; it sends them")]
+    return [replay for replay in done if replay is not None]
 
 
 class Target:
-    """A store that journals are sent to, and whether it answers."""
+    """A store that journals are sent to.
+
+    Attributes:
+        trouble: why it does not answer: nothing more is tried; None while it does.
+    """
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -110,7 +112,7 @@ class Target:
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """It does not answer: nothing more is tried."""
+        """It does not answer."""
         self.trouble = self.location.hide(reason_of(error))
         logger.debug(whole_story(error, self.location.uri))
 
@@ -127,20 +129,15 @@ def target_of(reading: Reading, root: Path | None, uri: str | None) -> Location:
 def _replay(
     folder: Path, reading: Reading, targets: dict[str, Target], root: Path | None, uri: str | None
 ) -> Replay | None:
-    if is_written(folder, reading.header):
+    """Send one journal; None where it is still being written."""
+    if is_being_written(folder):
         logger.info(f"{folder.name}: a living process still writes it, left alone")
         return None
     if not reading.operations:
-        reasons = _reasons(reading.bad) or (() if reading.header else ("it is empty",))
-        return _finish(Replay(folder, "", 0, reading.total, None, reasons), [], [])
+        return Replay(folder, "", 0, reading.total, None, _finish(folder, reading.bad, []))
     if reading.header is None and uri is None:
-        return Replay(
-            folder,
-            "",
-            0,
-            reading.total,
-            "its first line, which says where it goes, cannot be read: name the place with --to",
-        )
+        error = "its first line, which says where it goes, cannot be read: name the place with --to"
+        return Replay(folder, "", 0, reading.total, error)
     location = target_of(reading, root, uri)
     if location.uri not in targets:
         targets[location.uri] = Target(location)
@@ -151,48 +148,44 @@ def _replay(
     return Sending(folder, reading, target).run()
 
 
-@dataclass
 class Sending:
-    """One journal on its way."""
+    """One journal on its way to its target."""
 
-    folder: Path
-    reading: Reading
-    target: Target
-    sent: int = 0
-    waiting: list[Operation] = field(default_factory=list)
-    reason: str | None = None
-    refused: list[tuple[int, str, str]] = field(default_factory=list)
-    open_runs: dict[str, None] = field(default_factory=dict)
+    def __init__(self, folder: Path, reading: Reading, target: Target) -> None:
+        self.folder, self.reading, self.target = folder, reading, target
+        self.sent = 0
+        self.reason: str | None = None
+        self.waiting: list[Operation] = []
+        self.bad = list(reading.bad)
+        self.open_runs: dict[str, None] = {}
 
     def run(self) -> Replay:
-        """Send record by record; close the runs of a process that never said how they ended."""
-        said, last = time.monotonic(), 0
+        """Send record by record, then close the runs whose process died before it recorded how they ended."""
+        aside: tuple[str, ...] = ()
+        if self._send_all():
+            known = self.target.writer.known_runs(self.waiting)
+            aside = _finish(self.folder, sorted(self.bad), [*known, *self.waiting])
+        return Replay(self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason, aside)
+
+    def _send_all(self) -> bool:
+        """Whether every record was sent, refused or has to wait: the store has answered until the end."""
+        reported, last = time.monotonic(), 0
         for number, operation in self.reading.operations:
             if not self._send(number, operation):
-                return Replay(self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason)
+                return False
             last = max(last, int(operation.get("start", 0)), int(operation.get("end", 0)))
-            if time.monotonic() - said > PROGRESS_SECONDS:
-                said = time.monotonic()
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
                 logger.info(f"{self.folder.name}: {self.sent} of {self.reading.total} records sent")
-        for run in list(self.open_runs):
-            if not self._send(0, {"do": "end_run", "run": run, "status": "KILLED", "end": last}):
-                return Replay(self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason)
-        bad = sorted([*self.reading.bad, *self.refused])
-        found = Replay(
-            self.folder, self.target.location.shown_uri, self.sent, self.reading.total, self.reason, _reasons(bad)
-        )
-        known = [
-            {"do": "known_run", "run": run, "run_id": self.target.writer.run_ids[run]}
-            for run in sorted({operation["run"] for operation in self.waiting})
-        ]
-        return _finish(found, [*known, *self.waiting], bad)
+        ends = [{"do": "end_run", "run": run, "status": "KILLED", "end": last} for run in self.open_runs]
+        return all(self._send(0, operation) for operation in ends)
 
     def _send(self, number: int, operation: Operation) -> bool:
-        """Send one record; False where the store does not answer any more, or does not make the run."""
+        """Send one record; False where the store no longer answers, or does not make the run."""
         try:
             self.target.writer.apply(with_paths(operation, self.folder))
         except Rejected as error:
-            self.refused.append((number, str(error), str(operation)))
+            self.bad.append((number, str(error), str(operation)))
             return True
         except Unstored as error:
             self._wait(operation, f"a file cannot be stored: {reason_of(error)}")
@@ -215,25 +208,26 @@ class Sending:
         self.reason = self.reason or self.target.location.hide(reason)
 
 
-def _reasons(bad: list[tuple[int, str, str]]) -> tuple[str, ...]:
-    return tuple(f"line {number}: {reason}" for number, reason, _ in bad)
+def _finish(folder: Path, bad: list[tuple[int, str, str]], waiting: list[Operation]) -> tuple[str, ...]:
+    """Copy a journal to set-aside where some of it can never be sent; keep what waits; else delete it.
 
-
-def _finish(found: Replay, waiting: list[Operation], bad: list[tuple[int, str, str]]) -> Replay:
-    """Set the journal aside where some of it can never be sent; keep what waits; remove what is done."""
-    if found.set_aside:
-        aside = found.folder.parent / SET_ASIDE / found.folder.name
+    Returns:
+        The reasons, "line N: reason".
+    """
+    reasons = tuple(f"line {number}: {reason}" for number, reason, _ in bad)
+    if bad:
+        aside = folder.parent / SET_ASIDE / folder.name
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(found.folder, aside, copy_function=_linked)
-        lines = [f"{reason}\n    {text}" for reason, (_, _, text) in zip(found.set_aside, bad, strict=False)]
-        (aside / REASONS).write_text("\n".join(lines or found.set_aside) + "\n", encoding="utf-8")
-        os.chmod(aside / REASONS, 0o600)
+        shutil.copytree(folder, aside, copy_function=_linked)
+        lines = [f"{reason}\n    {text}\n" for reason, (_, _, text) in zip(reasons, bad, strict=True)]
+        (aside / REASONS).write_text("".join(lines), encoding="utf-8")
+        (aside / REASONS).chmod(PRIVATE_FILE)
     if waiting:
-        rewrite(found.folder, waiting)
+        rewrite(folder, waiting)
     else:
-        (found.folder / JOURNAL).unlink()  # first: what a kill leaves behind is then no journal
-        shutil.rmtree(found.folder)
-    return found
+        (folder / JOURNAL).unlink()  # first: what a kill leaves behind is then no journal
+        shutil.rmtree(folder)
+    return reasons
 
 
 def _linked(source: str, target: str) -> None:

@@ -1,21 +1,22 @@
 """The operations of a tracker, each a plain dict, and the one place that carries them out against MLflow.
 
-An operation is JSON, so the same code serves a local store at once, a server from a background thread, and
-`make sync` weeks later. Each one can be repeated without harm: a replay after a half-sent journal adds nothing twice.
+An operation is JSON, so the same code writes to a local store at once, to a server from a background thread, and for
+`make sync` weeks later. Each can be repeated without harm: sending a half-sent journal again adds nothing twice.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from lasps.tracking.environment import SEEN, is_dead
-from lasps.tracking.store import Location, connect, experiment_id, quiet_mlflow
+from lasps.tracking.location import Location, connect, quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,11 +31,13 @@ SPOOLED = "spooled-"
 PROCESS_TAGS = ("lasps.host", "lasps.pid", "lasps.pid_space", "lasps.process_started", SEEN, KEY_TAG)
 CLOSED = "lasps.closed"
 """The tag of a run that a later start has closed because its process was gone."""
-METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # MLflow's limits
+PER_CALL = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's limits
 INVALID = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 DIGEST_LENGTH = 36  # MLflow's column; 144 of the fingerprint's 256 bits
 TRIES_TO_STORE = 2
 """After as many artifacts in a row that could not be stored the next ones are not tried; guess, not tuned."""
+WITHOUT_RUN = ("create_run", "known_run", "close_dead")
+WITH_RUN = ("log", "fill", "artifact", "dataset", "checkpoint", "seen", "end_run", "log_beside")
 
 
 class Rejected(Exception):
@@ -62,14 +65,11 @@ class Writer:
         self._new: set[str] = set()
         self._not_stored: list[Exception] = []
         self._experiments: dict[str, str] = {}
-        self._client: MlflowClient | None = None
 
-    @property
+    @cached_property
     def client(self) -> MlflowClient:
         """The MLflow client, made when first needed."""
-        if self._client is None:
-            self._client = connect(self.location)
-        return self._client
+        return connect(self.location)
 
     def apply(self, operation: Operation) -> None:
         """Carry out one operation.
@@ -84,47 +84,55 @@ class Writer:
 
         verb, run = operation["do"], operation.get("run")
         arguments = {name: value for name, value in operation.items() if name != "do"}
-        verbs: dict[str, Callable[..., None]] = {
-            "create_run": self._create_run,
-            "known_run": self._known_run,
-            "log": self._log,
-            "fill": self._fill,
-            "artifact": self._artifact,
-            "dataset": self._dataset,
-            "checkpoint": self._checkpoint,
-            "seen": self._seen,
-            "end_run": self._end_run,
-            "close_dead": self._close_dead,
-            "log_beside": self._log_beside,
-        }
-        if verb not in verbs:
-            raise Rejected(f"{verb}: expected one of {sorted(verbs)}")
+        if verb not in WITHOUT_RUN + WITH_RUN:
+            raise Rejected(f"{verb}: expected one of {sorted(WITHOUT_RUN + WITH_RUN)}")
+        carry_out: Callable[..., None] = getattr(self, f"_{verb}")
         _ = self.client  # a URI that MLflow cannot open is no fault of the operation's
-        if verb not in ("create_run", "known_run", "close_dead") and run not in self.run_ids:
+        if verb in WITH_RUN and run not in self.run_ids:
             raise Rejected(f"{verb}: its run {run} was not made")
         try:
             try:
-                verbs[verb](**arguments)
+                carry_out(**arguments)
             except MlflowException as error:
                 if "deleted" not in str(error) or not self._replace_deleted(run):
                     raise
-                verbs[verb](**arguments)
+                carry_out(**arguments)
         except MlflowException as error:
             if verb != "create_run" and error.error_code in INVALID:
                 raise Rejected(f"{verb}: {str(error).splitlines()[0]}") from error
             raise
 
     def answers(self) -> bool:
-        """Whether the store answers a simple question: what fails beside that is a matter of its own."""
+        """Whether the store answers a simple question, so that a failure is not the whole store's."""
         try:
             self.client.search_experiments(max_results=1)
         except Exception:
             return False
         return True
 
+    def known_runs(self, operations: Iterable[Operation]) -> list[Operation]:
+        """What a journal needs to say of the runs of these operations, which were sent before."""
+        runs = sorted({operation["run"] for operation in operations})
+        return [{"do": "known_run", "run": run, "run_id": self.run_ids[run]} for run in runs]
+
     def _experiment(self, name: str) -> str:
-        if name not in self._experiments:
-            self._experiments[name] = experiment_id(self.client, self.location, name)
+        """The id of an experiment, made where it is missing (also when two processes make it at once)."""
+        from mlflow.exceptions import MlflowException
+
+        if name in self._experiments:
+            return self._experiments[name]
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            artifacts = str(self.location.folder / name) if self.location.is_local else None
+            try:
+                found = self.client.get_experiment(self.client.create_experiment(name, artifact_location=artifacts))
+            except MlflowException:  # another process was faster
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
 
     def _create_run(
@@ -141,9 +149,10 @@ class Writer:
         tags = {**tags, KEY_TAG: run}
         if parent in self.run_ids:
             tags["mlflow.parentRunId"] = self.run_ids[parent]
-        found = self._existing(self._experiment(experiment), run, run_id or resume_id)
+        home = self._experiment(experiment)
+        found = self._existing(home, run, run_id or resume_id)
         if found is None:
-            found = self.client.create_run(self._experiment(experiment), start_time=start, run_name=name, tags=tags)
+            found = self.client.create_run(home, start_time=start, run_name=name, tags=tags)
             self._new.add(run)
         else:
             self._continue(run, found, tags)
@@ -160,8 +169,7 @@ class Writer:
         """The run that is to be continued, or else the one with this key; None where it is not there (any more)."""
         if wanted_id and not wanted_id.startswith(SPOOLED):
             return self._active(wanted_id)
-        if wanted_id:
-            key = wanted_id.removeprefix(SPOOLED)
+        key = (wanted_id or key).removeprefix(SPOOLED)
         found = self.client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
         return found[0] if found else None
 
@@ -183,12 +191,9 @@ class Writer:
     def _replace_deleted(self, run: str | None) -> bool:
         """Go on in a new run, made like the old one, where that was deleted while it was written to."""
         old_id = self.run_ids.get(str(run))
-        if run is None or old_id is None:
+        if run is None or old_id is None or self._active(old_id) is not None:
             return False
         old = self.client.get_run(old_id)
-        if old.info.lifecycle_stage != "deleted":
-            return False
-        self._active(old_id)
         new = self.client.create_run(
             old.info.experiment_id, start_time=old.info.start_time, run_name=old.info.run_name, tags=old.data.tags
         )
@@ -227,61 +232,41 @@ class Writer:
             self._reopened(found)
         self._send(found.info.run_id, tags={SEEN: f"{at:.0f}"})
 
-    def _log(
-        self,
-        run: str,
-        metrics: Sequence[list[Any]] = (),
-        params: dict[str, str] | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> None:
-        self._send(self.run_ids[run], metrics, params, tags)
+    def _log(self, run: str, **records: Any) -> None:
+        self._send(self.run_ids[run], **records)
 
     def _fill(self, run: str, metrics: Sequence[list[Any]]) -> None:
         """Those of the metrics whose step the run has not yet: what was lost when its process was killed."""
-        known = (
-            {}
-            if run in self._new
-            else {
-                key: {point.step for point in self.client.get_metric_history(self.run_ids[run], key)}
-                for key in {row[0] for row in metrics}
-            }
-        )
-        self._send(self.run_ids[run], [row for row in metrics if row[3] not in known.get(row[0], ())])
+        keys = set() if run in self._new else {row[0] for row in metrics}
+        known = {(key, point.step) for key in keys for point in self.client.get_metric_history(self.run_ids[run], key)}
+        self._send(self.run_ids[run], metrics=[row for row in metrics if (row[0], row[3]) not in known])
 
     def _log_beside(self, run: str, to: str, experiment: str, metrics: Sequence[list[Any]]) -> None:
         """Metrics into another run, whose state stays as it is; nothing where it is gone."""
         found = self._existing(self._experiment(experiment), run, to)
         if found is not None and found.info.run_id != self.run_ids[run]:
-            self._send(found.info.run_id, metrics)
+            self._send(found.info.run_id, metrics=metrics)
 
     def _send(
         self,
         run_id: str,
         metrics: Sequence[list[Any]] = (),
-        params: dict[str, str] | None = None,
-        tags: dict[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Metrics as [key, value, timestamp ms, step, model id or None, dataset name or None, digest or None]."""
         from mlflow.entities import Metric, Param, RunTag
 
-        if params:
-            params = self._new_params(run_id, params)
-        all_metrics = [Metric(*row) for row in metrics]
-        all_params = [Param(key, value) for key, value in (params or {}).items()]
-        all_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
-        while all_metrics or all_params or all_tags:
-            n_metrics = METRICS_PER_CALL - min(len(all_params), PARAMS_PER_CALL) - min(len(all_tags), PARAMS_PER_CALL)
-            self.client.log_batch(
-                run_id,
-                metrics=all_metrics[:n_metrics],
-                params=all_params[:PARAMS_PER_CALL],
-                tags=all_tags[:PARAMS_PER_CALL],
-                synchronous=True,
-            )
-            all_metrics = all_metrics[n_metrics:]
-            all_params, all_tags = all_params[PARAMS_PER_CALL:], all_tags[PARAMS_PER_CALL:]
+        records: dict[str, list[Any]] = {
+            "metrics": [Metric(*row) for row in metrics],
+            "params": [Param(*item) for item in self._new_params(run_id, params).items()] if params else [],
+            "tags": [RunTag(*item) for item in (tags or {}).items()],
+        }
+        for kind, rows in records.items():
+            for start in range(0, len(rows), PER_CALL[kind]):
+                self.client.log_batch(run_id, synchronous=True, **{kind: rows[start : start + PER_CALL[kind]]})
 
-    def _new_params(self, run_id: str, params: dict[str, str]) -> dict[str, str]:
+    def _new_params(self, run_id: str, params: Mapping[str, str]) -> dict[str, str]:
         """The params that the run has not yet; one that a resumed run changed goes into the tag params_changed."""
         old = self.client.get_run(run_id).data.params
         changed = {key: value for key, value in params.items() if key in old and old[key] != value[:6000]}

@@ -19,7 +19,7 @@ from loguru import logger
 from optuna.storages.journal import JournalFileBackend
 
 from lasps.config.settings import settings
-from lasps.tracking.reasons import without_password
+from lasps.tracking.error_messages import without_password
 
 SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
 SQLITE_START = b"SQLite format 3\0"

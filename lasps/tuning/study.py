@@ -14,7 +14,7 @@ from filelock import FileLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from lasps.tracking.reasons import reason_of
+from lasps.tracking.error_messages import reason_of
 from lasps.training.heads.data import HeadData
 from lasps.training.heads.settings import HeadSettings
 from lasps.tuning.storage import claim_lock, file_of, shown, storage_of

@@ -13,7 +13,7 @@ import pytest
 from loguru import logger
 
 from experiments import ui
-from lasps.tracking.store import Location, local_location
+from lasps.tracking.location import Location, local_location
 
 
 class Health(http.server.BaseHTTPRequestHandler):

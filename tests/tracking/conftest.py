@@ -10,7 +10,7 @@ import pytest
 from loguru import logger
 
 from lasps.tracking import MlflowTracker, open_tracker
-from lasps.tracking.store import Location, connect, local_location
+from lasps.tracking.location import Location, connect, local_location
 
 
 @pytest.fixture(scope="session")

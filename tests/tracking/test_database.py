@@ -12,13 +12,25 @@ import pytest
 from lasps import tracking
 from lasps.tracking import database as module
 from lasps.tracking.database import StoreError, make_database
-from lasps.tracking.store import connect, local_location
+from lasps.tracking.location import connect, local_location
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> None:
-    """A made database in place of the seconds that making one takes."""
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLED_SECONDS", 0.0)
+
+
+@pytest.fixture
+def quickly_made(monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> None:
+    """A new database is a copy of an empty one, in place of the seconds that making it takes."""
+    open_store = module.open_store
+
+    def open_or_copy(database: Path, artifacts: Path) -> None:
+        if not database.exists():
+            shutil.copyfile(empty_database, database)
+        open_store(database, artifacts)
+
+    monkeypatch.setattr(module, "open_store", open_or_copy)
 
 
 def executed(path: Path, *statements: str) -> None:
@@ -51,7 +63,7 @@ def half_made(path: Path, kind: str) -> None:
         pytest.param("old revision", marks=pytest.mark.slow),
     ],
 )
-def test_a_database_that_was_left_half_made_is_set_aside_and_a_new_one_works(root, kind, warnings_logged):
+def test_a_database_that_was_left_half_made_is_set_aside_and_a_new_one_works(root, kind, warnings_logged, quickly_made):
     half_made(root / "mlflow.db", kind)
     log_a_run(root)
     assert tracking.runs(location=local_location(root))["status"].tolist() == ["FINISHED"]
@@ -59,7 +71,7 @@ def test_a_database_that_was_left_half_made_is_set_aside_and_a_new_one_works(roo
     assert sum("half-made" in line for line in warnings_logged) == 1
 
 
-def test_a_file_of_no_bytes_becomes_a_database(root):
+def test_a_file_of_no_bytes_becomes_a_database(root, quickly_made):
     (root / "mlflow.db").write_bytes(b"")
     log_a_run(root)
     assert tracking.runs(location=local_location(root))["status"].tolist() == ["FINISHED"]

@@ -25,8 +25,8 @@ from lasps import tracking
 from lasps.config.settings import settings
 from lasps.tracking import MlflowTracker, NullTracker
 from lasps.tracking.environment import is_dead, process_tags
+from lasps.tracking.location import Location, connect, default_location, local_location
 from lasps.tracking.outbox import Outbox
-from lasps.tracking.store import Location, connect, default_location
 
 
 def client_of(location: Location):
@@ -38,6 +38,21 @@ def test_the_null_tracker_has_every_method_of_the_real_one_with_the_same_paramet
         if not name.startswith("_"):
             ours = inspect.signature(getattr(NullTracker, name))
             assert list(ours.parameters) == list(inspect.signature(method).parameters), name
+
+
+def test_the_null_tracker_takes_every_call_and_writes_nothing(root, monkeypatch, warnings_logged):
+    monkeypatch.chdir(root)
+    before = set(root.iterdir())
+    with NullTracker().run("pipeline", tags={"seed": 7}, params={"lr": 0.1}) as run, run.run("phase1_best") as phase:
+        phase.log_metrics({"a": 1.0}, step=0)
+        phase.log_metrics_beside("0" * 32, {"a": 1.0})
+        phase.log_table(pl.DataFrame({"n": [1]}), "classes")
+        phase.log_figure(object(), "no_figure")
+        phase.log_dataset("val", "0" * 64)
+        for log in (phase.log_artifact, phase.log_checkpoint):
+            log(root / "missing.pt")
+        assert phase.run_id is None and phase.resume_id is None and phase.flush(0.0)
+    assert set(root.iterdir()) == before and warnings_logged == []
 
 
 def test_a_phase_is_nested_in_its_pipeline_and_both_end_finished(tracker, location):
@@ -280,7 +295,7 @@ def test_a_heartbeat_takes_back_that_a_later_start_declared_the_process_gone(tra
         client.set_tag(run_id, "lasps.closed", "its process was gone at the next start")
         client.set_terminated(run_id, status="KILLED")
         tracker._outbox.beat()
-        assert tracker._outbox.flush(60)
+        assert tracker.flush(60)
         now = client.get_run(run_id)
         assert now.info.status == "RUNNING" and "lasps.closed" not in now.data.tags
         client.set_tag(run_id, "lasps.closed", "its process was gone at the next start")
@@ -322,7 +337,7 @@ def test_a_run_deleted_while_it_is_written_goes_on_in_a_new_one_with_its_tags_an
     with tracker.run("pipeline", params={"lr": 0.1}, tags={"seed": 7}) as outer, outer.run("phase1_best") as run:
         run.log_metrics({"a": 1.0}, step=0)
         old_id = outer.run_id
-        assert tracker._outbox.flush(60)
+        assert tracker.flush(60)
         client.delete_run(old_id)
         outer.log_metrics({"a": 2.0}, step=1)
     frame = tracking.runs(location=location).set_index("name")
@@ -374,10 +389,10 @@ def test_a_script_that_does_not_track_imports_neither_mlflow_nor_pandas():
 def test_the_folders_of_killed_runs_are_removed_by_the_next_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "lasps-999999999-abcd" / "sub").mkdir(parents=True)
-    outbox = Outbox(Location.__new__(Location))
+    outbox = Outbox(local_location(tmp_path / "store"))
     first, second = outbox.new_folder(), outbox.new_folder()
     assert first != second and first.parent == second.parent
     assert list(tmp_path.iterdir()) == [first.parent]
     assert first.parent.stat().st_mode & 0o777 == 0o700
-    outbox._temporary.close()
+    outbox.finish()
     assert list(tmp_path.iterdir()) == []

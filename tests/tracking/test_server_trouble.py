@@ -15,7 +15,7 @@ from PIL import Image
 
 from lasps import tracking
 from lasps.tracking import MlflowTracker, outbox
-from lasps.tracking.store import IMPATIENT, local_location
+from lasps.tracking.location import IMPATIENT, local_location
 
 
 class Server:
@@ -107,7 +107,7 @@ def assert_complete(root: Path, epochs: int = 5) -> None:
     assert len(tracking.runs(location=location)) == 2
     history = tracking.metric_history(newest["phase1_best"], "phase1/train_loss", location)
     assert history["value"].tolist() == pytest.approx([1 / (epoch + 1) for epoch in range(epochs)])
-    client = tracking.store.connect(location)
+    client = tracking.location.connect(location)
     (model,) = client.search_logged_models([client.get_experiment_by_name("lasps").experiment_id])
     assert [metric.value for metric in model.metrics] == [0.5]
 
@@ -181,7 +181,7 @@ def test_a_server_that_dies_while_training_leaves_a_journal_that_completes_the_r
 
     def die_after_two(epoch: int) -> None:
         if epoch == 2:
-            assert tracker._outbox.flush(5.0)
+            assert tracker.flush(5.0)
             server.stop()
 
     train(tracker, tmp_path, between=die_after_two)
@@ -213,7 +213,7 @@ def test_a_local_database_that_cannot_be_written_spools_too_and_sync_completes_i
 
     def fill_the_disk(epoch: int) -> None:
         if epoch <= 2:
-            assert tracker._outbox.flush(20.0), "what comes before the disk is full is sent"
+            assert tracker.flush(20.0), "what comes before the disk is full is sent"
         broken["now"] = epoch >= 2
 
     train(tracker, tmp_path, between=fill_the_disk)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from lasps import tracking
 from lasps.tracking import spool
+from lasps.tracking.location import Location, connect, local_location
 from lasps.tracking.spool import JOURNAL, Journal, line_of, read_journal
-from lasps.tracking.store import Location, connect, local_location
 from lasps.tracking.sync import SET_ASIDE, spooled
 from lasps.tracking.writer import Writer
 

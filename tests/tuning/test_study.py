@@ -20,7 +20,7 @@ from lasps.config.settings import settings
 from lasps.evaluation.calibration import corrected_probabilities
 from lasps.tracking import NullTracker
 from lasps.tracking.environment import process_tags
-from lasps.tracking.store import connect, local_location
+from lasps.tracking.location import connect, local_location
 from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, as_samples
 from lasps.training.heads.nested import train_head

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy.orm
 
 from lasps import tracking
-from lasps.tracking.store import connect, local_location, location_of, quiet_mlflow, repair_paths, runs_page
+from lasps.tracking.location import connect, local_location, location_of, quiet_mlflow, repair_paths, runs_page
 
 
 def log_a_run(root: Path, name: str = "phase1_best") -> str:

@@ -1,4 +1,4 @@
-"""Why something failed, in a line that may be shown: the innermost cause, what to do about it, and no password."""
+"""Why something failed, in one line without passwords: the innermost cause and what to do about it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ SECRET_NAMES = "password|passwd|pwd|token|secret|credential|api_?key|access_?key
 SHORTEST_SECRET = 3
 """Characters; what is shorter than that is not looked for inside other words."""
 LONGEST_REASON = 600
+HINTS: dict[type[BaseException], str] = {
+    ssl.SSLCertVerificationError: (
+        " (this machine does not trust the server's certificate: MLFLOW_TRACKING_SERVER_CERT_PATH names one)"
+    ),
+    ssl.SSLError: " (TLS: does the server speak http, not https?)",
+    socket.gaierror: " (DNS knows no such host: is the address right?)",
+    ConnectionRefusedError: " (nothing listens there: is the server running?)",
+    TimeoutError: " (no answer in time)",
+}
+"""The first that an error is an instance of counts."""
 
 
 def without_password(text: str) -> str:
@@ -73,21 +83,12 @@ def first_line(error: BaseException) -> str:
 
 
 def hint_for(told: BaseException, causes: list[BaseException]) -> str:
-    """What to do about the commonest troubles with a server; empty for others."""
-    text = str(told)
+    """What to do about the commonest problems with a server; empty for others."""
     if any(type(cause).__name__ == "ProxyError" for cause in causes):
         return " (through the proxy of HTTP_PROXY or HTTPS_PROXY; the host's name in NO_PROXY goes past it)"
-    if isinstance(told, ssl.SSLCertVerificationError):
-        return " (this machine does not trust the server's certificate: MLFLOW_TRACKING_SERVER_CERT_PATH names one)"
-    if isinstance(told, ssl.SSLError):
-        return " (TLS: does the server speak http, not https?)"
-    if isinstance(told, socket.gaierror):
-        return " (DNS knows no such host: is the address right?)"
-    if isinstance(told, ConnectionRefusedError):
-        return " (nothing listens there: is the server running?)"
-    if isinstance(told, TimeoutError) or "timed out" in text.lower():
-        return " (no answer in time)"
-    return ""
+    if "timed out" in str(told).lower():
+        return HINTS[TimeoutError]
+    return next((hint for kind, hint in HINTS.items() if isinstance(told, kind)), "")
 
 
 def whole_story(error: BaseException, uri: str) -> str:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lasps.tracking.reasons import hidden, reason_of, without_password
-from lasps.tracking.store import Location, connect, location_of
+from lasps.tracking.error_messages import hidden, reason_of, without_password
+from lasps.tracking.location import Location, connect, location_of
 
 
 @pytest.fixture(autouse=True)

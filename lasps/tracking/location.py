@@ -1,8 +1,8 @@
-"""Where the runs are: one store per repo, whatever folder a script or notebook was started from.
+"""Where MLflow writes: one store per checkout, whatever folder a script or notebook was started from.
 
-The layout is the one MLflow 3 has without any setting: runs in `mlflow.db`, artifacts under `mlruns/`, both in the
-repo root, so that a plain `mlflow ui` there shows them. MLflow stores absolute artifact paths; `repair_paths` rewrites
-them when the folder has moved.
+The layout is MLflow 3's default: runs in `mlflow.db`, artifacts under `mlruns/`, both in the repository root, so that a
+plain `mlflow ui` there shows them; MLFLOW_TRACKING_URI names another store. MLflow stores absolute artifact paths;
+`repair_paths` rewrites them when the folder has moved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lasps.tracking.database import (
     set_aside_half_made,
     told,
 )
-from lasps.tracking.reasons import hidden
+from lasps.tracking.error_messages import hidden
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,7 +49,7 @@ IMPATIENT = {
 
 @dataclass(frozen=True)
 class Location:
-    """An MLflow store. `folder` is where this repo keeps artifacts and the spool; `database` None means a server."""
+    """An MLflow store; artifacts and the spool lie in `folder` on this machine, `database` None means a server."""
 
     uri: str
     folder: Path
@@ -76,13 +76,13 @@ class Location:
 
 
 def default_location(root: Path | None = None) -> Location:
-    """The store of the repo at `root` (default: this one), or the one that MLFLOW_TRACKING_URI names."""
+    """The store that MLFLOW_TRACKING_URI names, or else the one in the repository at `root` (default: this one)."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     return location_of(uri, root) if uri else local_location(root)
 
 
 def local_location(root: Path | None = None) -> Location:
-    """The store in the repo at `root` (default: this one), whatever MLFLOW_TRACKING_URI says."""
+    """The store in the repository at `root` (default: this one), whatever MLFLOW_TRACKING_URI says."""
     root = Path(root or settings.ROOT).resolve()
     return Location(f"sqlite:///{root / DATABASE}", root / ARTIFACTS, root / DATABASE)
 
@@ -97,11 +97,10 @@ def location_of(uri: str, root: Path | None = None) -> Location:
 
 
 def quiet_mlflow() -> None:
-    """Before MLflow is used: no usage reports over the network, no chatter of migrations, no warnings about itself.
+    """Before MLflow is used: no usage reports over the network, no log lines of migrations, no deprecation warnings.
 
-    Nor its own traceback of a database that fails: it raises the same error, which is told here in one line.
-
-    The warning is SQLAlchemy 2.1's about a loader option of MLflow's; where warnings are errors it would fail a write.
+    Nor its own traceback of a database error: it raises the same error, which is logged here in one line. The warning
+    is SQLAlchemy 2.1's about a loader option that MLflow uses; where warnings are errors it would fail a write.
     """
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -114,7 +113,7 @@ def connect(location: Location) -> MlflowClient:
     """A client of the store, which is created where it is missing: by one process at a time, the others wait.
 
     Raises:
-        StoreError: the local database cannot be made, read or written; the message says what to do.
+        StoreError: the local database cannot be created, read or written; the message says what to do.
     """
     quiet_mlflow()
     if location.database is None:
@@ -137,24 +136,6 @@ def connect(location: Location) -> MlflowClient:
             raise StoreError(told(location.database, error)) from error
         repair_paths(location)
     return client
-
-
-def experiment_id(client: MlflowClient, location: Location, name: str) -> str:
-    """The id of the experiment called `name`, made where it is missing (also when two processes make it at once)."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        artifacts = str(location.folder / name) if location.is_local else None
-        try:
-            return client.create_experiment(name, artifact_location=artifacts)
-        except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return found.experiment_id
 
 
 def runs_page(location: Location, server: str, name: str = "lasps") -> str:
@@ -187,7 +168,13 @@ def repair_paths(location: Location) -> int:
         ).fetchall()
         moves = [(row[0], row[1], new) for row in rows if (new := _moved(row[1], bool(row[2]), location.folder))]
         for experiment, old, new in moves:
-            _rewrite(database, experiment, old, new)
+            database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, experiment))
+            for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, experiment, len(old), old),
+                )
     return len(moves)
 
 
@@ -205,13 +192,3 @@ def local_path(artifact_uri: str | None) -> Path | None:
     if not artifact_uri or urlparse(artifact_uri).scheme not in ("", "file"):
         return None
     return Path(unquote(urlparse(artifact_uri).path) if artifact_uri.startswith("file:") else artifact_uri)
-
-
-def _rewrite(database: sqlite3.Connection, experiment: int, old: str, new: str) -> None:
-    database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, experiment))
-    for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
-        database.execute(
-            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-            f"WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
-            (new, len(old) + 1, experiment, len(old), old),
-        )
