@@ -40,7 +40,7 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv from requirements.lock
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %s: say make PYTHON=python3.12" % sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %s: run make PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
@@ -57,69 +57,69 @@ data-if-empty: $(STAMP)
 	@if [ ! -f $(call quoted,DATA_DIR)/dataset.json ]; then \
 	  $(PY) experiments/build_dataset.py --if-missing $(DATA) $(call flag,--preset,PRESET) $(call flag,--effect,EFFECT); fi
 
-check-data: $(STAMP) ## the integrity report alone, on the terminal and as HTML: SOURCE=FILE LISTING=FILE; DEEP=1 reads every byte
+check-data: $(STAMP) ## the integrity report, in the terminal and as HTML: SOURCE=FILE LISTING=FILE; DEEP=1 reads every byte
 	$(PY) experiments/check_data.py $(if $(value SOURCE),$(call flag,--source,SOURCE) $(call flag,--listing,LISTING),$(DATA) $(if $(value DEEP),--deep)) $(if $(value WAIVE),--waive $(call each,WAIVE)) $(call flag,--repairs,REPAIRS) $(ARGS)
 
-train: data-if-empty ## Phases 1, 3 and 2, validated, compared: the main job
+train: data-if-empty ## train Phases 1, 3 and 2, validate and compare them
 	$(PY) experiments/train.py $(TRAIN)
 	$(PY) experiments/summarize.py $(COMMON) $(OUTPUT)
 
 checkpoints-if-missing: data-if-empty
 	@if [ -z $(call quote,$(value CHECKPOINT)$(value MODELS)) ] && [ ! -f $(call output,phase2_best) ]; then $(MAKE) train; fi
 
-train-phase2: data-if-empty ## Phase 2 on CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first where missing); EPOCHS LR RANK PENALTY STUDY STORAGE
+train-phase2: data-if-empty ## train Phase 2 from CHECKPOINT (default: OUTPUT_DIR/phase3_final.pt, trained first if missing); EPOCHS LR RANK PENALTY STUDY STORAGE
 	@if [ -z $(call quoted,CHECKPOINT) ] && [ ! -f $(call output,phase3_final) ]; then \
 	  $(PY) experiments/train.py $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) --phase 1 && \
 	  $(PY) experiments/train.py $(COMMON) $(OUTPUT) $(call flag,--seed,SEED) $(call flag,--phase2-holdout,HOLDOUT) --phase 3; fi
 	$(PY) experiments/train_phase2.py --checkpoint $(call checkpoint,phase3_final) $(TRAIN) $(call flag,--epochs,EPOCHS) $(call flag,--lr,LR) $(call flag,--min-samples,MIN_SAMPLES) $(call flag,--rank,RANK) $(call flag,--penalty,PENALTY) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE)
 
-validate: checkpoints-if-missing ## the validation block of CHECKPOINT (default: phase2_best) on SPLIT (default: val)
+validate: checkpoints-if-missing ## validate CHECKPOINT (default: phase2_best) on SPLIT (default: val)
 	$(PY) experiments/validate_model.py --checkpoint $(call checkpoint,phase2_best) $(COMMON) $(call flag,--split,SPLIT)
 
-compare: checkpoints-if-missing ## is phase2_best better than phase3_final? MODELS="A B [C ...]": checkpoints, runs or prediction files; FULL=1
+compare: checkpoints-if-missing ## test whether phase2_best is better than phase3_final; MODELS="A B [C ...]": checkpoints, runs or prediction files; FULL=1
 	@set --; if [ -z $(call quote,$(value MODELS)) ] && [ -f $(call output,common_change) ]; then set -- $(call output,common_change); fi; \
 	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) "$$@" $(call output,phase2_best)) $(DATA) --baselines $(if $(FULL),--full) --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
 
-screenshots: $(STAMP) ## docs/comparison_page.png, the page's first screen, by the system's Chromium; HTML=reports/comparison.html
+screenshots: $(STAMP) ## take docs/comparison_page.png, the page's first screen, with the system's Chromium; HTML=reports/comparison.html
 	$(PY) experiments/screenshots.py $(call flag,--page,HTML)
 
-predict: checkpoints-if-missing ## forecasts of the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
+predict: checkpoints-if-missing ## forecast the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
 	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)
 
 # HOST counts only where it is given to make: some shells have a variable of that name.
-ui: $(STAMP) ## MLflow in the browser, on 127.0.0.1; PORT=5000 HOST=127.0.0.1
+ui: $(STAMP) ## show the runs in MLflow, on 127.0.0.1; PORT=5000 HOST=127.0.0.1
 	$(PY) experiments/ui.py $(call flag,--port,PORT) $(if $(filter command,$(origin HOST)),$(call flag,--host,HOST))
 
-sync: $(STAMP) ## send to the tracking server what could not be sent while training; TO=URI LIST=1
+sync: $(STAMP) ## upload runs recorded while the tracking server was down; TO=URI LIST=1
 	$(PY) experiments/sync.py $(call flag,--to,TO) $(if $(LIST),--list)
 
-tune: checkpoints-if-missing ## an Optuna study of Phase 2 on CHECKPOINT: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
+tune: checkpoints-if-missing ## tune Phase 2 on CHECKPOINT with Optuna: TRIALS=100 STUDY=phase2 STORAGE=URL WORKERS=1
 	$(PY) experiments/tune_phase2.py --checkpoint $(call checkpoint,phase3_final) $(DATA) --trials $(call quoted,TRIALS) $(call flag,--study,STUDY) $(call flag,--storage,STORAGE) $(call flag,--workers,WORKERS) $(call flag,--device,DEVICE)
 
-notebooks: checkpoints-if-missing ## execute the notebooks into reports/
+notebooks: checkpoints-if-missing ## run the notebooks, into reports/
 	$(PY) experiments/run_notebooks.py $(call flag,--study,STUDY) $(call flag,--storage,STORAGE)
 
-test: lint ## lint, types and tests
+test: lint ## run lint and the tests
 	$(PY) -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP) ## formatting, ruff and mypy
+lint: $(STAMP) ## check formatting, ruff and mypy
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-replicate: $(STAMP) ## the default market again: SEEDS="7 8 9" EFFECT=sector|none
+replicate: $(STAMP) ## repeat the default experiment on several synthetic markets: SEEDS="7 8 9" EFFECT=sector|none
 	$(PY) experiments/replicate.py $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--effect,EFFECT) $(call flag,--device,DEVICE) $(call flag,--json,JSON)
 
-seeds: data-if-empty ## SEEDS="7 8 9" on DATA_DIR, each trained in full, and the command that compares them; LR BATCH_SIZE
+seeds: data-if-empty ## train on DATA_DIR with several seeds and print the command that compares them: SEEDS="7 8 9" LR BATCH_SIZE
 	$(PY) experiments/seeds.py $(COMMON) $(OUTPUT) $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--lr,LR) $(ARGS)
 
-bench: $(STAMP) ## every benchmark against its reference; BENCH=charts for one
+bench: $(STAMP) ## run every benchmark against its reference; BENCH=charts for one
 	$(PY) experiments/benchmark.py $(if $(value BENCH),$(call quoted,BENCH),all) $(call flag,--json,JSON)
 
-verify: $(STAMP) ## known answers: planted effects, false alarms, coverage, leaks (minutes)
+verify: $(STAMP) ## self-test of the statistics: power, false alarms, coverage, leaks (minutes)
 	$(PY) experiments/verify.py
 
-torture: $(STAMP) ## commands killed, on full disks, with a dying server; writes docs/reliability.md (tens of minutes); WORKERS=2 ARGS="--kills 8"
+torture: $(STAMP) ## test kills, full disks and a dying server; writes docs/reliability.md (tens of minutes); WORKERS=2 ARGS="--kills 8"
 	$(PY) experiments/torture.py $(call flag,--workers,WORKERS) $(ARGS)
 
 clean: ## remove caches; never data, checkpoints, runs or .venv

@@ -1,4 +1,4 @@
-"""What every script shares: how it starts, how it fails, and the flags that mean the same everywhere."""
+"""What every script shares: how it starts, how it fails, and the flags that several scripts have."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+Number = TypeVar("Number", int, float)
 STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 LIBRARIES = {
@@ -43,10 +44,10 @@ ADVICE = {
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run `main` and leave with its exit code.
+    """Run `main` and exit with its code.
 
-    What a user, a disk, a database or a library in use is at fault for becomes one line (LASPS_LOG=DEBUG shows where it
-    was raised); a mistake in lasps itself keeps its traceback. SIGTERM and SIGHUP tidy up as Ctrl-C does.
+    An error of the user, a disk, a database or a library becomes one line (LASPS_LOG=DEBUG shows its traceback);
+    a bug in lasps keeps its traceback. SIGTERM and SIGHUP clean up as Ctrl-C does.
     """
     start_log()
     try:
@@ -123,18 +124,15 @@ def message_of(error: BaseException) -> str | None:
         return "out of memory: use fewer samples, a smaller --batch-size, or a machine with more"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("lasps", "experiments")):
         return f"{error}: install the package that brings it into this environment (pip install {error.name})"
-    library = next((name for name in map(_library_of, type(error).__mro__) if name in LIBRARIES), None)
+    modules = (kind.__module__.partition(".")[0] for kind in type(error).__mro__)
+    library = next((name for name in modules if name in LIBRARIES), None)
     return None if library is None else f"{LIBRARIES[library]}: {type(error).__name__}: {_one_line(error)}"
-
-
-def _library_of(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
 
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)[:600]
-    return text + _cause(error, text) or "no further word"
+    return text + _cause(error, text) or "no message"
 
 
 def _cause(error: BaseException, text: str) -> str:
@@ -156,13 +154,13 @@ def _of_the_system(error: OSError) -> str:
 
 
 def add_data_flags(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """The seed's --data-dir, --device and --batch-size, and --json."""
+    """--data-dir, --device and --batch-size of the original specification, --json and --no-track."""
     from lasps.config.settings import settings
 
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="the dataset's folder")
     parser.add_argument("--device", default=None, help="cuda (the default, where there is one), cpu, cuda:1, ...")
     parser.add_argument("--batch-size", type=positive_int, default=batch_size)
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the metrics here as well")
     parser.add_argument("--no-track", action="store_true", help="log nothing to MLflow")
 
 
@@ -215,34 +213,28 @@ def names_in(words: list[str]) -> tuple[str, ...]:
     return tuple(" ".join(words).replace(",", " ").split())
 
 
-def positive_int(text: str) -> int:
-    """An argparse type: an integer above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer above 0, got {text}")
-    return value
+def _within(kind: Callable[[str], Number], holds: Callable[[Number], bool], expected: str) -> Callable[[str], Number]:
+    """An argparse type: a number for which `holds`."""
+
+    def read(text: str) -> Number:
+        value = kind(text)
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse: "invalid int value"
+    return read
 
 
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """An argparse type: a finite number above zero."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return value
+positive_int = _within(int, lambda n: n >= 1, "an integer above 0")
+positive_float = _within(float, lambda x: 0 < x < float("inf"), "a finite number above 0")
+share = _within(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 
 def warn_of_ignored(
     args: argparse.Namespace, parser: argparse.ArgumentParser, names: Collection[str], why: str
 ) -> None:
-    """One warning that names the flags among `names` that were given and mean nothing here."""
+    """One warning that names the flags among `names` that were given and have no effect."""
     ignored = [name for name, value in vars(args).items() if name in names and value != parser.get_default(name)]
     if ignored:
         logger.warning(f"{why}; ignored: {' '.join('--' + name.replace('_', '-') for name in ignored)}")
@@ -259,7 +251,7 @@ def resolve_device(requested: str | None) -> str:
     if requested is None:
         if torch.cuda.is_available():
             return "cuda"
-        logger.warning("no CUDA device here: running on the cpu (say --device cpu to silence this)")
+        logger.warning("no CUDA device here: running on the cpu (pass --device cpu to silence this)")
         return "cpu"
     try:
         torch.zeros(1, device=requested)

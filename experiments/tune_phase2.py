@@ -3,7 +3,7 @@
 
     python experiments/tune_phase2.py --checkpoint checkpoints/phase3_final.pt --trials 100
 
-Say it again to go on after a stop; say it in several terminals (or --workers 3) to share the work.
+Run it again to continue after a stop; run it in several terminals (or with --workers 3) to share the work.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
-    """Shared features of the checkpoint with the study's half of val, and the judged half."""
+    """Shared features of the checkpoint with the study's half of val, and the evaluation half."""
     from lasps.data.datasets.loading import load_split
     from lasps.pipeline.holdout import holdout_of, part_of_train
     from lasps.pipeline.phases import check_fits, gamma_of
@@ -81,27 +81,25 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
 
 
 def digest_of(data: Any) -> str:
-    """What a study belongs to: backbone, data and start heads."""
+    """What a study belongs to: backbone, data and initial heads."""
     digest = hashlib.sha256(f"{data.train.fingerprint}|{data.val.fingerprint}".encode())
     for name in sorted(data.start):
         digest.update(data.start[name].numpy().tobytes())
     return digest.hexdigest()
 
 
-def start_others(workers: int) -> list[subprocess.Popen[bytes]]:
-    """The same command in further processes, one worker each, that share the cores and leave the report to this one."""
+@contextmanager
+def with_others(workers: int) -> Iterator[None]:
+    """Further worker processes for the block, which share the cores and leave the report to this one.
+
+    They are waited for at its end, and stopped where it fails, so that none outlives this process.
+    """
     threads = max(1, (os.cpu_count() or 1) // workers)
     if workers > 1:
         torch.set_num_threads(threads)
     command = [sys.executable, *sys.argv, "--workers", "1", "--helper", str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    return [subprocess.Popen(command, env=environment) for _ in range(workers - 1)]
-
-
-@contextmanager
-def with_others(workers: int) -> Iterator[None]:
-    """Further workers for the block: waited for at its end, ended where it fails, so that none outlives this one."""
-    others = start_others(workers)
+    others = [subprocess.Popen(command, env=environment) for _ in range(workers - 1)]
     try:
         yield
         for other in others:
@@ -130,7 +128,7 @@ def end_with(parent: int) -> None:
 
 
 def make_variables(args: argparse.Namespace) -> str:
-    """What `make train-phase2` must be told beside STUDY, because it is not the default."""
+    """The variables that `make train-phase2` needs besides STUDY, because they are not the default."""
     from lasps.tuning.storage import absolute, file_of, shown
 
     given = {}
@@ -148,13 +146,13 @@ def make_variables(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    """Run trials, then say what the study came to."""
+    """Run trials, then print the conclusion."""
     args = parse_args()
     if args.helper is not None:
         end_with(args.helper)
     from lasps.tracking import Tracker, open_tracker
     from lasps.tuning import conclude, open_study, run_trials, space_of
-    from lasps.tuning.storage import absolute, start_lock
+    from lasps.tuning.storage import absolute, study_lock
     from lasps.tuning.trials import running_elsewhere
 
     args.storage = absolute(args.storage)
@@ -169,7 +167,7 @@ def main() -> None:
     }
     tracker = open_tracker(enabled=not args.no_track, system_metrics=False)
     with ExitStack() as stack:
-        with start_lock(args.study, args.storage):  # one worker makes the study and its run
+        with study_lock(args.study, args.storage, "start"):  # one worker creates the study and its run
             study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
             known_run = study.user_attrs.get("mlflow_run_id")
             opened: AbstractContextManager[Tracker] = tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run)
@@ -179,13 +177,13 @@ def main() -> None:
         with with_others(args.workers):
             run_trials(study, data, args.trials, run, device)
         if args.helper is not None or running_elsewhere(study):
-            logger.info(f"Study {args.study}: another worker says what it came to")
+            logger.info(f"Study {args.study}: another worker prints the conclusion")
         else:
             report(conclude(study, data, judged, device, make_variables(args)), study, run, args)
 
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
-    """Print the conclusion, keep it as JSON and in MLflow."""
+    """Print the conclusion, write it as JSON and log it to MLflow."""
     from lasps.terminal import show_end, show_lines
     from lasps.tuning import conclusion_path, figures
 
@@ -202,20 +200,15 @@ def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     kept = conclusion_path(args.study, args.storage)
     write_json(kept, found.to_dict())
     write_json(args.json, found.to_dict())
-    run.log_metrics({f"judged/{name}_log_loss": value for name, value in found.log_loss.items()})
-    run.log_metrics(
-        {
-            "judged/difference": found.difference.difference,
-            "judged/low": found.difference.low,
-            "judged/high": found.difference.high,
-        }
-    )
+    d = found.difference
+    metrics = {f"{name}_log_loss": value for name, value in found.log_loss.items()}
+    metrics |= {"difference": d.difference, "low": d.low, "high": d.high}
+    run.log_metrics({f"judged/{name}": value for name, value in metrics.items()})
     run.log_artifact(kept)
     trials = study.trials_dataframe(attrs=("number", "value", "state", "params", "user_attrs", "duration"))
     run.log_table(trials.astype({"duration": str}), "tables/trials")
     for name, figure in figures.study_figures(trials, found.plateau, found.importance).items():
         run.log_figure(figure, name)
-    d = found.difference
     run.log_figure(figures.judgement(found.log_loss, d.difference, d.interval), "study_judgement")
 
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.measure import timed
+from experiments.benchmarks.measure import row, timed
 from lasps.config.dataset_config import WINDOW
 from lasps.data.splits import Borders, fraction_borders
 
@@ -72,7 +73,4 @@ def median_seconds(call: Callable[[], Any]) -> float:
     return statistics.median(timed(call)[1] for _ in range(REPEATS))
 
 
-def rate_row(what: str, ours: float, reference: float | None, unit: str) -> dict[str, Any]:
-    """A line of a table in which more is better: ratio = ours / reference."""
-    ratio = None if reference is None else ours / reference
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ratio, "unit": unit}
+rate_row = partial(row, more_is_better=True)

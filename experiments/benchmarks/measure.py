@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 Result = TypeVar("Result")
 
@@ -22,7 +23,7 @@ def timed(call: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def peak_anonymous_memory(call: Callable[[], Result], every: float = 0.02) -> tuple[Result, float | None]:
-    """The call's result and by how many bytes it raised the process' anonymous memory at most; None without /proc.
+    """The call's result and by how many bytes it raised the process' anonymous memory at most; None if unknown.
 
     Anonymous memory is what belongs to the process alone: pages of memory-mapped files do not count.
     """
@@ -55,17 +56,14 @@ def _return_freed_memory() -> None:
 
 
 def anonymous_memory() -> int | None:
-    """This process' anonymous resident memory in bytes."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    for line in status.read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return None
+    """This process' anonymous resident memory in bytes; None where the system does not tell (not Linux)."""
+    memory = psutil.Process().memory_info()
+    return memory.rss - memory.shared if hasattr(memory, "shared") else None
 
 
-def row(what: str, ours: float, reference: float | None = None, unit: str = "s") -> dict[str, Any]:
-    """One line of a benchmark's table; ratio = reference / ours."""
-    ratio = None if reference is None else reference / ours
+def row(
+    what: str, ours: float, reference: float | None = None, unit: str = "s", more_is_better: bool = False
+) -> dict[str, Any]:
+    """One line of a benchmark's table; its ratio is above 1 where ours is the better number."""
+    ratio = None if reference is None else ours / reference if more_is_better else reference / ours
     return {"what": what, "ours": ours, "reference": reference, "ratio": ratio, "unit": unit}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from experiments.benchmarks.markets import random_windows
+from experiments.benchmarks.markets import random_windows, rate_row
 from lasps.config.dataset_config import WINDOW
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
@@ -41,7 +41,7 @@ LIMIT = 0.02  # the project's own: tracking costs less than 2 % of training time
 
 
 def run() -> list[dict[str, Any]]:
-    """Seconds to create a database (once per clone), and what a pipeline in a fresh process waits and computes."""
+    """Seconds to create a database (once per clone), and what tracking costs a pipeline in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         connect(local_location(Path(folder)))
@@ -58,11 +58,11 @@ def run() -> list[dict[str, Any]]:
     cores = os.cpu_count() or 1
     cost, training = waited + beside / cores, training_seconds()
     return [
-        row("create the database (once per clone)", created, None, "s"),
-        row("a pipeline's training waits for tracking, pictures drawn included", waited, None, "s"),
-        row(f"processor seconds beside it, over {cores} cores", beside / cores, None, "s"),
-        row("both together", cost, LIMIT * training, "s"),
-        row(
+        rate_row("create the database (once per clone)", created, None, "s"),
+        rate_row("a pipeline's training waits for tracking, plots included", waited, None, "s"),
+        rate_row(f"processor seconds beside it, over {cores} cores", beside / cores, None, "s"),
+        rate_row("both together", cost, LIMIT * training, "s"),
+        rate_row(
             f"as a share of Phases 1 and 3 on the default dataset, {training:.0f} s at this machine's speed",
             cost / training,
             LIMIT,
@@ -116,27 +116,16 @@ def pretend_phase(phase: Tracker, name: str, checkpoint: Path) -> None:
         phase.log_dataset(split, "0" * 64, profile={"n": 20_000})
     for epoch in range(EPOCHS[name]):
         time.sleep(EPOCH_SECONDS[name])
-        phase.log_metrics(figures_of(name), step=epoch)
+        phase.log_metrics(metrics_of(name), step=epoch)
     phase.log_checkpoint(checkpoint, {"val_log_loss": 0.98}, step=EPOCHS[name], dataset="val")
 
 
-def figures_of(name: str) -> dict[str, float | None]:
+def metrics_of(name: str) -> dict[str, float | None]:
     """As many metrics as the phase logs per epoch."""
     if name != "phase2_best":
         keys = ("train_loss", "val_loss", "val_log_loss", "val_accuracy", "lr", "seconds", "samples_per_second")
         return {f"{name}/{key}": 0.5 for key in keys}
     return {f"phase2/sector_{s:02d}/{key}": 0.5 for s in range(SECTORS) for key in ("train_loss", "val_loss")}
-
-
-def row(what: str, ours: float, reference: float | None, unit: str) -> dict[str, Any]:
-    """A figure, and its limit where it has one."""
-    return {
-        "what": what,
-        "ours": ours,
-        "reference": reference,
-        "ratio": ours / reference if reference else None,
-        "unit": unit,
-    }
 
 
 if __name__ == "__main__":

@@ -32,8 +32,7 @@ def dying_server(place: Workplace) -> dict[str, Any]:
     env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
     place.restore(command)
     server = _started(folder, port)
-    spool = settings.ROOT / "mlruns" / "spool"
-    before = {path.name for path in spool.iterdir()} if spool.is_dir() else set()
+    before = _journals()
     over = threading.Event()
     killer = threading.Thread(target=_kill_after_phase1, args=(server, place.folder / "checkpoints", over))
     killer.start()
@@ -44,7 +43,7 @@ def dying_server(place: Workplace) -> dict[str, Any]:
     end_group(server)
     server.wait()
     server = _started(folder, port)
-    own = {path.name for path in spool.iterdir()} - before if spool.is_dir() else set()
+    own = _journals() - before
     wrong = [f"training ended with {ended.returncode}: {ended.last_line}"] if ended.returncode else []
     wrong += [] if was_killed and own else ["the server did not die before training had sent everything"]
     for journal in sorted(own):
@@ -55,7 +54,7 @@ def dying_server(place: Workplace) -> dict[str, Any]:
             capture_output=True,
             check=False,
         )
-    left = {path.name for path in spool.iterdir()} & own if spool.is_dir() else set()
+    left = _journals() & own
     records = _records(env["MLFLOW_TRACKING_URI"])
     end_group(server)
     wrong += [f"{name} was not sent" for name in sorted(left)]
@@ -77,6 +76,10 @@ def dying_server(place: Workplace) -> dict[str, Any]:
         "journals": len(own),
         "wrong": wrong,
     }
+
+
+def _journals() -> set[str]:
+    return {path.name for path in (settings.ROOT / "mlruns" / "spool").glob("*")}
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""An Optuna study of Phase 2's hyperparameters on kept shared features: the backbone runs once."""
+"""An Optuna study of Phase 2's hyperparameters on cached shared features: the backbone runs once."""
 
 from __future__ import annotations
 

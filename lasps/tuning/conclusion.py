@@ -1,4 +1,4 @@
-"""What a study came to: best against default on the half of val that no trial saw."""
+"""The conclusion of a study: best against default settings on the half of val that no trial saw."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
-from lasps.training.heads.nested import train_head
+from lasps.training.heads.nested import accepted_gains, train_head
 from lasps.training.heads.settings import HeadSettings
 from lasps.tuning.storage import conclusion_path
 from lasps.tuning.study import DEFAULT, TUNED, settings_of
-from lasps.tuning.trials import accepted_sectors
 
 FEWEST_FOR_IMPORTANCE = 10  # completed trials; guess, not tuned
 ENOUGH_FOR_IMPORTANCE = 30  # completed trials, of which PED-ANOVA looks at the best tenth; guess, not tuned
@@ -29,11 +28,17 @@ ENOUGH_FOR_IMPORTANCE = 30  # completed trials, of which PED-ANOVA looks at the 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """best: the best trial's values; on the judged half of val: log losses of the start heads, of the default and of
-    the best settings, and best minus default (below zero is better) with its 95 % interval over days; importance:
-    share of each hyperparameter (empty with few trials); plateau: name -> (low, high) among the trials that stand
-    within one standard error of the best; plateau_size: their number; variables: what else `make train-phase2` must
-    be told, as " STORAGE=..."; made_on: what the study belongs to.
+    """Best against default settings on the evaluation half of val, and what the study says about each hyperparameter.
+
+    Attributes:
+        best: the best trial's values.
+        states: state name -> number of trials.
+        log_loss: on the evaluation half, nats: "start" (initial heads), "default", "best".
+        difference: best minus default (below zero is better) with its 95 % interval over days.
+        importance: share of each hyperparameter; empty with few trials.
+        plateau: name -> (low, high) among the trials within one standard error of the best; plateau_size: their number.
+        variables: further variables that `make train-phase2` needs, as " STORAGE=...".
+        made_on: digest of the checkpoint and data that the study belongs to.
     """
 
     study: str
@@ -60,7 +65,7 @@ class Conclusion:
 
     @property
     def verdict(self) -> str:
-        """What the study came to, in a sentence."""
+        """The conclusion in one sentence."""
         if self.is_default:
             return "KEEP THE DEFAULTS: no trial did better than they, not even on the days that trials were chosen on."
         if self.is_better:
@@ -124,7 +129,7 @@ class Conclusion:
 
 
 def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str, Any] | None:
-    """What the study came to, as `to_dict` wrote it; None where it has not been concluded.
+    """The study's conclusion as `to_dict` wrote it; None where there is none yet.
 
     Raises:
         ValueError: the file holds the conclusion of another study.
@@ -137,7 +142,7 @@ def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str
     if found.get("study") != study.study_name or found.get("made_on", made_on) != made_on:
         raise ValueError(
             f"{path} holds the conclusion of another study ({found.get('study')!r}): expected that of "
-            f"{study.study_name!r}. Move it away and say make tune once more"
+            f"{study.study_name!r}. Move it away and run make tune again"
         )
     return found
 
@@ -145,11 +150,11 @@ def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str
 def conclude(
     study: optuna.Study, data: HeadData, judged: HeadSamples, device: str | torch.device = "cpu", variables: str = ""
 ) -> Conclusion:
-    """Train default and best once more, let each keep what it would keep, and compare them on the judged half.
+    """Train default and best settings once more and compare the heads that each would save on the evaluation half.
 
     Args:
         data: as in the study, with the study's half of val.
-        judged: the other half.
+        judged: the evaluation half.
         variables: see `Conclusion`.
 
     Raises:
@@ -187,12 +192,16 @@ def fitting_default(data: HeadData) -> HeadSettings:
 
 
 def forecast(data: HeadData, judged: HeadSamples, result: HeadResult | None) -> Forecast:
-    """Corrected probabilities on `judged`, rows sorted by day, from the heads that Phase 2 would leave behind."""
-    kept = {} if result is None else accepted_sectors(data, result)
+    """Calibrated probabilities on `judged`, rows sorted by day, from the heads that Phase 2 would save.
+
+    Args:
+        result: None for the initial heads.
+    """
+    accepted = {} if result is None else accepted_gains(data, result)
     p = np.empty((len(judged), len(data.class_weights)))
     for sector, rows in judged.rows_by_sector().items():
         head, gamma = data.start_head(sector)
-        if result is not None and sector in kept:
+        if result is not None and sector in accepted:
             head, gamma = result.best_heads[sector], result.gammas[sector]
         p[rows] = corrected_probabilities(
             logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(), gamma, data.class_weights
@@ -214,7 +223,7 @@ def log_loss_of(f: Forecast) -> float:
 
 
 def plateau_of(study: optuna.Study, width: float) -> list[optuna.trial.FrozenTrial]:
-    """Completed trials whose value lies within `width` of the best: nothing tells them apart."""
+    """Completed trials whose value lies within `width` of the best: they cannot be told apart."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = min((float(t.value) for t in complete if t.value is not None), default=float("nan"))
     return [t for t in complete if t.value is not None and t.value <= best + width]
@@ -230,6 +239,6 @@ def importance_of(study: optuna.Study) -> dict[str, float]:
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:
-    """State name -> number of trials, absent states left out."""
+    """State name -> number of trials; states without any are left out."""
     names = [trial.state.name for trial in study.get_trials(deepcopy=False)]
     return {name: names.count(name) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING") if name in names}

@@ -1,4 +1,4 @@
-"""Two halves of val: trials are chosen on one, the best is judged against the default on the other."""
+"""Two halves of val: trials are chosen on one, best and default settings are compared on the other."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FEWEST_BLOCKS = 6  # guess, not tuned: three on each side
 
 
 def split_val(val: HeadSamples) -> tuple[HeadSamples, HeadSamples]:
-    """Alternating blocks of BLOCK_DAYS trading days: even blocks to the study, odd ones to the judgement.
+    """Alternating blocks of BLOCK_DAYS trading days: even blocks for the study, odd ones for the evaluation.
 
     Blocks, because labels of neighbouring days overlap; alternating, because a regime that comes once would otherwise
-    stand on one side only. Fewer than FEWEST_BLOCKS blocks make them shorter, with a warning. Samples without dates
+    lie in one half only. Fewer than FEWEST_BLOCKS blocks make them shorter, with a warning. Samples without dates
     are cut into equal blocks in file order.
 
     Raises:
@@ -25,7 +25,7 @@ def split_val(val: HeadSamples) -> tuple[HeadSamples, HeadSamples]:
     even = _blocks(val) % 2 == 0
     if even.all() or not len(val):
         raise ValueError(
-            "expected a val split of at least two days, to choose on one half and judge on the other; got "
+            "expected a val split of at least two days, to choose on one half and evaluate on the other; got "
             f"{len(val)} samples of one day"
         )
     return _rows(val, np.flatnonzero(even), "study"), _rows(val, np.flatnonzero(~even), "judged")

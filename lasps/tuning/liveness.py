@@ -1,9 +1,8 @@
-"""Whose a trial is, whether that worker still lives, and what becomes of the trials of those that do not."""
+"""Which worker owns a trial, whether that worker is alive, and requeueing the trials of dead ones."""
 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from typing import Any
 
 import optuna
@@ -17,23 +16,20 @@ OWNER = "owner"
 """User attribute of a trial: `process_tags` of its worker, written at once."""
 BEAT = "seen"
 FIRST_WORD_SECONDS = 60.0
-"""On a storage that the claim's lock does not cover (a server's), a trial without an owner is left alone that long."""
+"""On a storage whose workers may not share the lock (a server's), a trial without an owner is left alone that long."""
 
 
 def claim(study: optuna.Study) -> optuna.Trial:
-    """Ask for a trial and say whose it is; under the study's lock, so that a trial without an owner is nobody's."""
-    with _claiming(study):
+    """Ask for a trial and record its owner, under the study's lock: a trial without an owner is then abandoned."""
+    sampler: Any = study.sampler  # a SeededSampler
+    with sampler.claim_lock:
         trial = study.ask()
         mark_own(trial)
     return trial
 
 
-def _claiming(study: optuna.Study) -> Any:
-    return getattr(study.sampler, "claim_lock", None) or nullcontext()
-
-
 def mark_own(trial: optuna.Trial) -> None:
-    """Say which process runs the trial, in one write."""
+    """Record which process runs the trial, in one write."""
     trial.set_user_attr(OWNER, process_tags())
 
 
@@ -49,11 +45,12 @@ def requeue_dead(study: optuna.Study, now: float | None = None) -> list[int]:
         The numbers of the trials that this call took out.
     """
     now = time.time() if now is None else now
+    sampler: Any = study.sampler
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if any(not _owner(trial) for trial in running):
-        with _claiming(study):  # whoever lives has said by now whose it is
+        with sampler.claim_lock:  # every living worker has recorded itself by now
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    patience = 0.0 if getattr(study.sampler, "lock_covers_all", False) else FIRST_WORD_SECONDS
+    patience = 0.0 if sampler.lock_covers_all else FIRST_WORD_SECONDS
     taken = []
     for trial in running:
         if not _is_dead(trial, now, patience):
@@ -65,7 +62,7 @@ def requeue_dead(study: optuna.Study, now: float | None = None) -> list[int]:
         queue_again(study, trial)
         taken.append(trial.number)
     if taken:
-        logger.warning(f"study {study.study_name}: trials {taken} were left by a worker that is gone; queued again")
+        logger.warning(f"study {study.study_name}: trials {taken} were left by a dead worker; queued again")
     return taken
 
 
@@ -78,10 +75,9 @@ def queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
 
 
 def _owner(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """The worker's `process_tags` with its last word; empty where it died before its first."""
-    attributes = trial.user_attrs  # earlier versions kept the tags one by one
-    owner = dict(attributes.get(OWNER, attributes if "lasps.pid" in attributes else {}))
-    return owner | {SEEN: attributes[BEAT]} if owner and BEAT in attributes else owner
+    """The worker's `process_tags` with its last heartbeat; empty where it died before it recorded them."""
+    owner = dict(trial.user_attrs.get(OWNER, {}))
+    return owner | {SEEN: trial.user_attrs[BEAT]} if owner and BEAT in trial.user_attrs else owner
 
 
 def _is_dead(trial: optuna.trial.FrozenTrial, now: float, patience: float) -> bool:
@@ -96,7 +92,7 @@ def tell(study: optuna.Study, trial: optuna.Trial, value: float | None = None, s
     """Tell the study how a trial ended.
 
     Raises:
-        UpdateFinishedTrialError: another worker has ended it, which held this one for gone.
+        UpdateFinishedTrialError: another worker has ended it, taking this one for dead.
     """
     try:
         study.tell(trial, value, state)

@@ -1,7 +1,7 @@
 """Where a study lies: a journal in checkpoints/studies/, another file, or any Optuna storage URL; and its lock files.
 
-A relative place means the folder where the command was given. A journal that a full disk or a kill cut short is mended
-before it is used: what cannot be read is kept aside.
+A relative path is relative to the current folder. A journal that a full disk or a kill cut short is repaired before it
+is used: what cannot be read is moved to a file beside it.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def file_of(name: str, storage: str | None) -> Path | None:
 
 
 def shown(name: str, storage: str | None) -> str:
-    """The place in words that may be printed."""
+    """The place without a password, for messages."""
     return str(file_of(name, None)) if storage is None else without_password(storage)
 
 
 def conclusion_path(name: str, storage: str | None = None) -> Path:
-    """Where the study's conclusion is kept: one file per storage and study, beside the storage's own, if it has one."""
+    """The file of the study's conclusion: one per storage and study, beside the storage's own file, if it has one."""
     default = journal_path(name).with_suffix(".json")
     if storage is None:
         return default
@@ -71,20 +71,16 @@ def conclusion_path(name: str, storage: str | None = None) -> Path:
     return default.with_name(f"{name}.{digest}.json")
 
 
-def start_lock(name: str, storage: str | None) -> FileLock:
-    """Held while a study and its run are made, or joined."""
-    return _lock(name, storage, ".start.lock")
+def study_lock(name: str, storage: str | None, purpose: str) -> FileLock:
+    """A lock that all workers of a study on this machine share, beside its conclusion.
 
-
-def claim_lock(name: str, storage: str | None) -> FileLock:
-    """Held from asking for a trial until it says whose it is."""
-    return _lock(name, storage, ".claim.lock")
-
-
-def _lock(name: str, storage: str | None, suffix: str) -> FileLock:
+    Args:
+        purpose: "start": held while a study and its run are created, or joined; "claim": held from asking for a trial
+            until its owner is recorded.
+    """
     beside = conclusion_path(name, storage)
     beside.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(beside.with_suffix(suffix))
+    return FileLock(beside.with_suffix(f".{purpose}.lock"))
 
 
 class KernelLock:
@@ -119,9 +115,9 @@ def storage_of(name: str, storage: str | None) -> optuna.storages.BaseStorage | 
 
 
 def mend(path: Path) -> None:
-    """Cut a journal back to the last whole line before the first damaged one; the rest is kept in a file beside it.
+    """Cut a journal back to the last whole line before the first damaged one; the rest goes to a file beside it.
 
-    What comes after a damaged line speaks of trials by their order, so it cannot be used without that line.
+    The lines after a damaged one number trials by their order, so they cannot be used without that line.
 
     Raises:
         ValueError: it is no journal; nothing was changed.
@@ -163,9 +159,9 @@ def whole_part(content: bytes) -> int:
 def check_kind(path: Path, content: bytes, whole: int) -> None:
     """Raise ValueError for a file that is no journal at all."""
     if content.startswith(SQLITE_START):
-        raise ValueError(f"{path} is a SQLite database, not a journal: say --storage sqlite:///{path}")
+        raise ValueError(f"{path} is a SQLite database, not a journal: pass --storage sqlite:///{path}")
     if not whole and not content.startswith(b'{"'):
         raise ValueError(
             f"expected an Optuna journal in {path}, found something else (starts with {content[:20]!r}): "
-            "give another --storage"
+            "pass another --storage"
         )

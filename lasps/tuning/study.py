@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from lasps.tracking.error_messages import reason_of
 from lasps.training.heads.data import HeadData
 from lasps.training.heads.settings import HeadSettings
-from lasps.tuning.storage import claim_lock, file_of, shown, storage_of
+from lasps.tuning.storage import file_of, shown, storage_of, study_lock
 
 DEFAULT = HeadSettings()
 TUNED = ("lr", "epochs", "min_samples", "rank", "penalty")
@@ -50,7 +50,9 @@ def open_study(
     there = existing(name, storage, kept)
     if there is not None:
         check_identity(there, shown(name, storage), made_on, space)
-    sampler = SeededSampler(seed, claim_lock(name, storage), lock_covers_all=file_of(name, storage) is not None)
+    sampler = SeededSampler(
+        seed, study_lock(name, storage, "claim"), lock_covers_all=file_of(name, storage) is not None
+    )
     study = optuna.create_study(
         storage=kept,
         study_name=name,
@@ -148,7 +150,7 @@ class SeededSampler(optuna.samplers.TPESampler):
         lock_covers_all: whether all workers of the study share that lock.
     """
 
-    def __init__(self, seed: int, claim_lock: FileLock | None = None, lock_covers_all: bool = False) -> None:
+    def __init__(self, seed: int, claim_lock: FileLock, lock_covers_all: bool) -> None:
         super().__init__(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True)
         self._seed = seed
         self.claim_lock, self.lock_covers_all = claim_lock, lock_covers_all

@@ -78,13 +78,13 @@ class TrialRun:
     def run(self) -> None:
         """Train, tell Optuna, close the MLflow run the same way.
 
-        A trial that another worker has ended, because it held this one for gone, is dropped.
+        A trial that another worker has ended, because it took this one for dead, is dropped.
         """
         try:
             self._run()
         except UpdateFinishedTrialError:
             logger.warning(
-                f"trial {self.trial.number} was taken by another worker, which held this one for gone: dropped here"
+                f"trial {self.trial.number} was taken by another worker, which took this one for dead: dropped here"
             )
 
     def _run(self) -> None:
@@ -125,7 +125,7 @@ class TrialRun:
         run.set_tags({"optuna.state": "COMPLETE"})
 
     def _tell(self, result: HeadResult) -> float:
-        kept = accepted_sectors(self.data, result)
+        kept = accepted_gains(self.data, result)
         value = kept_log_loss(self.data, result, kept)
         self.trial.set_user_attr("best_epoch", result.best_epoch)
         self.trial.set_user_attr("accepted", len(kept))
@@ -147,16 +147,12 @@ class TrialRun:
         return {0} if self.pruned else set()
 
 
-def accepted_sectors(data: HeadData, result: HeadResult) -> dict[int, Acceptance]:
-    """The sectors whose own part Phase 2 would keep, by their gain on `data.val`; the others keep their start."""
-    return accepted_gains(data, result)
-
-
 def kept_log_loss(data: HeadData, result: HeadResult, kept: dict[int, Acceptance]) -> float:
-    """Corrected val log loss over *all* sectors of what Phase 2 would leave behind.
+    """Calibrated val log loss over *all* sectors of the heads that Phase 2 would save.
 
-    A sector under min_samples or without an accepted head counts with its start head: a study over the trained
-    sectors alone would win by training few.
+    Args:
+        kept: sector -> what val accepted (`accepted_gains`). A sector under min_samples or without an accepted head
+            counts with its initial head: a study over the trained sectors alone would win by training few.
     """
     assert data.val is not None
     return result.val_log_loss[0] - sum(verdict.gain * verdict.n for verdict in kept.values()) / len(data.val)

@@ -345,7 +345,7 @@ def test_a_helper_ends_when_its_parent_is_killed():
 
 
 def test_the_study_s_start_is_one_worker_s_at_a_time(tmp_path):
-    from lasps.tuning.storage import start_lock
+    from lasps.tuning.storage import study_lock
 
-    lock = start_lock("s", str(tmp_path / "s.journal"))
+    lock = study_lock("s", str(tmp_path / "s.journal"), "start")
     assert isinstance(lock, FileLock) and Path(lock.lock_file) == tmp_path / "s.s.start.lock"

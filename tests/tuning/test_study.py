@@ -23,14 +23,14 @@ from lasps.tracking.environment import process_tags
 from lasps.tracking.location import connect, local_location
 from lasps.training.heads.acceptance import logits_of
 from lasps.training.heads.data import HeadData, as_samples
-from lasps.training.heads.nested import train_head
+from lasps.training.heads.nested import accepted_gains, train_head
 from lasps.training.heads.settings import HeadSettings
 from lasps.tuning import best_settings, conclude, open_study, requeue_dead, run_trials, space_of, split_val, study
 from lasps.tuning.conclusion import Conclusion, forecast, log_loss_of
 from lasps.tuning.liveness import mark_own
 from lasps.tuning.storage import journal_path
 from lasps.tuning.study import DEFAULT, TUNED
-from lasps.tuning.trials import accepted_sectors, kept_log_loss
+from lasps.tuning.trials import kept_log_loss
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_samples_without_dates_are_cut_in_file_order():
 def test_the_objective_is_the_log_loss_over_all_sectors_small_and_refused_ones_with_their_start(halves):
     data, _ = halves
     result = train_head(data, HeadSettings(lr=1e-2, epochs=3, min_samples=100))
-    accepted = accepted_sectors(data, result)
+    accepted = accepted_gains(data, result)
     assert 3 not in result.best_heads and len(accepted) > 1
     kept = dict(list(accepted.items())[:1])  # as if the others had been refused
     p = np.empty(len(data.val))
@@ -97,8 +97,8 @@ def test_the_objective_is_the_log_loss_over_all_sectors_small_and_refused_ones_w
 def test_training_no_sector_well_cannot_beat_training_all(halves):
     data, _ = halves
     few, all_of_them = (train_head(data, HeadSettings(1e-2, 3, min_samples=n)) for n in (400, 20))
-    assert kept_log_loss(data, few, accepted_sectors(data, few)) > kept_log_loss(
-        data, all_of_them, accepted_sectors(data, all_of_them)
+    assert kept_log_loss(data, few, accepted_gains(data, few)) > kept_log_loss(
+        data, all_of_them, accepted_gains(data, all_of_them)
     )
 
 
@@ -160,8 +160,8 @@ def test_a_dead_workers_trial_is_failed_and_its_values_are_tried_again(halves, t
     found = opened(tmp_path, data)
     left = found.ask()
     study.suggest(left, space_of(data))
-    for key, value in {**process_tags(), "lasps.pid": "999999999", "seen": time.time()}.items():
-        left.set_user_attr(key, value)
+    left.set_user_attr("owner", process_tags() | {"lasps.pid": "999999999"})
+    left.set_user_attr("seen", time.time())
     alive = found.ask()
     study.suggest(alive, space_of(data))
     mark_own(alive)
@@ -179,8 +179,8 @@ def test_a_dead_workers_trial_is_failed_and_its_values_are_tried_again(halves, t
 def test_a_silent_worker_of_another_machine_counts_as_dead_after_a_while(halves, tmp_path):
     found = opened(tmp_path, halves[0])
     trial = found.ask()
-    for key, value in {**process_tags(), "lasps.host": "elsewhere", "seen": 1000.0}.items():
-        trial.set_user_attr(key, value)
+    trial.set_user_attr("owner", process_tags() | {"lasps.host": "elsewhere"})
+    trial.set_user_attr("seen", 1000.0)
     assert requeue_dead(found, now=1000.0 + 60) == []
     assert requeue_dead(found, now=1000.0 + 3600) == [trial.number]
 
