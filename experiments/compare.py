@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Is B better than A, and is either better than nothing? Figures, differences with intervals, and a verdict.
+"""Is B better than A, and is either better than nothing? Metrics, differences with intervals, and a verdict.
 
     python experiments/compare.py checkpoints/phase3_final.pt checkpoints/phase2_best.pt --baselines
     python experiments/compare.py phase3=ck7/phase3_final.pt,ck8/phase3_final.pt phase2=ck7/phase2_best.pt,ck8/...
@@ -82,8 +82,8 @@ def fraction(text: str) -> float:
     return value
 
 
-def compared(args: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
-    """Load what is to be compared and compare it: the comparison, and the forecasts it was made from."""
+def compared(args: argparse.Namespace) -> Comparison:
+    """Load what is to be compared, and compare it."""
     from loguru import logger
 
     from lasps.config.sectors import SECTORS
@@ -102,7 +102,7 @@ def compared(args: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
     baselines = all_baselines(args.models, models, loader) if args.baselines else None
     description = read_description(args.data_dir) if args.data_dir.is_dir() else None
     names = (description or {}).get("sectors") or [s.english for s in SECTORS]
-    comparison = compare(
+    return compare(
         models,
         prior=shares,
         prior_source=source,
@@ -110,7 +110,6 @@ def compared(args: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
         sector_names=names,
         costs=Costs(args.cost, args.tax),
     )
-    return comparison, models
 
 
 def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> dict[str, Any]:
@@ -124,14 +123,20 @@ def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> d
     return found | cached_baselines(loader.data_dir, loader.splits, settings.REPORT_DIR / "cache")
 
 
-def save_picture(path: Path, comparison: Comparison, models: dict[str, Any], split: str) -> None:
-    """One picture of a comparison for a page of text; of several seeds it shows the first."""
-    from lasps.evaluation.class_accuracy import class_accuracy
-    from lasps.evaluation.figures import comparison_picture
-    from lasps.files import write_atomically
+def save_picture(path: Path, comparison: Comparison, split: str) -> None:
+    """One PNG of a comparison for a page of text; identical models share their bars."""
+    import polars as pl
 
-    shares = {name: class_accuracy(forecasts[split][0]) for name, forecasts in models.items()}
-    picture = comparison_picture(comparison.sectors.to_pandas(), shares, split, list(comparison.sector_names) or None)
+    from lasps.files import write_atomically
+    from lasps.plots.comparison import overview
+
+    shown = comparison.on(split)
+    models = shown.models.filter(kind="model")["model"]
+    a, b = ([None, *models])[-2:]
+    names = {model: " = ".join(comparison.names_of(model)) for model in models}
+    classes = shown.classes.filter(pl.col("model").is_in(models.implode())).with_columns(pl.col("model").replace(names))
+    sectors = shown.sectors.filter(pl.col("a") == a, pl.col("b") == b)
+    picture = overview(classes, sectors, a, b, list(comparison.sector_names) or None)
     write_atomically(path, lambda file: picture.savefig(file, format="png", dpi=100))
 
 
@@ -169,14 +174,14 @@ def main() -> None:
     from lasps.terminal import show_end
     from lasps.tracking import open_tracker
 
-    comparison, models = compared(args)
+    comparison = compared(args)
     show_comparison(comparison, args.full)
     write_json(args.json, comparison.as_json())
     page = comparison_page(comparison) if args.html or not args.no_track else None
     if args.html and page is not None:
         write_atomically(args.html, page)
     if args.picture:
-        save_picture(args.picture, comparison, models, "test" if args.split == "both" else args.split)
+        save_picture(args.picture, comparison, "test" if args.split == "both" else args.split)
     log_comparison(comparison, page, open_tracker(enabled=not args.no_track))
     show_end([str(path) for path in (args.html, args.json, args.picture) if path], next_steps(args))
 

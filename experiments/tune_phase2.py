@@ -184,8 +184,9 @@ def main() -> None:
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     """Print the conclusion, write it as JSON and log it to MLflow."""
+    from lasps.plots import tuning as plots
     from lasps.terminal import show_end, show_lines
-    from lasps.tuning import conclusion_path, figures
+    from lasps.tuning import conclusion_path
 
     print()
     show_lines(found.lines())
@@ -207,9 +208,9 @@ def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:
     run.log_artifact(kept)
     trials = study.trials_dataframe(attrs=("number", "value", "state", "params", "user_attrs", "duration"))
     run.log_table(trials.astype({"duration": str}), "tables/trials")
-    for name, figure in figures.study_figures(trials, found.plateau, found.importance).items():
+    for name, figure in plots.study_plots(trials, found.plateau, found.importance).items():
         run.log_figure(figure, name)
-    run.log_figure(figures.judgement(found.log_loss, d.difference, d.interval), "study_judgement")
+    run.log_figure(plots.final_evaluation(found.log_loss, d.difference, d.interval), "study_judgement")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from lasps.config.settings import settings
 from lasps.data.charts import render
 from lasps.data.features import window_columns
 from lasps.data.features.definitions import DEFAULT_FEATURES
-from lasps.evaluation.chart_sheet import chart_sheet
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phase_tracking import SHOWN_CHARTS
+from lasps.plots.chart_grid import chart_grid
 from lasps.tracking import Tracker, open_tracker
 from lasps.tracking.location import connect, local_location
 from lasps.training.trainer import ThreePhaseTrainer
@@ -102,7 +102,7 @@ def pretend_to_train(root: Path) -> tuple[float, float]:
     start, processor, own = time.perf_counter(), time.process_time(), time.thread_time()
     with open_tracker(root=root).run("pipeline", params={"phases": [1, 3, 2]}) as pipeline:
         captions = ["005930  2024-01-02"] * SHOWN_CHARTS
-        pipeline.log_figure(chart_sheet(list(charts), [1] * SHOWN_CHARTS, captions=captions), "train_charts")
+        pipeline.log_figure(chart_grid(list(charts), [1] * SHOWN_CHARTS, captions=captions), "train_charts")
         for name in EPOCHS:
             with pipeline.run(name, params={f"param_{i}": i for i in range(12)}) as phase:
                 pretend_phase(phase, name, checkpoint)

@@ -120,7 +120,7 @@ def _claims(seeds: int, coefficients: Callable[[np.random.Generator], Array], wh
         phase2_against_phase1(seed, coefficients(np.random.default_rng(10_000 + seed)))
         for seed in tqdm(range(seeds), desc=what, disable=None, leave=False)
     ]
-    better = sum(verdict.better_side(d, selection=False) == "b" for d in found)
+    better = sum(d.better == "b" for d in found)
     return better, float(np.mean([d.difference for d in found]))
 
 

@@ -145,7 +145,7 @@ def check_false_claims(n_days: int = 150, runs: int = 1000, seed: int = 2) -> li
     for rng in _generators(runs, seed, "equal models"):
         market = simulate_market(rng, n_days, N_STOCKS, common_effect())
         a, b = (_guess(rng, market, 1.0, noise=0.2) for _ in range(2))
-        claims.append(verdict.better_side(day_difference(a, b, verdict.PRIMARY), selection=False) is not None)
+        claims.append(day_difference(a, b, verdict.PRIMARY).better is not None)
         masks = [a.sectors == s for s in range(N_SECTORS)]
         p = [day_difference(a.where(m), b.where(m), verdict.PRIMARY).p_value for m in masks]
         in_sectors.append(any(x is not None and x < 0.05 for x in holm(p)))

@@ -6,8 +6,10 @@ compared with; a difference is over the rows (and, for day-wise metrics, the day
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,32 +17,33 @@ import polars as pl
 
 from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation import metrics, verdict
-from lasps.evaluation.comparison_frames import (
-    SCHEMAS,
-    day_frame,
-    frame,
-    model_rows,
-    month_frame,
-    pair_rows,
-)
 from lasps.evaluation.forecast import Forecast, align
-from lasps.evaluation.model_metrics import days_note, leak_note, model_metrics
-from lasps.evaluation.pairs import Entry, Pair, adjusted, all_pairs, deployed_of, family_of, make_pair
+from lasps.evaluation.frames import SCHEMAS, Row, frame
+from lasps.evaluation.models import ORACLE, Entry, day_rows, model_metrics, model_rows, month_frame, notes_on
+from lasps.evaluation.pairs import (
+    all_pairs,
+    deployed_of,
+    family_of,
+    on_common_rows,
+    pair_rows,
+    same_forecasts,
+    with_family,
+)
 from lasps.evaluation.portfolio import Costs
 
-Tables = Mapping[str, Sequence[Forecast]]
+Forecasts = Mapping[str, Sequence[Forecast]]
 """split -> one forecast per seed"""
 NO_VALUE = "in-sample class frequencies of the compared rows (no training frequencies were given)"
+HEADLINE_BASELINES = (*verdict.MUST_BEAT, ORACLE)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The frames (columns: `comparison_frames.SCHEMAS`), and what they come to.
+    """The frames (columns: `frames.SCHEMAS`), and what follows from them.
 
     Of identical models only the first one given stands in the frames; `identical` names the others. `pairs` holds b
-    minus a in every metric; those of the family (the default pairs) come first. splits: test first. judged: the split
-    that the verdict is about; None where all are selection splits. verdict: at most four sentences. notes: leak alarms
-    first. details: model -> split -> all metrics, as in the JSON; seed_differences: (split, a, b, metric) -> per seed.
+    minus a in every metric; those of the family (the default pairs) come first. splits: test first. deployed: the
+    model that is for use. notes: leak alarms first. all_metrics: model -> split -> metrics, as in the JSON.
     """
 
     models: pl.DataFrame
@@ -62,37 +65,78 @@ class Comparison:
     prior: pl.DataFrame
     identical: pl.DataFrame
     splits: tuple[str, ...]
-    judged: str | None
     deployed: str
-    verdict: tuple[str, ...]
-    first_line: str
     notes: tuple[str, ...]
     sector_names: tuple[str, ...]
-    details: Mapping[str, Mapping[str, dict[str, Any]]]
-    seed_differences: Mapping[tuple[str, str, str, str], list[dict[str, Any]] | None]
+    all_metrics: Mapping[str, Mapping[str, dict[str, Any]]]
+
+    # ---------------------------------------------------------------------------------------- what follows
+
+    @property
+    def judged(self) -> str | None:
+        """The split that the verdict is about; None where all are selection splits."""
+        return next((split for split in self.splits if split not in verdict.SELECTION_SPLITS), None)
 
     @property
     def selection_splits(self) -> list[str]:
         """Those of its splits that something was chosen on: shown, never judged."""
         return sorted(verdict.SELECTION_SPLITS & set(self.splits))
 
+    @property
+    def main(self) -> Comparison:
+        """The split to be shown first: the judged one, else the first."""
+        return self.on(self.judged or self.splits[0])
+
     def on(self, split: str) -> Comparison:
         """The same with one split's rows."""
-        cut = {
+        cut: dict[str, Any] = {
             f.name: getattr(self, f.name).filter(split=split)
             for f in fields(self)
             if f.name in SCHEMAS and f.name != "identical"
         }
-        return replace(self, **cut, splits=(split,))  # type: ignore[arg-type]
+        return replace(self, **cut, splits=(split,))
 
-    def family(self, split: str | None = None) -> pl.DataFrame:
-        """The default pairs' log loss on a split (None: the judged one, else the first), in the order to be shown."""
-        on = split or self.judged or self.splits[0]
-        return self.pairs.filter(pl.col("family"), split=on, metric=verdict.PRIMARY)
+    @property
+    def family(self) -> pl.DataFrame:
+        """The default pairs' rows of log loss."""
+        return self.pairs.filter(pl.col("family"), metric=verdict.PRIMARY)
+
+    @property
+    def predecessor(self) -> str | None:
+        """The model that the deployed one is compared with sector by sector: the first default pair of two models."""
+        return next(iter(self.family.filter(role="model")["a"]), None)
+
+    @property
+    def headline(self) -> list[str]:
+        """The models given, then LightGBM, volatility bins and the oracle where they are known."""
+        kinds: dict[str, str] = dict(self.models.select("model", "kind").iter_rows())
+        return [m for m, kind in kinds.items() if kind == "model"] + [m for m in HEADLINE_BASELINES if m in kinds]
 
     def names_of(self, model: str) -> list[str]:
         """The model and the names of those that are identical with it."""
         return [model, *self.identical.filter(same_as=model)["name"]]
+
+    @cached_property
+    def first_line(self) -> str:
+        """Whether the deployed model beats LightGBM and volatility bins, on the main split."""
+        main = self.main
+        rows = main.pairs.filter(pl.col("role") != "model", b=self.deployed, metric=verdict.PRIMARY).to_dicts()
+        return verdict.first_line(self.deployed, {row["a"]: row for row in rows}, main.splits[0])
+
+    @cached_property
+    def verdict(self) -> tuple[str, ...]:
+        """At most four sentences on the main split: the deployed model against the others, baselines, the oracle."""
+        main = self.main
+        (split,) = main.splits
+        closed = verdict.gap_closed(dict(main.models.select("model", "log_loss").iter_rows()), self.deployed, split)
+        last = [self.first_line, *([closed] if closed else [])]
+        said = []
+        for a in main.family.filter(role="model")["a"][: 4 - len(last)]:
+            pair = {row["metric"]: row for row in main.pairs.filter(a=a, b=self.deployed).to_dicts()}
+            said.append(verdict.sentence(pair, main.sectors.filter(a=a, b=self.deployed).to_dicts(), split))
+        return (*said, *last)
+
+    # ---------------------------------------------------------------------------------------- JSON
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready: models {name: {split: metrics}}, pairs, sectors, verdict, first_line, notes, rows, prior ...
@@ -100,33 +144,31 @@ class Comparison:
         Identical models have an entry and pairs each, with differences of zero between them, so that a reader finds a
         pair by the names that were given.
         """
-        names = {model: self.names_of(model) for model in self.details}
-        pairs = [
-            self._pair_json(row, a, b)
-            for row in self.pairs.to_dicts()
-            for a in names[row["a"]]
-            for b in names[row["b"]]
-        ] + self._identical_pairs()
-        sectors = [
-            _with_interval(row) | {"a": a, "b": b, "metric": verdict.PRIMARY}
-            for row in self.sectors.to_dicts()
-            for a in names[row["a"]]
-            for b in names[row["b"]]
-        ]
-        models = {
-            name: {split: m | ({} if name == model else {"same_as": model}) for split, m in by_split.items()}
-            for model, by_split in self.details.items()
-            for name in names[model]
-        }
+        pair = ("split", "a", "b", "metric")
+        seeds = self.pair_seeds.rows_by_key(pair, named=True)
         return {
-            "models": models,
-            "pairs": pairs,
-            "sectors": sectors,
+            "models": {
+                name: {split: m | ({} if name == model else {"same_as": model}) for split, m in by_split.items()}
+                for model, by_split in self.all_metrics.items()
+                for name in self.names_of(model)
+            },
+            "pairs": self._under_all_names(
+                row | {"by_seed": [_by_seed(seed) for seed in seeds.get(tuple(row[k] for k in pair), ())] or None}
+                for row in self.pairs.to_dicts()
+            )
+            + self._identical_pairs(),
+            "sectors": self._under_all_names(row | {"metric": verdict.PRIMARY} for row in self.sectors.to_dicts()),
             "verdict": "\n".join(self.verdict),
             "first_line": self.first_line,
             "notes": list(self.notes),
-            "rows": self._rows_json(),
-            "prior": self._prior_json(),
+            "rows": {
+                split: {row["model"]: {"own": row["own"], "compared": row["compared"]} for row in rows}
+                for split, rows in self.rows.rows_by_key("split", named=True).items()
+            },
+            "prior": {
+                split: {"values": [row["share"] for row in rows], "source": rows[0]["source"]}
+                for split, rows in self.prior.rows_by_key("split", named=True).items()
+            },
             "sector_names": list(self.sector_names),
             "splits": list(self.splits),
             "selection_splits": self.selection_splits,
@@ -134,19 +176,19 @@ class Comparison:
             "identical": dict(self.identical.iter_rows()),
         }
 
-    def _pair_json(self, row: dict[str, Any], a: str, b: str) -> dict[str, Any]:
-        by_seed = self.seed_differences[row["split"], row["a"], row["b"], row["metric"]]
-        return _with_interval(row) | {"a": a, "b": b, "by_seed": by_seed}
-
-    def _identical_pairs(self) -> list[dict[str, Any]]:
-        """The differences of models that are the same: zero, wherever the metric exists."""
-        pairs = [
-            (model, names[i], names[j])
-            for model in self.details
-            if len(names := self.names_of(model)) > 1
-            for i in range(len(names))
-            for j in range(i + 1, len(names))
+    def _under_all_names(self, rows: Iterable[Row]) -> list[Row]:
+        """Rows of pairs under every name that their sides were given, intervals as [low, high]."""
+        names = {model: self.names_of(model) for model in self.all_metrics}
+        return [
+            {k: v for k, v in row.items() if k not in ("low", "high")} | {"interval": _interval(row), "a": a, "b": b}
+            for row in rows
+            for a in names[row["a"]]
+            for b in names[row["b"]]
         ]
+
+    def _identical_pairs(self) -> list[Row]:
+        """The differences of models that are the same: zero, wherever the metric exists."""
+        pairs = [(model, a, b) for model in self.all_metrics for a, b in combinations(self.names_of(model), 2)]
         return [
             {
                 "split": split,
@@ -156,49 +198,36 @@ class Comparison:
                 "family": False,
                 "role": "model",
                 "difference": 0.0,
-                "p_value": None,
-                "adjusted_p": None,
                 "n": m["n"],
                 "n_days": m["n_days"] or 0,
                 "n_seeds": len(m["seeds"]),
                 "over": "days",
-                "better": None,
-                "interval": None,
-                "by_seed": None,
+                **dict.fromkeys(("interval", "p_value", "adjusted_p", "better", "by_seed")),
             }
             for model, a, b in pairs
-            for split, m in self.details[model].items()
+            for split, m in self.all_metrics[model].items()
             for metric in metrics.METRICS
             if m[metric] is not None
         ]
 
-    def _rows_json(self) -> dict[str, dict[str, dict[str, int]]]:
-        found: dict[str, dict[str, dict[str, int]]] = {}
-        for row in self.rows.to_dicts():
-            found.setdefault(row["split"], {})[row["model"]] = {"own": row["own"], "compared": row["compared"]}
-        return found
 
-    def _prior_json(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        for row in self.prior.to_dicts():
-            found.setdefault(row["split"], {"values": [], "source": row["source"]})["values"].append(row["share"])
-        return found
+def _interval(row: Row) -> list[float] | None:
+    return None if row["low"] is None else [row["low"], row["high"]]
 
 
-def _with_interval(row: dict[str, Any]) -> dict[str, Any]:
-    interval = None if row["low"] is None else [row["low"], row["high"]]
-    return {k: v for k, v in row.items() if k not in ("low", "high")} | {"interval": interval}
+def _by_seed(row: Row) -> Row:
+    return {"seed": row["seed"], "difference": row["difference"], "interval": _interval(row)}
 
 
 # ------------------------------------------------------------------------------------------------ making one
 
 
 def compare(
-    models: Mapping[str, Tables],
+    models: Mapping[str, Forecasts],
     *,
     prior: Sequence[float] | None = None,
     prior_source: str = "given",
-    baselines: Mapping[str, Tables] | None = None,
+    baselines: Mapping[str, Forecasts] | None = None,
     sector_names: Sequence[str] | None = None,
     costs: Costs | None = None,
 ) -> Comparison:
@@ -213,72 +242,61 @@ def compare(
     """
     if not models:
         raise ValueError("nothing to compare: expected at least one model")
-    given = _Given(models, {n: t for n, t in (baselines or {}).items() if n not in models}, tuple(sector_names or ()))
-    parts = [_Part.of(given, split, prior, prior_source, costs) for split in given.splits]
-    frames = {name: pl.concat([part.frames[name] for part in parts]) for name in SCHEMAS if name != "identical"}
-    judged = next((s for s in given.splits if s not in verdict.SELECTION_SPLITS), None)
-    spoken = parts[given.splits.index(judged or given.splits[0])]
-    details: dict[str, dict[str, dict[str, Any]]] = {}
-    for part in parts:
-        for name, m in part.metrics.items():
-            details.setdefault(name, {})[part.split] = m
+    baselines = {name: forecasts for name, forecasts in (baselines or {}).items() if name not in models}
+    known = {split for forecasts in models.values() for split in forecasts}
+    first = [split for split in ("test", "val", "train") if split in known]
+    splits = (*first, *sorted(known - set(first)))
+    notes: list[str] = []
+    entries = {split: _entries(split, models, baselines, notes) for split in splits}
+    identical = _identical(entries)
+    entries = {split: [e for e in found if e.name not in identical] for split, found in entries.items()}
+    chosen = deployed_of(list(models))
+    deployed = identical.get(chosen, chosen)
+    family = family_of([e.name for e in entries[splits[0]] if not e.baseline], list(baselines), deployed)
+    rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+    rows["identical"] = [{"name": name, "same_as": model} for name, model in identical.items()]
+    all_metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    for split in splits:
+        base, source = (prior, prior_source) if prior is not None else (_own_prior(entries[split][0]), NO_VALUE)
+        found = {e.name: model_metrics(e, base, costs) for e in entries[split]}
+        of_split = _model_frames(entries[split], found, base) | _pair_frames(entries[split], split, deployed, family)
+        of_split["prior"] = [{"class": c, "share": p, "source": source} for c, p in zip(CLASS_NAMES, base, strict=True)]
+        for name, more in of_split.items():
+            rows[name] += [row | {"split": split} for row in more]
+        for name, m in found.items():
+            all_metrics.setdefault(name, {})[split] = m
+        notes += _notes(split, of_split["rows"], found, in_sample=prior is None)
+    names = tuple(sector_names or ())
+    for row in (*rows["sectors"], *rows["sector_models"]):
+        row["name"] = names[row["sector"]] if row["sector"] < len(names) else f"sector {row['sector']}"
+    frames = {name: frame(name, found_rows) for name, found_rows in rows.items()}
+    frames["months"] = month_frame(frames["days"])
+    alarms_first = tuple(sorted(notes, key=lambda note: "may know the future" not in note))
     return Comparison(
-        **frames,
-        identical=frame("identical", [{"name": n, "same_as": s} for n, s in given.identical.items()]),
-        splits=given.splits,
-        judged=judged,
-        deployed=given.deployed,
-        verdict=spoken.verdict(given.deployed),
-        first_line=spoken.first_line(given.deployed),
-        sector_names=given.sector_names,
-        details=details,
-        notes=tuple(sorted((n for part in parts for n in part.notes), key=lambda n: "may know the future" not in n)),
-        seed_differences={
-            (part.split, p.a, p.b, metric): found
-            for part in parts
-            for p in part.pairs
-            for metric, found in p.by_seed.items()
-        },
+        **frames, splits=splits, deployed=deployed, notes=alarms_first, sector_names=names, all_metrics=all_metrics
     )
 
 
-class _Given:
-    """What was given, with the names of identical models and without their forecasts."""
-
-    def __init__(self, models: Mapping[str, Tables], baselines: Mapping[str, Tables], names: tuple[str, ...]) -> None:
-        self.sector_names = names
-        self.models, self.baselines = models, baselines
-        known = {split for tables in models.values() for split in tables}
-        first = [split for split in ("test", "val", "train") if split in known]
-        self.splits = (*first, *sorted(known - set(first)))
-        self.notes: dict[str, list[str]] = {split: [] for split in self.splits}
-        entries = {split: self._entries(split) for split in self.splits}
-        self.identical = _identical(entries)
-        self.entries = {split: [e for e in found if e.name not in self.identical] for split, found in entries.items()}
-        chosen = deployed_of(list(models))
-        self.deployed = self.identical.get(chosen, chosen)
-        left = [e.name for e in self.entries[self.splits[0]] if not e.baseline]
-        self.family = family_of(left, list(baselines), self.deployed)
-
-    def _entries(self, split: str) -> list[Entry]:
-        """All models and baselines of the split; rows that one seed of a model has and another lacks are left out."""
-        found = []
-        for name, tables in (*self.models.items(), *self.baselines.items()):
-            seeds = tables.get(split, ())
-            if not seeds:
-                continue
-            common = seeds[0]
-            for other in seeds[1:]:
-                common = align(common, other, (f"{name} (seed {common.seed})", f"{name} (seed {other.seed})"))[0]
-            cut = [align(f, common, (name, name))[0] for f in seeds]
-            self.notes[split] += [
-                f"{split}: {f.n - common.n:,} of {f.n:,} rows of {name} (seed {f.seed}) are not in every other seed "
-                "and are left out"
-                for f in seeds
-                if f.n > common.n
-            ]
-            found.append(Entry(name, [f.seed for f in seeds], cut, name in self.baselines))
-        return sorted(found, key=lambda e: e.kind == "oracle")
+def _entries(
+    split: str, models: Mapping[str, Forecasts], baselines: Mapping[str, Forecasts], notes: list[str]
+) -> list[Entry]:
+    """All models and baselines of the split; rows that one seed of a model has and another lacks are left out."""
+    found = []
+    for name, forecasts in (*models.items(), *baselines.items()):
+        seeds = forecasts.get(split, ())
+        if not seeds:
+            continue
+        common = seeds[0]
+        for other in seeds[1:]:
+            common = align(common, other, (f"{name} (seed {common.seed})", f"{name} (seed {other.seed})"))[0]
+        notes += [
+            f"{split}: {f.n - common.n:,} of {f.n:,} rows of {name} (seed {f.seed}) are not in every other seed and "
+            "are left out"
+            for f in seeds
+            if f.n > common.n
+        ]
+        found.append(Entry(name, [align(f, common, (name, name))[0] for f in seeds], name in baselines))
+    return sorted(found, key=lambda e: e.kind == ORACLE)
 
 
 def _identical(entries: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
@@ -288,96 +306,53 @@ def _identical(entries: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
         for entry in found:
             of.setdefault(entry.name, {})[split] = entry
     same: dict[str, str] = {}
-    names = list(of)
-    for i, name in enumerate(names):
-        for first in (n for n in names[:i] if n not in same):
-            if of[first].keys() == of[name].keys() and all(of[first][s].same_as(e) for s, e in of[name].items()):
-                same[name] = first
-                break
+    for first, name in combinations(of, 2):
+        if (
+            not {first, name} & same.keys()
+            and of[first].keys() == of[name].keys()
+            and all(same_forecasts(of[first][split], entry) for split, entry in of[name].items())
+        ):
+            same[name] = first
     return same
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One split of a comparison."""
-
-    split: str
-    metrics: dict[str, dict[str, Any]]
-    pairs: list[Pair]
-    frames: dict[str, pl.DataFrame]
-    notes: list[str]
-
-    @classmethod
-    def of(cls, given: _Given, split: str, prior: Sequence[float] | None, source: str, costs: Costs | None) -> _Part:
-        entries, selection = given.entries[split], split in verdict.SELECTION_SPLITS
-        base, source = (prior, source) if prior is not None else (_own_prior(entries[0].forecasts[0]), NO_VALUE)
-        found = {e.name: model_metrics(e, base, costs) for e in entries}
-        pairs = adjusted(
-            [
-                make_pair(a, b, not a.baseline or (a.name, b.name) in given.family)
-                for a, b in all_pairs(entries, given.deployed)
-            ],
-            given.family,
-        )
-        counts = _row_counts(entries)
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
-        for part in (*(model_rows(e, found[e.name]) for e in entries), *(pair_rows(p, selection) for p in pairs)):
-            for name, more in part.items():
-                rows[name] += more
-        rows["rows"] = counts
-        rows["prior"] = [{"class": c, "share": p, "source": source} for c, p in zip(CLASS_NAMES, base, strict=True)]
-        for row in (*rows["sectors"], *rows["sector_models"]):
-            row["name"] = _sector_name(given.sector_names, row["sector"])
-        frames = {
-            name: frame(name, [{"split": split} | row for row in found_rows])
-            for name, found_rows in rows.items()
-            if name != "identical"
-        }
-        frames["days"] = day_frame(entries, base, split)
-        frames["months"] = month_frame(frames["days"])
-        notes = [*given.notes[split], *_notes(split, counts, found, in_sample=prior is None)]
-        return cls(split, found, pairs, frames, notes)
-
-    def first_line(self, deployed: str) -> str:
-        """Whether the deployed model beats LightGBM and volatility bins."""
-        return verdict.first_line(
-            deployed, {p.a: p for p in self.pairs if p.b == deployed and p.role != "model"}, self.split
-        )
-
-    def verdict(self, deployed: str) -> tuple[str, ...]:
-        """At most four sentences: the deployed model against the others, the baselines, the oracle."""
-        closed = verdict.gap_closed({name: m["log_loss"] for name, m in self.metrics.items()}, deployed, self.split)
-        last = [self.first_line(deployed), *([closed] if closed else [])]
-        own = [p for p in self.pairs if p.family and p.role == "model"]
-        said = [verdict.sentence(p, self.split) for p in own[: 4 - len(last)]]
-        return (*said, *(line for line in last if line))
-
-
-def _own_prior(f: Forecast) -> tuple[float, ...]:
-    return tuple((np.asarray(metrics.class_frequencies(f.labels)) + 1e-6) / (1 + 3e-6))
-
-
-def _sector_name(names: Sequence[str], sector: int) -> str:
-    return names[sector] if sector < len(names) else f"sector {sector}"
-
-
-def _row_counts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """How many rows each model has, and how many all of them have."""
+def _model_frames(
+    entries: Sequence[Entry], found: Mapping[str, Mapping[str, Any]], prior: Sequence[float]
+) -> dict[str, list[Row]]:
+    """The rows of the frames about single models; the baseline of `days` is volatility_bins, else the prior."""
+    rows: dict[str, list[Row]] = {"days": []}
+    base = next((e for e in entries if e.name == "volatility_bins"), None)
     common = entries[0].forecasts[0]
-    for entry in entries[1:]:
+    for entry in entries:
+        for name, more in model_rows(entry, found[entry.name]).items():
+            rows.setdefault(name, []).extend(more)
+        rows["days"] += day_rows(*on_common_rows(entry, base or entry), prior, base is not None)
         common = align(common, entry.forecasts[0], (entries[0].name, entry.name))[0]
-    return [{"model": e.name, "own": e.forecasts[0].n, "compared": common.n} for e in entries]
+    rows["rows"] = [{"model": e.name, "own": e.forecasts[0].n, "compared": common.n} for e in entries]
+    return rows
 
 
-def _notes(
-    split: str, counts: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], in_sample: bool
-) -> list[str]:
-    notes = [
-        f"{split}: {note}"
-        for name, m in found.items()
-        for note in (leak_note(name, m["leak"]), days_note(name, m))
-        if note
-    ]
+def _pair_frames(
+    entries: Sequence[Entry], split: str, deployed: str, family: Sequence[tuple[str, str]]
+) -> dict[str, list[Row]]:
+    """The rows of the frames about pairs, the default ones first; sectors of those and of pairs of models."""
+    selection = split in verdict.SELECTION_SPLITS
+    made = {
+        (a.name, b.name): pair_rows(a, b, selection, not a.baseline or (a.name, b.name) in family)
+        for a, b in all_pairs(entries, deployed)
+    }
+    asked = [names for names in family if names in made]
+    order = [*asked, *(names for names in made if names not in asked)]
+    rows = {name: [row for names in order for row in made[names][name]] for name in ("pairs", "pair_seeds", "sectors")}
+    return rows | {"pairs": with_family(rows["pairs"], family)}
+
+
+def _own_prior(entry: Entry) -> tuple[float, ...]:
+    return tuple((np.asarray(metrics.class_frequencies(entry.forecasts[0].labels)) + 1e-6) / (1 + 3e-6))
+
+
+def _notes(split: str, counts: Sequence[Row], found: Mapping[str, Mapping[str, Any]], in_sample: bool) -> list[str]:
+    notes = [f"{split}: {note}" for name, m in found.items() for note in notes_on(name, m)]
     if in_sample:
         notes.append(f"{split}: prior and majority are {NO_VALUE}")
     return notes + [

@@ -3,100 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from lasps.evaluation import verdict
 from lasps.evaluation.forecast import Forecast, align
-from lasps.evaluation.metrics import METRICS, DaySums
-from lasps.evaluation.significance import (
-    CONFIDENCE,
-    Difference,
-    SectorDifference,
-    as_json,
-    holm,
-    method_difference,
-    value_with_interval,
-)
+from lasps.evaluation.frames import Row, frame
+from lasps.evaluation.metrics import METRICS
+from lasps.evaluation.models import Entry
+from lasps.evaluation.significance import CONFIDENCE, holm, method_difference
+from lasps.evaluation.verdict import MUST_BEAT, PRIMARY
 
-SECTOR_METRIC = verdict.PRIMARY
 PHASE1, PHASE3, PHASE2 = "phase1_best", "phase3_final", "phase2_best"
-ORACLE = "oracle"
-
-
-@dataclass
-class Entry:
-    """One model on one split: a forecast per seed, all on the same rows."""
-
-    name: str
-    seeds: list[int | None]
-    forecasts: list[Forecast]
-    baseline: bool
-    sums: dict[str, list[DaySums]] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        """ "model", "baseline" or "oracle"."""
-        return ORACLE if self.name == ORACLE else "baseline" if self.baseline else "model"
-
-    def of(self, metric: str) -> list[DaySums]:
-        """The metric's day sums, one per seed."""
-        if metric not in self.sums:
-            self.sums[metric] = [METRICS[metric](f) for f in self.forecasts]
-        return self.sums[metric]
-
-    def interval(self, metric: str) -> list[float] | None:
-        """95 % interval of the metric itself, over days (and seeds)."""
-        return value_with_interval(metric, self.of(metric)).interval
-
-    def cut(self, rows: Forecast) -> Entry:
-        """The same model on the rows of a forecast."""
-        return Entry(
-            self.name, self.seeds, [align(f, rows, (self.name, "other"))[0] for f in self.forecasts], self.baseline
-        )
-
-    def same_as(self, other: Entry) -> bool:
-        """Whether both are the same forecasts to the bit, seed by seed."""
-        _, other, _ = paired_seeds(self, other)
-        return len(self.forecasts) == len(other.forecasts) and all(
-            a.same_as(b) for a, b in zip(self.forecasts, other.forecasts, strict=True)
-        )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """b minus a in every metric, and in log loss seed by seed and sector by sector."""
-
-    a: str
-    b: str
-    role: str
-    """what a is: "model", "baseline" or "oracle" """
-    differences: dict[str, Difference]
-    by_seed: dict[str, list[dict[str, Any]] | None]
-    sectors: list[SectorDifference]
-    family: bool = False
-    adjusted_p: float | None = None
-    """Holm's over the family, of log loss"""
-
-    @property
-    def primary(self) -> Difference:
-        return self.differences[verdict.PRIMARY]
-
-    def better(self, metric: str, selection: bool) -> str | None:
-        """ "a" or "b", where this may be said: a default pair's log loss after Holm's correction over the family."""
-        unsure = self.family and metric == verdict.PRIMARY and not (self.adjusted_p or 0.0) < 1 - CONFIDENCE
-        return None if unsure else verdict.better_side(self.differences[metric], selection)
-
-
-def make_pair(a: Entry, b: Entry, with_sectors: bool) -> Pair:
-    """Everything about b minus a."""
-    one, two, paired = paired_seeds(*on_common_rows(a, b))
-    found = {m: method_difference(m, one.of(m), two.of(m), paired) for m in METRICS}
-    by_seed = {m: _by_seed(m, one, two, paired) for m in METRICS}
-    return Pair(a.name, b.name, a.kind, found, by_seed, sector_pairs(one, two) if with_sectors else [])
 
 
 def on_common_rows(a: Entry, b: Entry) -> tuple[Entry, Entry]:
@@ -106,64 +24,79 @@ def on_common_rows(a: Entry, b: Entry) -> tuple[Entry, Entry]:
 
 
 def paired_seeds(a: Entry, b: Entry) -> tuple[Entry, Entry, bool]:
-    """Both entries in the order of their common seeds, where these are all they have."""
+    """Both entries in the order of their common seeds, where these are all they have; and whether they are."""
     same = len(a.seeds) > 1 and None not in a.seeds and sorted(a.seeds, key=str) == sorted(b.seeds, key=str)
     if not same or len(set(a.seeds)) < len(a.seeds):
         return a, b, False
     if a.seeds == b.seeds:
         return a, b, True
-    order = [b.seeds.index(s) for s in a.seeds]
-    return a, Entry(b.name, a.seeds, [b.forecasts[i] for i in order], b.baseline), True
+    return a, Entry(b.name, [b.forecasts[b.seeds.index(s)] for s in a.seeds], b.baseline), True
 
 
-def _by_seed(metric: str, a: Entry, b: Entry, paired: bool) -> list[dict[str, Any]] | None:
+def same_forecasts(a: Entry, b: Entry) -> bool:
+    """Whether both are the same forecasts to the bit, seed by seed."""
+    _, b, _ = paired_seeds(a, b)
+    return len(a.forecasts) == len(b.forecasts) and all(
+        x.same_as(y) for x, y in zip(a.forecasts, b.forecasts, strict=True)
+    )
+
+
+def pair_rows(a: Entry, b: Entry, selection: bool, with_sectors: bool = True) -> dict[str, list[Row]]:
+    """b minus a: the rows of the frames pairs, pair_seeds and sectors.
+
+    Args:
+        selection: on a split that something was chosen on neither side is called better.
+    """
+    one, two, paired = paired_seeds(*on_common_rows(a, b))
+    key = {"a": a.name, "b": b.name}
+    return {
+        "pairs": [
+            key
+            | {"metric": metric, "role": a.kind, "family": False, "better": None if selection else d.better}
+            | d.row()
+            for metric in METRICS
+            for d in [method_difference(metric, one.of(metric), two.of(metric), paired)]
+        ],
+        "pair_seeds": [key | row for metric in METRICS for row in _seed_rows(metric, one, two, paired)],
+        "sectors": [key | row for row in _sector_rows(one, two, paired, selection)] if with_sectors else [],
+    }
+
+
+def _seed_rows(metric: str, a: Entry, b: Entry, paired: bool) -> list[Row]:
     """b minus a for every seed, with an interval over days alone: what is true of these weights, not of the method.
 
-    None where there is one seed, or where it is unknown which seeds belong together.
+    Empty where there is one seed, or where it is unknown which seeds belong together.
     """
     if len(b.seeds) == 1 or not (paired or len(a.seeds) == 1):
-        return None
+        return []
     sums_a = a.of(metric) if paired else a.of(metric) * len(b.seeds)
-    found = [as_json(method_difference(metric, [x], [y])) for x, y in zip(sums_a, b.of(metric), strict=True)]
     return [
-        {"seed": s, "difference": d["difference"], "interval": d["interval"]}
-        for s, d in zip(b.seeds, found, strict=True)
+        {"metric": metric, "seed": seed} | method_difference(metric, [x], [y]).row()
+        for seed, x, y in zip(b.seeds, sums_a, b.of(metric), strict=True)
     ]
 
 
-def sector_pairs(a: Entry, b: Entry, metric: str = SECTOR_METRIC) -> list[SectorDifference]:
-    """b minus a per sector with Holm's correction over the sectors."""
-    a, b, paired = paired_seeds(*on_common_rows(a, b))
-    per_sector: dict[int, Difference] = {}
-    for s in np.unique(a.forecasts[0].sectors):
-        sums_a, sums_b = ([METRICS[metric](f.where(f.sectors == s)) for f in e.forecasts] for e in (a, b))
-        per_sector[int(s)] = method_difference(metric, sums_a, sums_b, paired)
-    adjusted = holm([d.p_value for d in per_sector.values()])
-    return [SectorDifference(s, d, p) for (s, d), p in zip(per_sector.items(), adjusted, strict=True)]
+def _sector_rows(a: Entry, b: Entry, paired: bool, selection: bool) -> list[Row]:
+    """b minus a in log loss per sector, with Holm's correction over the sectors."""
+    sectors = np.unique(a.forecasts[0].sectors)
+    found = []
+    for s in sectors:
+        sums_a, sums_b = ([METRICS[PRIMARY](f.where(f.sectors == s)) for f in e.forecasts] for e in (a, b))
+        found.append(method_difference(PRIMARY, sums_a, sums_b, paired))
+    return [
+        d.row() | {"sector": int(s), "adjusted_p": p, "better": d.better if _sure(p) and not selection else None}
+        for s, d, p in zip(sectors, found, holm([d.p_value for d in found]), strict=True)
+    ]
 
 
 def sector_differences(a: Forecast, b: Forecast) -> pl.DataFrame:
-    """Log loss of b minus a per sector, on the rows that both forecasts have.
+    """The frame `sectors` of b minus a, on the rows that both forecasts have."""
+    rows = pair_rows(Entry("a", [a]), Entry("b", [b]), selection=False)["sectors"]
+    return frame("sectors", rows)
 
-    Returns:
-        One row per sector: sector, n, difference (nats), low and high (95 % over days), adjusted_p (Holm's) and
-        significant; null where no interval exists.
-    """
-    return pl.DataFrame(
-        [
-            {
-                "sector": s.sector,
-                "n": s.difference.n,
-                "difference": s.difference.difference,
-                "low": s.difference.low,
-                "high": s.difference.high,
-                "adjusted_p": s.adjusted_p,
-                "significant": s.significant,
-            }
-            for s in sector_pairs(Entry("a", [None], [a], False), Entry("b", [None], [b], False))
-        ],
-        schema_overrides={"low": pl.Float64, "high": pl.Float64, "adjusted_p": pl.Float64},
-    )
+
+def _sure(p: float | None) -> bool:
+    return p is not None and p < 1 - CONFIDENCE
 
 
 # ------------------------------------------------------------------------------------------------ which pairs
@@ -187,7 +120,7 @@ def family_of(models: Sequence[str], baselines: Sequence[str], deployed: str) ->
     before = [m for m in models if m != deployed]
     if any(basename(m) == PHASE3 for m in before):
         before = [m for m in before if basename(m) != PHASE1]
-    return [(a, deployed) for a in (*before, *(name for name in verdict.MUST_BEAT if name in baselines))]
+    return [(a, deployed) for a in (*before, *(name for name in MUST_BEAT if name in baselines))]
 
 
 def all_pairs(entries: Sequence[Entry], deployed: str) -> list[tuple[Entry, Entry]]:
@@ -198,12 +131,16 @@ def all_pairs(entries: Sequence[Entry], deployed: str) -> list[tuple[Entry, Entr
     return [*among, *((base, model) for model in models for base in baselines)]
 
 
-def adjusted(pairs: Sequence[Pair], family: Sequence[tuple[str, str]]) -> list[Pair]:
-    """The pairs, the default ones first and in their order, with Holm's p over them."""
-    by_names: Mapping[tuple[str, str], Pair] = {(p.a, p.b): p for p in pairs}
-    own = [by_names[names] for names in family if names in by_names]
-    p_values = holm([p.primary.p_value for p in own])
-    chosen = [
-        Pair(p.a, p.b, p.role, p.differences, p.by_seed, p.sectors, True, q) for p, q in zip(own, p_values, strict=True)
-    ]
-    return [*chosen, *(p for p in pairs if (p.a, p.b) not in family)]
+def with_family(pairs: Sequence[Row], family: Sequence[tuple[str, str]]) -> list[Row]:
+    """The rows of `pairs`, those of the default pairs first and in their order, with Holm's p of log loss over them.
+
+    A default pair's log loss names a better side only if it still does after this correction.
+    """
+    by_names: Mapping[tuple[str, str], list[Row]] = {
+        names: [row | {"family": True} for row in pairs if (row["a"], row["b"]) == names] for names in family
+    }
+    own = [row for rows in by_names.values() for row in rows]
+    primary = [row for row in own if row["metric"] == PRIMARY]
+    for row, p in zip(primary, holm([row["p_value"] for row in primary]), strict=True):
+        row |= {"adjusted_p": p, "better": row["better"] if _sure(p) else None}
+    return [*own, *(row for row in pairs if (row["a"], row["b"]) not in by_names)]

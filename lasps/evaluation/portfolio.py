@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lasps.config.dataset_config import HORIZON
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.rank_ic import MIN_DAYS, MIN_STOCKS, grouped_ranks
-from lasps.evaluation.significance import Difference, as_json, series_mean
+from lasps.evaluation.significance import Difference, series_mean
 
 Array = NDArray[np.float64]
 N_DECILES = 10
@@ -150,15 +150,14 @@ def book_of(f: Forecast, costs: Costs) -> Book | None:
     return Book(by_decile, universe, renewed, paid * costs.of_round_trip(f.dates))  # type: ignore[arg-type]
 
 
-def portfolio_summary(forecasts: Forecast | Sequence[Forecast], costs: Costs | None = None) -> dict[str, Any] | None:
-    """Deciles, long-only and long-short of a forecast, or the mean over a model's seeds; None where there is no book.
+def portfolio_summary(seeds: Sequence[Forecast], costs: Costs | None = None) -> dict[str, Any] | None:
+    """Deciles, long-only and long-short of a model, the mean over its seeds; None where there are no deciles.
 
     Long-only is the top decile minus the equal-weight universe of the same day, before and after costs: the share
     turned over x (tax + two sides). Long-short is top minus bottom decile before costs and borrowing fees, over all
     days and over the days on which short selling was not banned. `deciles` are each decile minus the universe. Every
     mean is over its own days, which it carries with an interval, and None under MIN_DAYS of them.
     """
-    seeds = [forecasts] if isinstance(forecasts, Forecast) else list(forecasts)
     books = [book for f in seeds if (book := book_of(f, costs or Costs())) is not None]
     if len(books) < len(seeds):
         return None
@@ -192,10 +191,5 @@ def _mean(x: Array) -> float | None:
 
 
 def _json(d: Difference) -> dict[str, Any]:
-    found = as_json(d)
-    return {
-        "mean": found["difference"],
-        "interval": found["interval"],
-        "p_value": found["p_value"],
-        "n_days": found["n_days"],
-    }
+    row = d.row()
+    return {"mean": row["difference"], "interval": d.interval, "p_value": d.p_value, "n_days": d.n_days}

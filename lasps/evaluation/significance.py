@@ -10,7 +10,7 @@ covers only 83-90 % here; `make verify` simulates what this one covers (docs/ver
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lasps.evaluation.forecast import Forecast, align
-from lasps.evaluation.metrics import METRICS, DaySums, ratio
+from lasps.evaluation.metrics import LOWER_IS_BETTER, METRICS, DaySums, ratio
 from lasps.evaluation.rank_ic import MIN_DAYS
 
 Array = NDArray[np.float64]
@@ -29,10 +29,9 @@ MIN_COSINES = 4  # B at 20..31 days by the rule below is 3-4; a t with 3 degrees
 
 @dataclass(frozen=True)
 class Difference:
-    """b minus a in one metric. `low`, `high`, `p_value` and `standard_error` are None where no interval exists.
+    """b minus a in one metric, `a` and `b` its values; difference NaN, the others None where undefined.
 
-    `over` says what the interval would be repeated over: "days" is a claim about one set of weights, "seeds and days"
-    about a method.
+    `low` and `high` are the ends of a 95 % interval, `p_value` is two-sided.
     """
 
     metric: str
@@ -44,7 +43,6 @@ class Difference:
     n: int
     standard_error: float | None = None
     dof: float | None = None
-    over: str = "days"
     n_seeds: int = 1
     a: float | None = None
     b: float | None = None
@@ -56,6 +54,23 @@ class Difference:
     @property
     def excludes_zero(self) -> bool:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    @property
+    def better(self) -> str | None:
+        """ "a" or "b" where the interval excludes zero, else None."""
+        if not self.excludes_zero:
+            return None
+        return "b" if (self.difference < 0) == (self.metric in LOWER_IS_BETTER) else "a"
+
+    @property
+    def over(self) -> str:
+        """What the interval covers: "days" is a claim about one set of weights, "seeds and days" about a method."""
+        return "seeds and days" if self.n_seeds > 1 else "days"
+
+    def row(self) -> dict[str, Any]:
+        """Its columns in the frames of a comparison; None where undefined."""
+        shown = ("low", "high", "p_value", "n", "n_days", "n_seeds", "over")
+        return {"difference": _finite(self.difference)} | {name: getattr(self, name) for name in shown}
 
 
 def cosine_terms(n_days: int) -> int:
@@ -112,13 +127,11 @@ def method_difference(metric: str, a: Sequence[DaySums], b: Sequence[DaySums], p
     values_a, values_b = np.array([m.estimate for m in a]), np.array([m.estimate for m in b])
     with np.errstate(invalid="ignore"):  # inf - inf: no difference to speak of
         estimate = float(values_b.mean() - values_a.mean())
-    n_seeds = max(len(a), len(b))
     common: dict[str, Any] = {
         "metric": metric,
         "n_days": n_days,
         "n": n,
-        "n_seeds": n_seeds,
-        "over": "seeds and days" if n_seeds > 1 else "days",
+        "n_seeds": max(len(a), len(b)),
         "a": _finite(values_a.mean()),
         "b": _finite(values_b.mean()),
     }
@@ -205,28 +218,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     for i, adjusted in zip(known[order], stepped, strict=True):
         out[int(i)] = min(float(adjusted), 1.0)
     return out
-
-
-@dataclass(frozen=True)
-class SectorDifference:
-    sector: int
-    difference: Difference
-    adjusted_p: float | None
-
-    @property
-    def significant(self) -> bool:
-        return self.adjusted_p is not None and self.adjusted_p < 1 - CONFIDENCE
-
-
-def as_json(d: Difference) -> Mapping[str, object]:
-    """The machine-readable form of a difference."""
-    return {
-        "metric": d.metric,
-        "difference": _finite(d.difference),
-        "interval": d.interval,
-        "p_value": d.p_value,
-        "n": d.n,
-        "n_days": d.n_days,
-        "n_seeds": d.n_seeds,
-        "over": d.over,
-    }

@@ -1,88 +1,81 @@
-"""What the numbers allow to be said, in sentences a tired person can read."""
+"""What the numbers allow to say, in short sentences; reads the rows of a Comparison's frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lasps.evaluation.metrics import LOWER_IS_BETTER
+from lasps import numbers
 from lasps.evaluation.rank_ic import MIN_DAYS
-from lasps.evaluation.significance import Difference, SectorDifference
+from lasps.evaluation.significance import CONFIDENCE
 
-if TYPE_CHECKING:
-    from lasps.evaluation.pairs import Pair
-
+Row = Mapping[str, Any]
 PRIMARY = "log_loss"
 SELECTION_SPLITS = frozenset({"train", "val"})
-"""Splits that weights, heads or hyperparameters were chosen on: their scores are shown, never judged."""
+"""Splits that weights, heads or hyperparameters were chosen on: their scores are shown without a verdict."""
 MUST_BEAT = ("lightgbm", "volatility_bins")
-POINTS = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 
 
-def better_side(d: Difference, selection: bool) -> str | None:
-    """ "a" or "b" where the interval excludes zero on a split that nothing was chosen on, else None."""
-    if selection or not d.excludes_zero:
-        return None
-    return "b" if (d.difference < 0) == (d.metric in LOWER_IS_BETTER) else "a"
+def number(row: Row, sign: int = 1) -> str:
+    """A row's difference with its interval: nats and correlations as they are, shares as percentage points."""
+    value, *ends = (None if row[k] is None else sign * row[k] for k in ("difference", "low", "high"))
+    low, high = (None, None) if None in ends else sorted(ends)  # type: ignore[type-var]
+    text = numbers.difference(row["metric"], value, low, high, digits=1, unit=" points")
+    return text if low is not None else f"{text} [no interval]"
 
 
-def number(d: Difference, sign: int = 1) -> str:
-    """The difference with its interval: nats and correlations as they are, shares as percentage points."""
-    scale, digits, unit = (100.0, 1, " points") if d.metric in POINTS else (1.0, 4, "")
-    text = f"{sign * scale * d.difference:+.{digits}f}{unit}"
-    if d.interval is None:
-        return f"{text} [no interval]"
-    low, high = sorted(sign * scale * x for x in d.interval)
-    return f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def sentence(pair: Mapping[str, Row], sectors: Sequence[Row], split: str) -> str:
+    """The verdict on one pair (differences are b minus a), on the primary metric alone.
 
-
-def sentence(pair: Pair, split: str) -> str:
-    """The verdict on one pair (differences are b minus a), on the primary metric alone."""
-    a, b, primary, accuracy = pair.a, pair.b, pair.primary, pair.differences.get("accuracy")
+    Args:
+        pair: metric -> its row of `pairs`; sectors: the pair's rows of `sectors`.
+    """
+    primary, accuracy = pair[PRIMARY], pair.get("accuracy")
+    a, b = primary["a"], primary["b"]
     if split in SELECTION_SPLITS:
         return (
             f"{split} is a selection split, so nothing is judged on it: {b} minus {a} is log loss {number(primary)}"
             f"{_accuracy(accuracy, 1, judged=False)}."
         )
-    if primary.interval is None:
+    if primary["low"] is None:
         return (
             f"{b} minus {a} on {split}: log loss {number(primary)}; {_why_no_interval(primary)}, so neither is "
             "called better."
         )
-    side = pair.better(PRIMARY, selection=False)
-    sign, (first, second) = (1, (b, a)) if side != "a" else (-1, (a, b))
-    if side is None:
-        corrected = " after Holm's correction" if primary.excludes_zero else ""
+    sign, (first, second) = (-1, (a, b)) if primary["better"] == "a" else (1, (b, a))
+    if primary["better"] is None:
+        corrected = " after Holm's correction" if _excludes_zero(primary) else ""
         start = f"{b} and {a} are not distinguishable on {split}{corrected} ({b} minus {a}: log loss {number(primary)})"
     else:
         start = f"{first} is better than {second} on {split} (log loss {number(primary, sign)})"
-    return start + _accuracy(accuracy, sign, judged=True) + _sectors(pair.sectors) + _over(primary) + "."
+    n_seeds = primary["n_seeds"]
+    over = f" ({n_seeds} seeds, interval over seeds and days)" if n_seeds > 1 else ""
+    return start + _accuracy(accuracy, sign, judged=True) + _sectors(sectors) + over + "."
 
 
-def _why_no_interval(d: Difference) -> str:
-    if d.n_days == 0:
+def _excludes_zero(row: Row) -> bool:
+    return row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+
+
+def _why_no_interval(row: Row) -> str:
+    if row["n_days"] == 0:
         return "the tables have no dates, and an interval over rows would be far too narrow"
-    if d.n_days < MIN_DAYS:
-        return f"{d.n_days} days are too few for an interval (at least {MIN_DAYS})"
+    if row["n_days"] < MIN_DAYS:
+        return f"{row['n_days']} days are too few for an interval (at least {MIN_DAYS})"
     return "the difference is not finite"
 
 
-def _accuracy(d: Difference | None, sign: int, judged: bool) -> str:
-    if d is None:
+def _accuracy(row: Row | None, sign: int, judged: bool) -> str:
+    if row is None:
         return ""
-    distinct = "" if d.excludes_zero or not judged else " is not distinguishable"
-    return f"; accuracy {number(d, sign)}{distinct}"
+    return f"; accuracy {number(row, sign)}" + ("" if _excludes_zero(row) or not judged else " is not distinguishable")
 
 
-def _sectors(sectors: Sequence[SectorDifference]) -> str:
-    tested = [s for s in sectors if s.adjusted_p is not None]
+def _sectors(sectors: Sequence[Row]) -> str:
+    tested = [s["adjusted_p"] for s in sectors if s["adjusted_p"] is not None]
     if not tested:
         return ""
-    return f"; {sum(s.significant for s in tested)} of {len(tested)} sectors differ after correction"
-
-
-def _over(d: Difference) -> str:
-    return f" ({d.n_seeds} seeds, interval over seeds and days)" if d.n_seeds > 1 else ""
+    return f"; {sum(p < 1 - CONFIDENCE for p in tested)} of {len(tested)} sectors differ after correction"
 
 
 def listed(names: Iterable[str]) -> str:
@@ -91,16 +84,16 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def first_line(model: str, against: Mapping[str, Pair], split: str) -> str:
-    """Whether a model beats LightGBM and volatility bins: {baseline: model minus baseline}."""
+def first_line(model: str, against: Mapping[str, Row], split: str) -> str:
+    """Whether a model beats LightGBM and volatility bins: {baseline: row of model minus baseline in log loss}."""
     if split in SELECTION_SPLITS:
         return f"{model} is not judged against the baselines: {split} is a selection split."
     known = {name: against[name] for name in MUST_BEAT if name in against}
     if not known:
         return f"{model} is not compared with {listed(MUST_BEAT)} on {split} (--baselines does)."
-    wins = [name for name, p in known.items() if p.better(PRIMARY, selection=False) == "b"]
+    wins = [name for name, row in known.items() if row["better"] == "b"]
     parts = [
-        (f"{verb} {listed(f'{n} (log loss {number(known[n].primary)})' for n in names)}")
+        (f"{verb} {listed(f'{n} (log loss {number(known[n])})' for n in names)}")
         for verb, names in (("does not beat", [n for n in known if n not in wins]), ("beats", wins))
         if names
     ]

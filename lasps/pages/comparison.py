@@ -9,12 +9,12 @@ import re
 
 import polars as pl
 
+from lasps.numbers import decimal, difference, percent, true_minus
 from lasps.pages import comparison_sections as sections
 from lasps.pages import comparison_tables as tables
 from lasps.pages.comparison_view import Comparison, View, context_line, few_days
-from lasps.pages.numbers import decimal, difference, percent, true_minus
 from lasps.pages.page import Figure, render
-from lasps.plots import comparison as plots
+from lasps.plots.vega import comparison as plots
 
 FEW = "Few days: small differences cannot be told from luck. Everything below rests"
 SURVIVORSHIP = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from lasps.config.settings import CLASS_NAMES
+from lasps.numbers import count, percent
 from lasps.pages import comparison_tables as tables
 from lasps.pages.comparison_view import Section, View, context_line, few_days
-from lasps.pages.numbers import count, percent
 from lasps.pages.page import Figure
-from lasps.plots import comparison as plots
+from lasps.plots.vega import comparison as plots
 
 
 def class_section(view: View) -> Section | None:
@@ -176,7 +176,10 @@ def _all_pairs(view: View) -> Section | None:
 def _seeds(view: View) -> Section | None:
     made = [
         ("Seeds", tables.seed_table(view.of("seeds"))),
-        ("Log loss by seed, intervals over days alone", tables.pair_seed_table(view.of("pair_seeds"))),
+        (
+            "Log loss by seed, intervals over days alone",
+            tables.pair_seed_table(view.of("pair_seeds")),
+        ),
     ]
     kept = tuple((title, t) for title, t in made if t is not None)
     return Section("seeds", "Seed by seed", "The same method trained from other seeds.", tables=kept) if kept else None

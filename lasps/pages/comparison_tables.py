@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.pages.numbers import count, decimal, difference, own_days, p_value, percent, true_minus
+from lasps.numbers import count, decimal, difference, own_days, p_value, percent, true_minus
 from lasps.pages.page import Cell, Column, Row, Table, make_table
 
 ORACLE = "oracle"
@@ -314,7 +314,7 @@ def seed_table(seeds: pl.DataFrame) -> Table | None:
 def pair_seed_table(rows: pl.DataFrame) -> Table | None:
     """Differences in log loss, one row per pair, one column per seed."""
     found: dict[tuple[str, str], dict[Any, Row]] = {}
-    for row in rows.iter_rows(named=True):
+    for row in rows.filter(metric="log_loss").iter_rows(named=True):
         found.setdefault((row["b"], row["a"]), {})[row["seed"]] = row
     seeds = rows["seed"].unique(maintain_order=True).to_list()
 

@@ -10,9 +10,9 @@ import polars as pl
 
 from lasps import terminal
 from lasps.config.settings import CLASS_NAMES
+from lasps.numbers import count, decimal, difference, own_days, p_value, percent
 from lasps.pages import comparison_tables as tables
 from lasps.pages.comparison_view import Comparison, View, few_days
-from lasps.pages.numbers import count, decimal, difference, own_days, p_value, percent
 
 SELECTION_SPLITS = ("train", "val")
 """Shown, not judged."""

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from lasps.numbers import count
 from lasps.pages import comparison_tables as tables
-from lasps.pages.numbers import count
 from lasps.pages.page import Figure, Table
 
 FEW_DAYS = 100

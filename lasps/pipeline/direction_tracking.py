@@ -7,9 +7,9 @@ import polars as pl
 import torch
 
 from lasps.data.datasets.samples import SampleDataset, SampleSubset
-from lasps.evaluation.direction_figures import shared_directions
 from lasps.evaluation.directions import SharedDirections, direction_frames, movement_frame
 from lasps.pipeline.validation import Checkpoint, Validation
+from lasps.plots.directions import shared_directions
 from lasps.tracking import Tracker
 from lasps.training.inference import evaluating, shared_features
 

@@ -14,9 +14,9 @@ from lasps.config.sectors import SECTORS
 from lasps.config.settings import settings
 from lasps.data.datasets.loading import read_description
 from lasps.data.datasets.samples import SampleDataset
-from lasps.evaluation.chart_sheet import chart_sheet
 from lasps.files import write_atomically
 from lasps.pipeline.phase_options import PhaseOptions
+from lasps.plots.chart_grid import chart_grid
 from lasps.reproducibility import json_text
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.resume import resume_path
@@ -81,7 +81,7 @@ def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, 
 
 
 def log_charts(tracker: Tracker, train: SampleDataset) -> None:
-    """A contact sheet of train, spread evenly over it: whoever opens the run sees what the network is given."""
+    """A grid of charts of train, spread evenly over it: whoever opens the run sees what the network is given."""
     if isinstance(tracker, NullTracker):
         return
     rows = np.linspace(0, len(train) - 1, min(len(train), SHOWN_CHARTS)).astype(int)
@@ -91,13 +91,13 @@ def log_charts(tracker: Tracker, train: SampleDataset) -> None:
         else [f"{code}  {date}" for code, date in train.samples[rows].select("code", "date").iter_rows()]
     )
     _, charts, _, labels = train.batch(rows)
-    sheet = chart_sheet(
+    grid = chart_grid(
         list(charts.numpy()),
         labels.tolist(),
         captions=keys,
         title="train: a sample of the charts as the network sees them",
     )
-    tracker.log_figure(sheet, "train_charts")
+    tracker.log_figure(grid, "train_charts")
 
 
 def run_file(options: PhaseOptions, name: str) -> Path:

@@ -12,15 +12,14 @@ from matplotlib.figure import Figure
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.evaluation import figures
-from lasps.evaluation.class_accuracy import class_accuracy, confusion
-from lasps.evaluation.comparison_frames import calibration_curve
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import by_sector, flat_metrics
+from lasps.evaluation.models import class_frames
 from lasps.evaluation.pairs import sector_differences
-from lasps.evaluation.run_figures import learning_curves
 from lasps.pipeline.direction_tracking import log_directions
 from lasps.pipeline.validation import Validation
+from lasps.plots import comparison as plots
+from lasps.plots.training import learning_curves
 from lasps.tracking import NullTracker, Tracker
 
 HEADLINE = ("accuracy", "macro_f1", "log_loss", "rank_ic")
@@ -62,7 +61,7 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
         if split == "val" and (history := validation.checkpoint.meta.get("history")):
             run.log_figure(learning_curves(validation.checkpoint.name, history), "learning_curves")
             log_directions(validation, run)
-        for name, figure in validation_figures(validation.forecast, validation.checkpoint.name, split).items():
+        for name, figure in validation_plots(validation.forecast).items():
             run.log_figure(figure, name)
         run.log_table(class_table(validation.metrics), f"{split}_classes.json")
         run.log_table(sector_table(sectors), f"{split}_sectors.json")
@@ -71,22 +70,24 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
         run.log_artifact(validation.forecast.write(Path(folder) / f"{split}.parquet"), "predictions")
 
 
-def validation_figures(forecast: Forecast, name: str, split: str) -> dict[str, Figure]:
+def validation_plots(forecast: Forecast) -> dict[str, Figure]:
     """Class-wise accuracy with intervals, confusion and calibration of one forecast."""
-    title = f"Class-wise accuracy on {split}"
+    frames, split = class_frames(forecast), forecast.split
     return {
-        f"{split}_class_accuracy": figures.class_accuracy_bars({name: class_accuracy(forecast)}, title),
-        f"{split}_confusion": figures.confusion_matrices({name: confusion(forecast)}),
-        f"{split}_reliability": figures.reliability({name: calibration_curve(forecast)}),
+        f"{split}_class_accuracy": plots.class_accuracy(frames["classes"], f"Class-wise accuracy on {split}"),
+        f"{split}_confusion": plots.confusion(frames["confusion"]),
+        f"{split}_reliability": plots.calibration(frames["calibration"]),
     }
 
 
 def log_sector_differences(before: Validation, after: Validation, run: Tracker) -> None:
-    """Log loss of `after` minus `before` per sector with n and intervals over days, as a picture and as a table."""
+    """Log loss of `after` minus `before` per sector with n and intervals over days, as a plot and as a table."""
     found = sector_differences(before.forecast, after.forecast)
     names = before.checkpoint.name, after.checkpoint.name
-    run.log_figure(figures.sector_differences(found.to_pandas(), *names), f"{after.split}_sector_differences")
-    run.log_table(found, f"{after.split}_minus_{names[0]}_by_sector.json")
+    run.log_figure(plots.sector_differences(found, *names), f"{after.split}_sector_differences")
+    shown = ("sector", "n", "difference", "low", "high", "adjusted_p")
+    table = found.select(*shown, significant=pl.col("better").is_not_null())
+    run.log_table(table, f"{after.split}_minus_{names[0]}_by_sector.json")
 
 
 def class_table(m: Mapping[str, Any]) -> pl.DataFrame:

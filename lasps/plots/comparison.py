@@ -1,313 +1,173 @@
-"""Plots of a Comparison's frames, of one split each; None where there is nothing to see: no rows, or all alike.
+"""Plots of a Comparison's frames for runs, notebooks and files; `lasps.plots.vega.comparison` has those of the page.
 
-Columns are those of lasps.evaluation.comparison.Comparison.
+Frames are polars, of one split each; columns as in lasps.evaluation.frames.SCHEMAS, null where undefined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from lasps.config.settings import CLASS_NAMES
-from lasps.plots.vega import Spec, by_model, dash_by_model, nominal, quantity, spec, tooltip
+from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.plots.style import MODEL_COLORS, new_figure, sector_name, set_title
 
-ANSWER_COLORS = {
-    "better": "var(--better)",
-    "worse": "var(--worse)",
-    "undecided": "var(--unsure)",
-    "not judged": "var(--unsure)",
-    "still to gain": "var(--unsure)",
-}
-ROW_STEP = 66
-"""Pixels of a row of differences: a line of text over an interval."""
-CLASS_STEP = 15
+SIDE_COLORS = {"b": CLASS_COLORS["BUY"], "a": CLASS_COLORS["SELL"], None: CLASS_COLORS["HOLD"]}
+"""Which side of a pair is better: b red, a blue, neither grey."""
 
 
-def differences(rows: pl.DataFrame) -> Spec | None:
-    """Differences with intervals, one row each: its name, its numbers and the answer in words above the interval.
+def class_accuracy(classes: pl.DataFrame, title: str = "Class-wise accuracy") -> Figure:
+    """Class-wise accuracy of one or several models side by side, with 95 % intervals over days."""
+    figure, axes = new_figure(9.5, 3.8)
+    _class_bars(axes[0, 0], classes)
+    set_title(figure, f"{title}, with 95 % intervals over days")
+    return figure
+
+
+def _class_bars(ax: Axes, classes: pl.DataFrame, fontsize: float = 7) -> None:
+    models = classes["model"].unique(maintain_order=True).to_list()
+    width = 0.8 / len(models)
+    places = []
+    for c, name in enumerate(CLASS_NAMES):
+        rows = classes.filter(pl.col("class") == name).to_dicts()
+        for i, row in enumerate(rows):
+            accuracy, x = 100 * (row["accuracy"] or 0.0), c + (i - (len(models) - 1) / 2) * width
+            places.append(x)
+            ax.bar(x, accuracy, 0.9 * width, color=CLASS_COLORS[name], alpha=0.4 + 0.6 * (i + 1) / len(models))
+            if row["low"] is not None:
+                ax.plot([x, x], [100 * row["low"], 100 * row["high"]], color="black", linewidth=1.2)
+            ax.annotate(
+                "-" if row["accuracy"] is None else f"{accuracy:.1f} %",
+                (x, accuracy if row["high"] is None else 100 * row["high"]),
+                xytext=(0, 3),
+                ha="center",
+                fontsize=fontsize,
+                textcoords="offset points",
+            )
+        ax.text(
+            c,
+            0.99,
+            f"{name} (n {rows[0]['n']:,})",
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=fontsize + 2,
+            fontweight="bold",
+            color=CLASS_COLORS[name],
+        )
+    ax.set_xticks(places, models * len(CLASS_NAMES), fontsize=fontsize, rotation=30, ha="right")
+    ax.set_ylim(0, 122 * (classes.select(pl.max_horizontal("accuracy", "high").max()).item() or 1.0))
+    ax.set_ylabel("recall, %")
+
+
+def confusion(cells: pl.DataFrame) -> Figure:
+    """One matrix per model: counts and, as colour, the share of the true class."""
+    models = cells["model"].unique(maintain_order=True).to_list()
+    figure, axes = new_figure(3.7 * len(models), 3.8, 1, len(models))
+    for ax, name in zip(axes[0], models, strict=True):
+        rows = cells.filter(model=name)
+        counts, shares = (rows[column].fill_null(0.0).to_numpy().reshape(3, 3) for column in ("n", "share"))
+        ax.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+        for (i, j), share in np.ndenumerate(shares):
+            color = "white" if share > 0.55 else "black"
+            text = f"{100 * share:.0f} %\n{counts[i, j]:,.0f}"
+            ax.text(j, i, text, ha="center", va="center", fontsize=9, color=color)
+        _class_ticks(ax)
+        ax.set_title(f"{name}: accuracy {100 * np.trace(counts) / max(counts.sum(), 1):.2f} %", loc="left", fontsize=10)
+    set_title(figure, "Confusion: rows are the true class, columns the predicted class")
+    return figure
+
+
+def _class_ticks(ax: Axes) -> None:
+    ax.grid(False)
+    ax.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    ax.set_yticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        for label, name in zip(labels, CLASS_NAMES, strict=True):
+            label.set_color(CLASS_COLORS[name])
+            label.set_fontweight("bold")
+
+
+def sector_differences(sectors: pl.DataFrame, a: str, b: str, names: Sequence[str] | None = None) -> Figure:
+    """Log loss of b minus a per sector, best first, with n and 95 % intervals.
 
     Args:
-        rows: name, difference, low, high, shown (the numbers as text), answer (of ANSWER_COLORS).
+        names: sector names of foreign data.
     """
-    rows = rows.filter(pl.col("difference").is_not_null())
-    if not len(rows):
-        return None
-    y = nominal("name", rows["name"].to_list(), axis=None, scale={"paddingInner": 0, "paddingOuter": 0})
-    color = {
-        "field": "answer",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": list(ANSWER_COLORS), "range": list(ANSWER_COLORS.values())},
-    }
-    values = tooltip(against="name", difference="shown", answer="answer")
-    x = quantity("difference", "difference in log loss, nats; left of 0 is better")
-    text = {"type": "text", "baseline": "middle", "fontSize": 12, "dy": -13}
-    layer = [
-        {"data": {"values": [{"zero": 0}]}, **_zero("x")},
-        {
-            "mark": {"type": "rule", "strokeWidth": 3, "yOffset": 9},
-            "encoding": {"y": y, "x": x | {"field": "low"}, "x2": {"field": "high"}, "color": color, "tooltip": values},
-        },
-        {
-            "mark": {"type": "point", "size": 90, "yOffset": 9},
-            "encoding": {"y": y, "x": x, "color": color, "tooltip": values},
-        },
-        {
-            "mark": text | {"align": "left", "fontWeight": "bold"},
-            "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "label"}, "color": color},
-        },
-        {"mark": text | {"align": "right"}, "encoding": {"y": y, "x": {"value": "width"}, "text": {"field": "shown"}}},
-    ]
-    labelled = rows.with_columns(label=pl.format("{}: {}", "name", "answer"))
-    return spec(labelled, ROW_STEP * len(rows), layer)
+    figure, axes = new_figure(8.5, 1.2 + 0.28 * len(sectors))
+    _sector_intervals(axes[0, 0], sectors, a, b, names)
+    set_title(figure, f"{b} against {a}, sector by sector, with 95 % intervals over days")
+    return figure
 
 
-def _zero(axis: str) -> Spec:
-    return {
-        "mark": {"type": "rule", "color": "var(--ink)", "strokeWidth": 1},
-        "encoding": {axis: {"field": "zero", "type": "quantitative"}},
-    }
-
-
-def class_accuracy(classes: pl.DataFrame, models: Sequence[str]) -> Spec | None:
-    """Class-wise accuracy with intervals: a row per model, a line per class in the class's colour."""
-    rows = classes.filter(pl.col("model").is_in(list(models)), pl.col("accuracy").is_not_null())
-    if not len(rows):
-        return None
-    rows = rows.with_columns(pl.col("accuracy", "low", "high") * 100, shown=_interval_text(rows, "accuracy", 1))
-    color = nominal(
-        "class", CLASS_NAMES, scale={"domain": list(CLASS_NAMES), "range": [f"var(--{c.lower()})" for c in CLASS_NAMES]}
-    )
-    base = {
-        "y": nominal("model", models, scale={"paddingInner": 0.25}),
-        "color": color,
-        "yOffset": nominal("class", CLASS_NAMES),
-        "tooltip": tooltip(model="model", true_class="class", accuracy="shown"),
-    }
-    x = quantity("accuracy", "accuracy within the true class, %", zero=True)
-    return spec(
-        rows,
-        (len(CLASS_NAMES) + 1) * CLASS_STEP * rows["model"].n_unique(),
-        [
-            {
-                "mark": {"type": "rule", "strokeWidth": 2.5},
-                "encoding": base | {"x": x | {"field": "low"}, "x2": {"field": "high"}},
-            },
-            {"mark": {"type": "point"}, "encoding": base | {"x": x}},
-        ],
+def _sector_intervals(ax: Axes, sectors: pl.DataFrame, a: str, b: str, names: Sequence[str] | None) -> None:
+    rows = sectors.sort("difference", nulls_last=True).to_dicts()
+    for y, row in enumerate(rows):
+        color = SIDE_COLORS[row["better"]]
+        if row["low"] is not None:
+            ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+        ax.plot(row["difference"], y, "o", color=color, markersize=5)
+    ax.axvline(0, color="black", linewidth=0.9)
+    ax.set_yticks(range(len(rows)), [f"{sector_name(row['sector'], names)}  (n {row['n']:,})" for row in rows])
+    ax.invert_yaxis()
+    ax.set_xlabel(
+        f"{b} minus {a}, log loss, nats; left of 0 is better\n"
+        "red: better, blue: worse, grey: neither (Holm's correction)",
+        fontsize=8,
     )
 
 
-def _interval_text(rows: pl.DataFrame, column: str, digits: int) -> pl.Series:
-    """'53.2 [51.0, 55.4] %' per row, from a share and its low and high."""
-
-    def text(*known: float | None) -> str:
-        value, *ends = (None if v is None else f"{100 * v:,.{digits}f}" for v in known)
-        return f"{value} %" if None in ends else f"{value} [{ends[0]}, {ends[1]}] %"
-
-    return pl.Series([text(*values) for values in rows.select(column, "low", "high").iter_rows()], dtype=pl.String)
-
-
-def cumulated_gain(days: pl.DataFrame, models: Sequence[str], deployed: str) -> Spec | None:
-    """Cumulated gain in log loss over the baseline, day by day; hovering tells every model's value on that day."""
-    rows = days.filter(pl.col("model").is_in(list(models)), pl.col("cumulated_gain").is_not_null())
-    return _over_time(
-        rows,
-        "date",
-        "cumulated_gain",
-        models,
-        deployed,
-        f"cumulated gain over {rows['baseline'][0]}, nats" if len(rows) else "",
-        ".4f",
-    )
+def calibration(curves: pl.DataFrame) -> Figure:
+    """Predicted probability against observed share, per class; a calibrated model lies on the diagonal."""
+    figure, axes = new_figure(11, 3.8, 1, len(CLASS_NAMES))
+    for ax, name in zip(axes[0], CLASS_NAMES, strict=True):
+        points = curves.filter(pl.col("class") == name)
+        by_model = points.partition_by("model", maintain_order=True, as_dict=True)
+        for ((model,), rows), color in zip(by_model.items(), MODEL_COLORS, strict=False):
+            ax.plot(rows["probability"], rows["share"], color=color, marker="o", markersize=3.5, label=str(model))
+        top = 1.05 * points.select(pl.max_horizontal("probability", "share").max()).item()
+        ax.plot([0, top], [0, top], color="black", linewidth=0.8)
+        ax.set(xlim=(0, top), ylim=(0, top), xlabel=f"predicted P({name})", ylabel="observed share")
+        ax.set_title(name, color=CLASS_COLORS[name], loc="left", fontsize=10, fontweight="bold")
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    set_title(figure, "Calibration: equal-mass bins; on the diagonal, a predicted 30 % happens 30 times in 100")
+    return figure
 
 
-def monthly_rank_ic(months: pl.DataFrame, models: Sequence[str], deployed: str) -> Spec | None:
-    """Rank IC month by month."""
-    rows = months.filter(pl.col("model").is_in(list(models)), pl.col("rank_ic").is_not_null())
-    if rows["month"].n_unique() < 2:
-        return None
-    shown = rows.with_columns(
-        text=pl.col("rank_ic").round(3).cast(pl.String), name=pl.col("month").dt.to_string("%Y-%m")
-    )
-    order = shown["name"].unique().sort().to_list()
-    names = [m for m in models if m in shown["model"].unique()]
-    base = {
-        "x": nominal("name", order, axis={"title": None, "labelAngle": -45, "labelOverlap": True}),
-        "y": quantity("rank_ic", "rank IC, mean over the month's days"),
-        "color": by_model(names, deployed),
-    }
-    marks = [
-        {"mark": {"type": "line"}, "encoding": base | {"strokeDash": dash_by_model(names)}},
-        {
-            "mark": {"type": "point"},
-            "encoding": base | {"tooltip": tooltip(model="model", month="name", rank_IC="text", days="n_days")},
-        },
-    ]
-    return spec(
-        shown.select("model", "name", "rank_ic", "text", "n_days"),
-        230,
-        [{"data": {"values": [{"zero": 0}]}, **_zero("y")}, *marks],
-    )
+def changed_classes(changes: pl.DataFrame, a: str, b: str) -> Figure:
+    """Samples whose predicted class changed from a to b, and how often each was right: from, to, n, right, before."""
+    figure, axes = new_figure(9, 1.3 + 0.42 * max(len(changes), 1))
+    ax = axes[0, 0]
+    if changes.is_empty():
+        ax.set_axis_off()
+        same = f"no predicted class changed: {a} and {b} predict the same class for every sample"
+        ax.text(0.5, 0.5, same, ha="center", va="center", transform=ax.transAxes)
+    for y, row in enumerate(changes.to_dicts()):
+        ax.barh(y, row["n"], color=CLASS_COLORS[row["to"]])
+        text = f"{100 * row['right']:.0f} % right now, {100 * row['before']:.0f} % before"
+        ax.annotate(text, (row["n"], y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(changes)), [f"{row['from']} → {row['to']}" for row in changes.to_dicts()])
+    ax.invert_yaxis()
+    ax.set_xlabel("samples whose predicted class changed")
+    ax.margins(x=0.3)
+    set_title(figure, f"From {a} to {b}: which predicted classes changed, and were they better?")
+    return figure
 
 
-def _over_time(
-    rows: pl.DataFrame, time: str, value: str, models: Sequence[str], deployed: str, title: str, form: str
-) -> Spec | None:
-    if rows[time].n_unique() < 2 or rows[value].n_unique() < 2:
-        return None
-    names = [m for m in models if m in rows["model"].unique()]
-    x = {"field": time, "type": "temporal", "axis": {"title": None, "labelOverlap": True}}
-    hover = {
-        "name": "near",
-        "select": {"type": "point", "fields": [time], "nearest": True, "on": "pointerover", "clear": "pointerout"},
-    }
-    told = [
-        {"field": time, "type": "temporal", "title": time, "format": "%Y-%m-%d"},
-        *({"field": m.replace(".", "\\."), "type": "quantitative", "format": form, "title": m} for m in names),
-    ]
-    return spec(
-        rows.select("model", time, value),
-        230,
-        [
-            {"data": {"values": [{"zero": 0}]}, **_zero("y")},
-            {
-                "mark": "line",
-                "encoding": {
-                    "x": x,
-                    "y": quantity(value, title),
-                    "color": by_model(names, deployed),
-                    "strokeDash": dash_by_model(names),
-                },
-            },
-            {
-                "transform": [{"pivot": "model", "value": value, "groupby": [time]}],
-                "params": [hover],
-                "mark": {"type": "rule", "color": "var(--muted)"},
-                "encoding": {
-                    "x": x,
-                    "tooltip": told,
-                    "opacity": {"condition": {"param": "near", "value": 0.7, "empty": False}, "value": 0},
-                },
-            },
-        ],
-    )
-
-
-def calibration(curves: pl.DataFrame, name: str, models: Sequence[str], deployed: str) -> Spec | None:
-    """Predicted probability of one class against its observed share; a calibrated model lies on the diagonal."""
-    rows = curves.filter(pl.col("model").is_in(list(models)), pl.col("class") == name)
-    if rows.is_empty() or rows["probability"].n_unique() < 2:
-        return None
-    names = [m for m in models if m in rows["model"].unique()]
-    top = 1.05 * max(rows["probability"].max(), rows["share"].max())  # type: ignore[type-var, operator]
-    shown = rows.with_columns(
-        p=pl.format("{} %", (100 * pl.col("probability")).round(1)),
-        s=pl.format("{} %", (100 * pl.col("share")).round(1)),
-    )
-    base = {
-        "x": quantity("probability", f"predicted P({name})", ".0%", domain=[0, top]),
-        "y": quantity("share", "observed share", ".0%", domain=[0, top]),
-        "color": by_model(names, deployed),
-    }
-    diagonal = {
-        "data": {"values": [{"v": 0}, {"v": top}]},
-        "mark": {"type": "line", "color": "var(--ink)", "strokeWidth": 1},
-        "encoding": {axis: {"field": "v", "type": "quantitative"} for axis in "xy"},
-    }
-    return spec(
-        shown.select("model", "probability", "share", "p", "s", "n"),
-        240,
-        [
-            diagonal,
-            {"mark": "line", "encoding": base | {"strokeDash": dash_by_model(names)}},
-            {
-                "mark": {"type": "point", "size": 35},
-                "encoding": base | {"tooltip": tooltip(model="model", predicted="p", observed="s", n="n")},
-            },
-        ],
-    )
-
-
-def deciles(frame: pl.DataFrame, models: Sequence[str], deployed: str) -> Spec | None:
-    """5-day return above the universe by decile of the score, with intervals."""
-    rows = frame.filter(pl.col("model").is_in(list(models)), pl.col("excess_return").is_not_null())
-    if rows.is_empty():
-        return None
-    names = [m for m in models if m in rows["model"].unique()]
-    rows = rows.with_columns(shown=_interval_text(rows, "excess_return", 2))
-    y = quantity("excess_return", "5-day return above the universe", ".1%")
-    base = {
-        "x": {
-            "field": "decile",
-            "type": "ordinal",
-            "axis": {"title": "decile of the score (10: most bullish)", "labelAngle": 0},
-        },
-        "xOffset": nominal("model", names),
-        "color": by_model(names, deployed),
-        "tooltip": tooltip(model="model", decile="decile", excess="shown"),
-    }
-    return spec(
-        rows.select("model", "decile", "excess_return", "low", "high", "shown"),
-        260,
-        [
-            {"data": {"values": [{"zero": 0}]}, **_zero("y")},
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.5},
-                "encoding": base | {"y": y | {"field": "low"}, "y2": {"field": "high"}},
-            },
-            {"mark": {"type": "point", "size": 40}, "encoding": base | {"y": y}},
-        ],
-    )
-
-
-def coverage(curves: pl.DataFrame, models: Sequence[str], deployed: str) -> Spec | None:
-    """Accuracy on the most confident share of samples."""
-    rows = curves.filter(pl.col("model").is_in(list(models)), pl.col("accuracy").is_not_null())
-    shown = rows.with_columns(
-        s=pl.format("{} %", (100 * pl.col("coverage")).round(0)),
-        a=pl.format("{} %", (100 * pl.col("accuracy")).round(1)),
-    )
-    return _lines(
-        shown,
-        quantity("coverage", "share of samples acted on, most confident first", ".0%"),
-        quantity("accuracy", "accuracy", ".0%"),
-        tooltip(model="model", share="s", accuracy="a", n="n"),
-        models,
-        deployed,
-    )
-
-
-def quintiles(frame: pl.DataFrame, models: Sequence[str], deployed: str) -> Spec | None:
-    """Rank IC within fifths of the day's volatility: what is left once volatility is known."""
-    rows = frame.filter(pl.col("model").is_in(list(models)), pl.col("rank_ic").is_not_null())
-    shown = rows.with_columns(r=pl.col("rank_ic").round(3).cast(pl.String))
-    x = {
-        "field": "quintile",
-        "type": "ordinal",
-        "axis": {"title": "fifth of 20-day volatility (5: most volatile)", "labelAngle": 0},
-    }
-    return _lines(
-        shown,
-        x,
-        quantity("rank_ic", "rank IC"),
-        tooltip(model="model", fifth="quintile", rank_IC="r"),
-        models,
-        deployed,
-    )
-
-
-def _lines(rows: pl.DataFrame, x: Spec, y: Spec, told: list[Spec], models: Sequence[str], deployed: str) -> Spec | None:
-    if rows.is_empty() or rows[y["field"]].n_unique() < 2:
-        return None
-    names = [m for m in models if m in rows["model"].unique()]
-    base = {"x": x, "y": y, "color": by_model(names, deployed)}
-    return spec(
-        rows,
-        230,
-        [
-            {"mark": "line", "encoding": base | {"strokeDash": dash_by_model(names)}},
-            {"mark": {"type": "point", "size": 35}, "encoding": base | {"tooltip": told}},
-        ],
-    )
+def overview(
+    classes: pl.DataFrame, sectors: pl.DataFrame, a: str | None, b: str, names: Sequence[str] | None = None
+) -> Figure:
+    """Two plots in one: class-wise accuracy of every model, and b against a sector by sector (where there are rows)."""
+    figure, axes = new_figure(14, 5.6, 1, 2, width_ratios=(1.5, 1))
+    left, right = axes[0]
+    _class_bars(left, classes, fontsize=6.5)
+    left.set_title("Class-wise accuracy", loc="left", fontsize=11)
+    right.set_visible(len(sectors) > 0)
+    if len(sectors):
+        _sector_intervals(right, sectors, str(a), b, names)
+        right.set_title(f"{b} against {a}, sector by sector", loc="left", fontsize=11)
+    set_title(figure, f"Comparison on {classes['split'][0]}, with 95 % intervals over days")
+    return figure

@@ -1,130 +1,54 @@
-"""Plots of the market and its labels for the integrity page."""
+"""Labels and coverage of a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-import polars as pl
+import pandas as pd
+from matplotlib.figure import Figure
 
-from lasps.config.sectors import SECTORS
-from lasps.config.settings import CLASS_NAMES
-from lasps.plots.vega import Spec, nominal, quantity, spec, tooltip
-
-ROW_STEP = 19
-"""Pixels of a row of bars."""
+from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.plots.style import MARK_COLOR, new_figure, set_title
 
 
-def coverage(table: pl.DataFrame) -> Spec | None:
-    """Stocks that traded on each day, before the stocks listed then: columns date, traded, listed."""
-    if table.is_empty():
-        return None
-    x = {"field": "date", "type": "temporal", "axis": {"title": None}}
-    told = [{"field": "date", "type": "temporal", "format": "%Y-%m-%d"}, *tooltip(traded="traded", listed="listed")]
-    y = quantity("traded", "stocks", zero=True)
-    return spec(
-        table.select("date", "traded", "listed"),
-        200,
-        [
-            {"mark": {"type": "area", "color": "var(--grid)"}, "encoding": {"x": x, "y": y | {"field": "listed"}}},
-            {"mark": {"type": "line", "color": "var(--accent)", "strokeWidth": 1.2}, "encoding": {"x": x, "y": y}},
-            {"mark": {"type": "rule", "opacity": 0, "strokeWidth": 3}, "encoding": {"x": x, "tooltip": told}},
-        ],
-    )
+def label_shares(frame: pd.DataFrame, by: str, title: str) -> Figure:
+    """Class shares per group as stacked bars: columns `by`, n, SELL, HOLD and BUY (shares 0..1)."""
+    figure, axes = new_figure(9, 1.2 + 0.28 * len(frame))
+    ax, left = axes[0, 0], np.zeros(len(frame))
+    for name in CLASS_NAMES:
+        ax.barh(range(len(frame)), 100 * frame[name], left=left, color=CLASS_COLORS[name], label=name)
+        for y, (share, start) in enumerate(zip(100 * frame[name], left, strict=True)):
+            ax.text(start + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color="white")
+        left += 100 * frame[name].to_numpy()
+    ax.set_yticks(range(len(frame)), [f"{key}  (n {n:,})" for key, n in zip(frame[by], frame["n"], strict=True)])
+    ax.margins(y=0.3 / max(len(frame), 1))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("share of samples, %")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    set_title(figure, title)
+    return figure
 
 
-def moves(counts: np.ndarray, edges: np.ndarray) -> Spec | None:
-    """Histogram of close-to-close moves on a logarithmic scale; the outer bars hold everything beyond."""
-    bars = pl.DataFrame({"from": 100 * edges[:-1], "to": 100 * edges[1:], "rows": counts, "one": 0.5})
-    bars = bars.filter(pl.col("rows") > 0).with_columns(
-        rise=pl.when(pl.col("from") + pl.col("to") > 0).then(pl.lit("rise")).otherwise(pl.lit("fall")),
-        move=pl.format("{} to {} %", pl.col("from").round(2), pl.col("to").round(2)),
-    )
-    if bars.is_empty():
-        return None
-    color = nominal(
-        "rise",
-        ["fall", "rise"],
-        legend=None,
-        scale={"domain": ["fall", "rise"], "range": ["var(--sell)", "var(--buy)"]},
-    )
-    return spec(
-        bars,
-        200,
-        [
-            {
-                "mark": "bar",
-                "encoding": {
-                    "x": quantity("from", "move, %"),
-                    "x2": {"field": "to"},
-                    "color": color,
-                    "y": {
-                        "field": "rows",
-                        "type": "quantitative",
-                        "scale": {"type": "log", "domainMin": 0.5},
-                        "axis": {"title": "rows", "tickCount": 4},
-                    },
-                    "y2": {"field": "one"},
-                    "tooltip": tooltip(move="move", rows="rows"),
-                },
-            }
-        ],
-    )
-
-
-def sector_sizes(rows: Sequence[dict[str, Any]]) -> Spec | None:
-    """Stocks per sector: rows with sector and stocks."""
-    if not rows:
-        return None
-    names = {s.id: s for s in SECTORS}
-    table = pl.DataFrame(
-        [{"name": names[r["sector"]].english, "korean": names[r["sector"]].korean, "stocks": r["stocks"]} for r in rows]
-    )
-    return spec(
-        table,
-        ROW_STEP * len(table),
-        [
-            {
-                "mark": {"type": "bar", "color": "var(--accent)"},
-                "encoding": {
-                    "y": nominal("name", table["name"].to_list()),
-                    "x": quantity("stocks", "stocks", zero=True),
-                    "tooltip": tooltip(sector="name", Korean="korean", stocks="stocks"),
-                },
-            }
-        ],
-    )
-
-
-def label_shares(table: pl.DataFrame) -> Spec | None:
-    """Class shares as stacked bars: columns group, n, SELL, HOLD, BUY (0..1)."""
-    if table.is_empty():
-        return None
-    groups = [f"{group} (n {n:,})" for group, n in table.select("group", "n").iter_rows()]
-    long = table.with_columns(group=pl.Series(groups)).unpivot(
-        CLASS_NAMES, index="group", variable_name="class", value_name="share"
-    )
-    long = long.with_columns(
-        shown=pl.format("{} %", (100 * pl.col("share")).round(1)),
-        order=pl.col("class").replace_strict({c: i for i, c in enumerate(CLASS_NAMES)}, return_dtype=pl.Int64),
-    )
-    color = nominal(
-        "class", CLASS_NAMES, scale={"domain": list(CLASS_NAMES), "range": [f"var(--{c.lower()})" for c in CLASS_NAMES]}
-    )
-    return spec(
-        long,
-        ROW_STEP * len(table),
-        [
-            {
-                "mark": "bar",
-                "encoding": {
-                    "y": nominal("group", groups),
-                    "color": color,
-                    "order": {"field": "order", "type": "quantitative"},
-                    "x": quantity("share", "share of samples", ".0%", domain=[0, 1]) | {"stack": "zero"},
-                    "tooltip": tooltip(group="group", label="class", share="shown"),
-                },
-            }
-        ],
-    )
+def coverage(
+    frame: pd.DataFrame, borders: Mapping[str, object] | None = None, what: str = "stocks with a traded row, per day"
+) -> Figure:
+    """Stocks over time: columns date and stocks; borders: name -> date, marked."""
+    figure, axes = new_figure(11, 3.2)
+    ax = axes[0, 0]
+    ax.plot(frame["date"], frame["stocks"], color="black", linewidth=0.9)
+    ax.set_ylim(0, 1.15 * frame["stocks"].max())
+    for name, day in (borders or {}).items():
+        ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
+        ax.annotate(
+            name,
+            (day, 1.07 * frame["stocks"].max()),
+            fontsize=8,
+            color=MARK_COLOR,  # type: ignore[arg-type]
+            xytext=(4, 0),
+            textcoords="offset points",
+        )
+    ax.set_ylabel("stocks")
+    set_title(figure, f"Coverage: {what}")
+    return figure

@@ -20,26 +20,26 @@ def made_up_forecast(seed: int, n_days: int = 60, n_stocks: int = 20) -> Forecas
     return Forecast.from_logits(logits, labels, labels, samples=keys)
 
 
-def test_class_accuracy_is_the_share_of_a_class_that_was_called_so():
+def test_class_accuracy_is_the_share_of_a_class_that_was_predicted_so():
     f = made_up_forecast(1)
     for c, (name, share) in enumerate(class_accuracy(f).items()):
         own = f.labels == c
         assert (name, share.n) == (("SELL", "HOLD", "BUY")[c], own.sum())
-        assert share.value == pytest.approx((f.predicted[own] == c).mean())
-        assert share.low < share.value < share.high
+        assert share.difference == pytest.approx((f.predicted[own] == c).mean())
+        assert share.low < share.difference < share.high
 
 
 def test_the_interval_of_independent_days_has_the_width_of_the_binomial():
     f = made_up_forecast(1, n_days=400)
     share = class_accuracy(f)["BUY"]
-    binomial = np.sqrt(share.value * (1 - share.value) / share.n)
+    binomial = np.sqrt(share.difference * (1 - share.difference) / share.n)
     assert 0.6 < (share.high - share.low) / (2 * 1.96 * binomial) < 1.8
 
 
 def test_few_days_have_no_interval_and_an_absent_class_no_accuracy():
     f = made_up_forecast(1, n_days=10)
     assert class_accuracy(f)["SELL"].low is None
-    assert np.isnan(class_accuracy(f.where(f.labels != 0))["SELL"].value)
+    assert np.isnan(class_accuracy(f.where(f.labels != 0))["SELL"].difference)
 
 
 def test_the_confusion_matrix_has_truth_in_rows():

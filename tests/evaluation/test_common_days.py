@@ -51,7 +51,7 @@ def test_days_of_under_20_stocks_are_no_days_of_a_rank_ic():
     m = summary(thin, PRIOR)
     assert m["rank_ic"] is None and m["rank_ic_days"] == 5 and m["rank_ic_n"] == 300 and m["n_days"] == 60
     assert all(sector["rank_ic"] is None for sector in by_sector(thin, PRIOR).values())
-    assert portfolio_summary(thin)["top_minus_universe"] == {
+    assert portfolio_summary([thin])["top_minus_universe"] == {
         "mean": None,
         "interval": None,
         "p_value": None,
@@ -61,7 +61,7 @@ def test_days_of_under_20_stocks_are_no_days_of_a_rank_ic():
 
 def test_universe_and_top_decile_of_one_row_are_means_over_the_same_days():
     f = silent_after(make_forecast(n_days=60, n_stocks=100), 30)
-    p = portfolio_summary(f)
+    p = portfolio_summary([f])
     assert p["n_days"] == 30
     assert p["top_decile_return"] - p["universe_return"] == pytest.approx(p["top_minus_universe"]["mean"])
     assert [d["n_days"] for d in p["deciles"]][-1] == 30

@@ -9,8 +9,9 @@ import pytest
 from lasps.evaluation import verdict
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.metrics import METRICS, log_loss
-from lasps.evaluation.pairs import Pair
-from lasps.evaluation.significance import Difference, SectorDifference, day_difference
+from lasps.evaluation.models import Entry
+from lasps.evaluation.pairs import pair_rows, with_family
+from lasps.evaluation.significance import Difference, day_difference
 from tests.evaluation.conftest import altered, make_forecast, without_dates
 
 PRIOR = (0.3, 0.45, 0.25)
@@ -141,7 +142,7 @@ def test_seeds_are_paired_whatever_their_order():
     assert same.identical.rows() == [("b", "a")] and same.pairs.is_empty()
 
 
-def test_tables_without_dates_give_figures_but_no_verdict():
+def test_tables_without_dates_give_metrics_but_no_verdict():
     rows = without_dates(forecast(0.5))
     mirrored = altered(rows, p_sell="p_buy", p_buy="p_sell")
     found = compared({"a": {"test": [rows]}, "b": {"test": [mirrored]}}, prior=PRIOR)
@@ -179,14 +180,17 @@ def difference(metric, value, low, high):
     return Difference(metric, value, low, high, 0.01 if low * high > 0 else 0.5, 300, 10_000)
 
 
-def pair_of(a, b, primary, accuracy=None, sectors=(), **family):
-    found = {"log_loss": primary} | ({} if accuracy is None else {"accuracy": accuracy})
-    return Pair(a, b, "model", found, {}, list(sectors), **family)
+def row_of(a, b, d):
+    return {"a": a, "b": b, "metric": d.metric, "role": "model", "better": d.better} | d.row()
+
+
+def pair_of(a, b, *differences):
+    return {d.metric: row_of(a, b, d) for d in differences}
 
 
 def test_the_sentence_is_the_one_of_the_specification():
     sectors = [
-        SectorDifference(i, difference("log_loss", -0.01, -0.02, -0.001), 0.01 if i < 3 else 0.9) for i in range(20)
+        difference("log_loss", -0.01, -0.02, -0.001).row() | {"adjusted_p": 0.01 if i < 3 else 0.9} for i in range(20)
     ]
     said = verdict.sentence(
         pair_of(
@@ -194,8 +198,8 @@ def test_the_sentence_is_the_one_of_the_specification():
             "phase2_best",
             difference("log_loss", -0.0021, -0.0034, -0.0008),
             difference("accuracy", 0.001, -0.002, 0.004),
-            sectors,
         ),
+        sectors,
         "test",
     )
     assert said == (
@@ -225,20 +229,21 @@ def test_the_sentence_is_the_one_of_the_specification():
     ],
 )
 def test_worse_equal_and_unjudged_are_said_as_such(value, low, high, split, said):
-    assert verdict.sentence(pair_of("a", "b", difference("log_loss", value, low, high)), split) == said
+    assert verdict.sentence(pair_of("a", "b", difference("log_loss", value, low, high)), [], split) == said
 
 
 def test_a_default_pair_that_holm_does_not_let_through_is_not_called_better():
-    clear = difference("log_loss", -0.002, -0.003, -0.001)
-    for q, better in ((0.049, "b"), (0.051, None)):
-        p = pair_of("a", "b", clear, family=True, adjusted_p=q)
-        assert p.better("log_loss", selection=False) == better
-    assert "not distinguishable on test after Holm's correction" in verdict.sentence(p, "test")
-    assert pair_of("a", "b", clear).better("log_loss", selection=False) == "b"
+    clear = row_of("a", "b", difference("log_loss", -0.002, -0.003, -0.001))
+    for p, better in ((0.049, "b"), (0.051, None)):
+        (row,) = with_family([clear | {"p_value": p}], [("a", "b")])
+        assert row["better"] == better and row["adjusted_p"] == p
+    assert "not distinguishable on test after Holm's correction" in verdict.sentence({"log_loss": row}, [], "test")
+    assert with_family([clear], [])[0]["better"] == "b"
 
 
 def test_higher_is_better_for_all_but_losses_and_errors():
-    assert verdict.better_side(difference("accuracy", 0.1, 0.05, 0.2), False) == "b"
-    assert verdict.better_side(difference("log_loss", 0.1, 0.05, 0.2), False) == "a"
-    assert verdict.better_side(difference("rank_ic", -0.1, -0.2, -0.05), False) == "a"
-    assert verdict.better_side(difference("rank_ic", -0.1, -0.2, -0.05), True) is None
+    assert difference("accuracy", 0.1, 0.05, 0.2).better == "b"
+    assert difference("log_loss", 0.1, 0.05, 0.2).better == "a"
+    assert difference("rank_ic", -0.1, -0.2, -0.05).better == "a"
+    on_val = pair_rows(Entry("a", [forecast(0.1)]), Entry("b", [forecast(1.0)]), selection=True)
+    assert {row["better"] for row in (*on_val["pairs"], *on_val["sectors"])} == {None}

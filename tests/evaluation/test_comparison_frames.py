@@ -6,7 +6,7 @@ import pytest
 
 from lasps.evaluation.class_accuracy import class_accuracy
 from lasps.evaluation.comparison import compare
-from lasps.evaluation.comparison_frames import SCHEMAS
+from lasps.evaluation.frames import SCHEMAS
 from lasps.evaluation.metrics import log_loss
 from lasps.evaluation.pairs import deployed_of, family_of
 from lasps.evaluation.significance import day_difference, holm
@@ -72,7 +72,7 @@ def test_identical_models_are_named_once_and_found_by_either_name_in_the_json(fo
 
 
 def test_the_default_pairs_are_the_family_that_holm_corrects_over(found):
-    family = found.family()
+    family = found.main.family
     assert list(family.select("a", "b").iter_rows()) == [
         (a, "phase2_best") for a in ("phase1_best", "common_change", "lightgbm", "volatility_bins")
     ]
@@ -120,9 +120,14 @@ def test_the_cumulated_gain_ends_at_the_difference_to_the_baseline(found, foreca
 
 def test_classes_and_confusion_agree_with_the_forecast(found, forecasts):
     f = forecasts["phase2_best"]
-    for name, share in class_accuracy(f).items():
+    for name, d in class_accuracy(f).items():
         row = found.classes.filter(split="test", model="phase2_best").filter(pl.col("class") == name).row(0, named=True)
-        assert (row["n"], row["accuracy"], row["low"], row["high"]) == (share.n, share.value, share.low, share.high)
+        assert (row["n"], row["accuracy"], row["low"], row["high"]) == (
+            d.n,
+            d.difference,
+            d.low,
+            d.high,
+        )
     cells = found.confusion.filter(split="test", model="phase2_best")
     assert cells["n"].sum() == f.n
     assert cells.group_by("true").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1, 1, 1])
@@ -145,7 +150,7 @@ def test_the_verdict_is_at_most_four_sentences_about_the_judged_split(found):
 
 def test_other_models_do_not_change_what_the_default_pairs_intervals_say(found, forecasts):
     fewer = compare({n: {"test": [f]} for n, f in forecasts.items() if n != "common_change"}, prior=PRIOR)
-    of = [c.family("test").filter(a="phase1_best").row(0, named=True) for c in (found, fewer)]
+    of = [c.main.family.filter(a="phase1_best").row(0, named=True) for c in (found, fewer)]
     assert (of[0]["difference"], of[0]["low"], of[0]["high"]) == (of[1]["difference"], of[1]["low"], of[1]["high"])
 
 

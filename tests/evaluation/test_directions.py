@@ -9,9 +9,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lasps.evaluation.calibration import corrected_probabilities
-from lasps.evaluation.direction_figures import clustered, most_followed, shared_directions
 from lasps.evaluation.directions import SharedDirections, direction_frames, movement_frame
-from lasps.evaluation.figures import sector_name
+from lasps.plots.directions import clustered, most_followed, shared_directions
+from lasps.plots.style import sector_name
 
 SECTORS = (2, 3, 5, 7, 11)
 LOADINGS = np.array([[1.0, 0.01], [-2.0, 0.02], [1.1, 0.01], [-2.1, 0.02], [1.05, 0.0]])

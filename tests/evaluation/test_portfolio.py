@@ -50,7 +50,7 @@ def test_turnover_is_the_share_the_portfolio_of_five_days_ago_did_not_hold(forec
 def test_a_ranking_that_never_changes_turns_nothing_over_and_costs_nothing():
     table = make_forecast()
     fixed = altered(table, score=pl.col("code").cast(pl.Float64))
-    p = portfolio_summary(fixed)
+    p = portfolio_summary([fixed])
     assert p["turnover"] == 0 and p["cost_per_holding"] == 0
     assert p["net_top_minus_universe"]["mean"] == pytest.approx(p["top_minus_universe"]["mean"])
 
@@ -59,21 +59,21 @@ def test_turnover_is_unknown_where_a_stock_is_not_sampled_every_day():
     table = make_forecast(n_stocks=180)
     place = pl.col("code").cast(pl.Int64) + pl.col("date").rank("dense").cast(pl.Int64)
     sparse = altered(table, place % 6 == 0)
-    p = portfolio_summary(sparse, Costs(per_side=0.001, tax=0.002))
+    p = portfolio_summary([sparse], Costs(per_side=0.001, tax=0.002))
     assert p["turnover"] is None and p["cost_per_holding"] == pytest.approx(0.004)
 
 
 def test_costs_are_turnover_times_tax_and_two_sides(forecast):
-    p = portfolio_summary(forecast, Costs(per_side=0.002, tax=0.001))
+    p = portfolio_summary([forecast], Costs(per_side=0.002, tax=0.001))
     assert p["cost_per_holding"] == pytest.approx(p["turnover"] * 0.005, rel=0.02)
     assert p["net_top_minus_universe"]["mean"] < p["top_minus_universe"]["mean"]
     assert p["top_minus_universe"]["interval"][0] > 0 and p["decile_returns"][9] > p["decile_returns"][0]
 
 
 def test_long_short_is_marked_where_short_selling_was_banned():
-    inside = portfolio_summary(make_forecast(start="2024-03-01"))
+    inside = portfolio_summary([make_forecast(start="2024-03-01")])
     assert inside["long_short_banned_days"] == 40 and inside["long_short_allowed"]["mean"] is None
-    across = portfolio_summary(make_forecast(start="2025-03-21"))
+    across = portfolio_summary([make_forecast(start="2025-03-21")])
     assert across["long_short_banned_days"] == 10 and across["long_short_allowed"]["n_days"] == 30
 
 
@@ -100,9 +100,9 @@ def test_the_bans_end_on_their_last_day():
 
 
 def test_without_dates_or_returns_there_is_no_portfolio(forecast):
-    assert portfolio_summary(replace(forecast, forward_return=None)) is None
-    assert portfolio_summary(without_dates(forecast)) is None
-    assert portfolio_summary(make_forecast(n_stocks=15)) is None
+    assert portfolio_summary([replace(forecast, forward_return=None)]) is None
+    assert portfolio_summary([without_dates(forecast)]) is None
+    assert portfolio_summary([make_forecast(n_stocks=15)]) is None
 
 
 def test_nonsense_costs_are_refused():

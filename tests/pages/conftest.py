@@ -434,7 +434,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "rank_ic": F,
         "expected_calibration_error": F,
     },
-    "pair_seeds": {"split": T, "a": T, "b": T, "seed": N, "difference": F, "low": F, "high": F},
+    "pair_seeds": {"split": T, "a": T, "b": T, "metric": T, "seed": N, "difference": F, "low": F, "high": F},
     "identical": {"name": T, "same_as": T},
     "prior": {"split": T, "class": T, "share": F, "source": T},
 }

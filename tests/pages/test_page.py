@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lasps import numbers
 from lasps.config.settings import CLASS_COLORS
-from lasps.pages import numbers
 from lasps.pages.page import HERE, VENDOR, Cell, Column, make_table, vendored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def test_only_hyphens_that_are_minus_signs_become_them(text: str, wanted: str) -
 
 def test_numbers_read_as_people_write_them() -> None:
     assert numbers.count(8078) == "8,078" and numbers.percent(0.5321, 2) == "53.21" and numbers.decimal(None) == "-"
-    assert numbers.difference("accuracy", 0.0123, 0.01, 0.02, unit=True) == "+1.23 points [+1.00, +2.00]"
+    assert numbers.difference("accuracy", 0.0123, 0.01, 0.02, unit=" points") == "+1.23 points [+1.00, +2.00]"
     assert numbers.difference("log_loss", -0.5, None, None) == "-0.5000" and numbers.p_value(1e-9) == "< 0.0001"
     assert numbers.decimal(float("nan")) == "-"
 

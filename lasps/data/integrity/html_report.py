@@ -15,7 +15,7 @@ from lasps.data.integrity.figures import MOVE_EDGES
 from lasps.data.integrity.findings import Finding
 from lasps.data.integrity.report import IntegrityReport
 from lasps.pages import Cell, Column, Figure, Table, make_table, render
-from lasps.plots import market
+from lasps.plots.vega import market
 from lasps.reproducibility import write_atomically
 
 SHOWN = ("fatal", "waived", "warning", "info", "clean")

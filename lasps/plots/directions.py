@@ -1,4 +1,4 @@
-"""The directions that sectors share as one picture: heat map of weights, how far sectors moved, what was read."""
+"""The directions that sectors share: a heat map of weights, how far each sector moved, the features followed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
 
 from lasps.config.settings import CLASS_COLORS
-from lasps.evaluation.figures import new_figure, sector_name, set_title
+from lasps.plots.style import new_figure, sector_name, set_title
 
 READ = 3
 """Input features shown per direction"""

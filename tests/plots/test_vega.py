@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from lasps.config.settings import CLASS_COLORS
-from lasps.plots import comparison, market
-from lasps.plots.vega import model_colors
+from lasps.plots.vega import comparison, market
+from lasps.plots.vega.spec import model_colors
 
 DAYS = [dt.date(2025, 1, 2) + dt.timedelta(days=i) for i in range(5)]
 

@@ -1,4 +1,4 @@
-"""Pictures of a study: its history, its slices with the plateau, importance, and the judgement on unseen days."""
+"""Plots of an Optuna study: history, slices with the plateau, importance, and the evaluation on unseen days."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from lasps.config.settings import CLASS_COLORS
-from lasps.evaluation.figures import MARK_COLOR, VAL_COLOR, new_figure, set_title
+from lasps.plots.style import MARK_COLOR, VAL_COLOR, new_figure, set_title
 
 
-def study_figures(
+def study_plots(
     trials: pd.DataFrame,
     plateau: Mapping[str, tuple[float, float]] | None = None,
     importance: Mapping[str, float] | None = None,
@@ -21,7 +21,7 @@ def study_figures(
 
     Args:
         trials: columns number, value, state and params_*.
-        plateau: hyperparameter -> (low, high) that the best cannot be told apart within, shaded.
+        plateau: hyperparameter -> (low, high) of trials within one standard error of the best, shaded.
     """
     found = {"study_history": study_history(trials), "study_slices": study_slices(trials, plateau or {})}
     if importance:
@@ -53,7 +53,7 @@ def study_history(trials: pd.DataFrame) -> Figure:
 
 
 def study_slices(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]]) -> Figure:
-    """Value against each hyperparameter; the default as a square, the best in red, the plateau shaded."""
+    """Value against each hyperparameter; default as a square, best in red, plateau shaded."""
     complete = trials[trials["state"] == "COMPLETE"]
     names = [column for column in trials.columns if column.startswith("params_")]
     figure, axes = new_figure(3.2 * len(names), 3.4, 1, len(names), sharey=True)
@@ -75,7 +75,7 @@ def study_slices(trials: pd.DataFrame, plateau: Mapping[str, tuple[float, float]
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.set_xlabel(name)
     axes[0, 0].set_ylabel("log loss on the study's half of val")
-    set_title(figure, "Slices (red: best; blue square: default; green: cannot be told from the best)")
+    set_title(figure, "Slices (red: best; blue square: default; green: indistinguishable from the best)")
     return figure
 
 
@@ -90,8 +90,8 @@ def study_importance(importance: Mapping[str, float]) -> Figure:
     return figure
 
 
-def judgement(log_loss: Mapping[str, float], difference: float, interval: Sequence[float] | None) -> Figure:
-    """Default against best on the judged half: the three log losses, and best minus default with its interval."""
+def final_evaluation(log_loss: Mapping[str, float], difference: float, interval: Sequence[float] | None) -> Figure:
+    """Default against best on unseen days: the three log losses, and best minus default with its interval."""
     figure, axes = new_figure(9, 2.6, 1, 2)
     left, right = axes[0]
     colors = ("black", CLASS_COLORS["SELL"], MARK_COLOR)

@@ -1,0 +1,1 @@
+"""Interactive plots of pages: frames in, Vega-Lite specifications out."""
