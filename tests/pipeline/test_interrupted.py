@@ -18,7 +18,10 @@ from tests.pipeline.conftest import Job
 class Runs(NullTracker):
     """A tracker that remembers which runs were opened, and under which ids they went on."""
 
+    resume_id: str | None = None
+
     def __init__(self) -> None:
+        super().__init__()
         self.opened: list[tuple[str, str | None]] = []
 
     @contextmanager

@@ -56,5 +56,6 @@ def test_its_logits_are_the_same_and_its_heads_have_no_linear_path(arrays: Path)
     batch = [torch.from_numpy(np.load(arrays / "val" / f"{name}.npy"))[:3] for name in names]
     with torch.no_grad():
         logits = model(*batch)["logits"]
-    torch.testing.assert_close(logits, torch.tensor(EXPECTED["logits"]), atol=1e-6, rtol=0)
+    # Processors round sums differently: 1.3e-6 was seen between two of them.
+    torch.testing.assert_close(logits, torch.tensor(EXPECTED["logits"]), atol=1e-5, rtol=0)
     assert not any(".linear." in name for name in model.state_dict())

@@ -181,7 +181,7 @@ def test_bad_content_is_refused_and_never_stamped(tmp_path, arrays, case):
 
 def test_missing_truncated_and_pickled_files_are_refused(tmp_path, arrays):
     paths = save(tmp_path, arrays)
-    os.truncate(paths[0], paths[0].stat().st_size - 4)
+    os.truncate(paths[0], Path(paths[0]).stat().st_size - 4)
     with pytest.raises(ValueError, match="truncated"):
         StockDataset(*paths)
     np.save(paths[0], np.array([{}, None]), allow_pickle=True)
