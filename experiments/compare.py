@@ -59,6 +59,10 @@ def parse_args() -> argparse.Namespace:
         metavar="C",
         help="commission and half spread per side, as a fraction of the traded value",
     )
+    parser.add_argument(
+        "--result", type=Path, default=None, metavar="FILE", help="write what tables of docs/ are made from"
+    )
+    parser.add_argument("--note", default="", help="what a reader of --result must know, e.g. looks at this test")
     parser.add_argument("--full", action="store_true", help="print every baseline, pair, seed and split")
     parser.add_argument("--tax", type=fraction, default=None, help="tax on sales; default: the year's Korean rate")
     return parser.parse_args()
@@ -140,6 +144,17 @@ def save_picture(path: Path, comparison: Comparison, split: str) -> None:
     write_atomically(path, lambda file: picture.savefig(file, format="png", dpi=100))
 
 
+def save_result(args: argparse.Namespace, told: dict[str, Any]) -> None:
+    """Test metrics and differences, with what they were measured with, for experiments/results/."""
+    from experiments._results import differences_of, metrics_of, write_result
+    from lasps.data.datasets.loading import read_description
+
+    fingerprint = (read_description(args.data_dir) or {}).get("fingerprint")
+    result = {"models": metrics_of(told), "differences": differences_of(told), "verdict": told["verdict"]}
+    seeds = sorted({seed["seed"] for by in told["models"].values() for seed in by["test"]["seeds"] if seed["seed"]})
+    write_result(args.result, result, seeds=seeds, data={args.data_dir.name: fingerprint}, note=args.note)
+
+
 def log_comparison(comparison: Comparison, page: str | None, tracker: Tracker) -> None:
     """A run `compare`: its description is the verdict, its artifacts the JSON and the page, which opens in the UI."""
     from lasps.evaluation.metrics import flat_metrics
@@ -177,6 +192,8 @@ def main() -> None:
     comparison = compared(args)
     show_comparison(comparison, args.full)
     write_json(args.json, comparison.as_json())
+    if args.result:
+        save_result(args, comparison.as_json())
     page = comparison_page(comparison) if args.html or not args.no_track else None
     if args.html and page is not None:
         write_atomically(args.html, page)
