@@ -45,6 +45,8 @@ OF_EXTENSION = {
     "extend",
     "test_end",
 }
+OF_SPEC = ("horizon", "threshold", "train_fraction", "materialize", "embargo_days")
+OF_BUILD = ("universe", "force", "repairs", "extend", "test_end")
 SPLIT_DAYS = ("train_start", "train_end", "val_start", "val_end", "test_start", "test_end")
 
 
@@ -99,27 +101,20 @@ def make_parser() -> argparse.ArgumentParser:
 
 def build_real(args: argparse.Namespace, borders: Any) -> dict[str, Any]:
     """The dataset of a real market."""
+    from lasps.data.spec import DatasetSpec
     from lasps.pipeline.datasets import BuildOptions, build_from_files
 
-    same = (
-        "universe",
-        "horizon",
-        "threshold",
-        "train_fraction",
-        "materialize",
-        "force",
-        "repairs",
-        "embargo_days",
-        "extend",
-        "test_end",
+    spec = DatasetSpec(
+        features=tuple(args.features.split(",")) if args.features else None,
+        chart_size=chart_size(args.chart_size),
+        **{name: getattr(args, name) for name in OF_SPEC},
     )
     options = BuildOptions(
         args.data_dir,
-        features=tuple(args.features.split(",")) if args.features else None,
+        spec,
         markets=markets_in(args.markets),
-        chart_size=chart_size(args.chart_size),
         waive=names_in(args.waive),
-        **{name: getattr(args, name) for name in same},
+        **{name: getattr(args, name) for name in OF_BUILD},
     )
     return build_from_files(args.source, args.listing, borders, options, **reading_of(args))
 

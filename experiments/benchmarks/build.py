@@ -17,6 +17,7 @@ from experiments.benchmarks.reference_features import all_features
 from lasps.data.build import build_dataset
 from lasps.data.datasets.loading import load_split
 from lasps.data.scaling import RobustScaler
+from lasps.data.spec import DatasetSpec
 
 STOCKS, DAYS = 1429, 1390
 """As many as krx_2010_2016 has: 2.0 million rows, every window a sample."""
@@ -48,7 +49,7 @@ def run() -> list[dict[str, Any]]:
 
 def build(panel: pl.DataFrame, out: Path) -> dict[str, Any]:
     """Every window of the panel, default features."""
-    return build_dataset(panel, out, borders=borders_of(panel), source={"name": "random walks"})
+    return build_dataset(panel, out, DatasetSpec(borders=borders_of(panel)), source={"name": "random walks"})
 
 
 def compare_with_loops(out: Path) -> float:

@@ -16,6 +16,7 @@ from experiments.benchmarks.measure import anonymous_memory
 from lasps.data.build import build_dataset
 from lasps.data.datasets.loading import load_split
 from lasps.data.datasets.window_dataset import WindowDataset
+from lasps.data.spec import DatasetSpec
 
 STOCKS, DAYS = 1429, 1390
 BATCH = 512
@@ -64,7 +65,7 @@ def rate(dataset: WindowDataset | Any, order: np.ndarray) -> float:
 def seed_rate(out: Path) -> float:
     """Samples per second item by item from the four arrays, after 512 of them were compared with ours."""
     panel = random_panel(SMALL_STOCKS, SMALL_DAYS)
-    build_dataset(panel, out, borders=borders_of(panel), source={}, materialize=True)
+    build_dataset(panel, out, DatasetSpec(borders=borders_of(panel), materialize=True), source={})
     arrays = [
         np.load(out / "train" / f"{name}.npy", mmap_mode="r")
         for name in ("time_series", "chart_images", "sector_ids", "labels")

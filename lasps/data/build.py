@@ -5,7 +5,8 @@ The folder appears in one step when everything is written, or not at all; `datas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import polars as pl
 from loguru import logger
 
-from lasps.config.dataset_config import CHART_SIZE, HORIZON, THRESHOLD, WINDOW
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.dataset_files import (
@@ -27,41 +27,34 @@ from lasps.data.dataset_files import (
 )
 from lasps.data.datasets.loading import SCHEMA_VERSION, fingerprint
 from lasps.data.datasets.replacement import put_in_place, staging
-from lasps.data.features import compute_features, features_named, volatility
+from lasps.data.features import compute_features, volatility
 from lasps.data.labels import FLAGS, make_labels
 from lasps.data.panel import segment_starts
 from lasps.data.sampling import Sampling, choose_samples
 from lasps.data.scaling import RobustScaler
-from lasps.data.splits import SPLITS, Borders
+from lasps.data.spec import DatasetSpec
+from lasps.data.splits import SPLITS
 from lasps.terminal import in_words
 
 VOLATILITY_DAYS = 20
 SAMPLE_COLUMNS = ("label", "forward_return", "forward_return_skip1", "label_end", *FLAGS)
-Gate = Callable[[Path], dict[str, Any] | None]
+Check = Callable[[Path], dict[str, Any] | None]
+"""Looks at a finished dataset folder: its report, or an error that stops the build."""
+Oracle = Callable[[pl.Series, pl.Series], Any]
+"""(codes, dates) -> an object with `probabilities` (N,3), of a market whose truth is known."""
 ORACLE_COLUMNS = tuple(f"oracle_p_{name.lower()}" for name in CLASS_NAMES)
 
 
 def build_dataset(
     panel: pl.DataFrame,
     out_dir: str | Path,
+    spec: DatasetSpec,
     *,
-    borders: Borders,
     source: Mapping[str, Any],
     listing: pl.DataFrame | None = None,
-    horizon: int = HORIZON,
-    threshold: float = THRESHOLD,
-    window: int = WINDOW,
-    warm_up: int = 0,
-    chart_size: tuple[int, int] = CHART_SIZE,
-    features: Sequence[str] | None = None,
-    stride: int | Mapping[str, int] = 1,
-    train_fraction: float = 1.0,
-    embargo_days: int = 0,
-    scaler: RobustScaler | None = None,
-    materialize: bool = False,
     force: bool = False,
-    oracle: Callable[[pl.Series, pl.Series], Any] | None = None,
-    gate: Gate | None = None,
+    oracle: Oracle | None = None,
+    check: Check | None = None,
 ) -> dict[str, Any]:
     """Build train, val and test in `out_dir`, in one step.
 
@@ -71,22 +64,14 @@ def build_dataset(
     Args:
         panel: validated, with `sector` (`select_universe`).
         out_dir: the dataset's folder.
-        borders: the splits' days.
-        source: where the bars came from (name, fingerprint, fetch date ...), and `universe`; kept as it is.
+        spec: what decides the samples.
+        source: where the bars came from (name, fingerprint, fetch date ...), and `universe`; stored unchanged.
         listing: names, added to samples.parquet.
-        horizon, threshold: of the labels.
-        window: days per sample.
-        warm_up: rows a stock must have before a window; with 60, every look-back inside the window is observed.
-        chart_size: (H, W).
-        features: names; DEFAULT_FEATURES if not given.
-        stride, train_fraction, embargo_days: see `choose_samples`.
-        scaler: one fitted before; else it is fitted on the rows of train's windows.
-        materialize: also write time_series.npy and chart_images.npy.
         force: replace a dataset of another fingerprint.
         oracle: (codes, dates) -> an object with `probabilities` (N,3) and `standard_error`, for a market whose truth
             is known.
-        gate: looks at the finished folder before it is put in place and raises to stop the build; what it returns is
-            kept in dataset.json as `integrity`.
+        check: looks at the finished folder before it is put in place and raises to stop the build; what it returns
+            stands in dataset.json as `integrity`.
 
     Returns:
         The content of dataset.json.
@@ -97,32 +82,19 @@ def build_dataset(
     out_dir = Path(out_dir)
     refuse_unknown_folder(out_dir)
     _check_sectors(panel)
-    names = [feature.name for feature in features_named(features)]
-    labels = make_labels(panel, horizon, threshold)
-    sampling = choose_samples(panel, labels, borders, window, warm_up, stride, train_fraction, embargo_days)
-    options = {
-        "features": names,
-        "window": window,
-        "warm_up": warm_up,
-        "horizon": horizon,
-        "threshold": threshold,
-        "chart_size": [int(n) for n in chart_size],
-        "borders": borders.to_dict(),
-        "embargo_days": embargo_days,
-        "stride": stride if isinstance(stride, int) else dict(stride),
-        "train_fraction": train_fraction,
-    }
+    labels = make_labels(panel, spec.horizon, spec.threshold)
+    sampling = choose_samples(panel, labels, spec)
     with failures_told(out_dir), staging(out_dir) as folder:
-        scaler = _write_rows(folder / "rows", panel, names, sampling, scaler)
+        spec = replace(spec, scaler=_write_rows(folder / "rows", panel, spec, sampling))
         tables = _write_samples(folder, panel, labels, sampling, listing, oracle)
-        if materialize:
-            _materialize(folder, window, chart_size)
-        description = _describe(options, scaler, sampling, tables, source, materialize)
+        for split in SPLITS if spec.materialize else ():
+            materialize_split(folder, split, spec.window, spec.chart_size, len(SECTORS))
+        description = _describe(spec, sampling, tables, source)
         description["digests"] = digests_of(folder)
         description["fingerprint"] = fingerprint(description)
         write_description(folder, description)
-        if gate is not None:
-            description["integrity"] = gate(folder)
+        if check is not None:
+            description["integrity"] = check(folder)
             write_description(folder, description)
         twin = standing_twin(out_dir, description, force)
         if twin is not None:
@@ -143,13 +115,10 @@ def _check_sectors(panel: pl.DataFrame) -> None:
         raise ValueError(f"panel: expected sectors 0..{len(SECTORS) - 1}, found {sector} for code {code}")
 
 
-def _write_rows(
-    folder: Path, panel: pl.DataFrame, names: list[str], sampling: Sampling, scaler: RobustScaler | None
-) -> RobustScaler:
+def _write_rows(folder: Path, panel: pl.DataFrame, spec: DatasetSpec, sampling: Sampling) -> RobustScaler:
     """Write scaled features, bars and stock starts; returns the scaler."""
-    values = compute_features(panel, names)
-    if scaler is None:
-        scaler = RobustScaler.fit(values[sampling.train_rows], names)
+    values = compute_features(panel, spec.feature_names)
+    scaler = spec.scaler or RobustScaler.fit(values[sampling.train_rows], spec.feature_names)
     values = np.ascontiguousarray(values, dtype=np.float32)
     save_array(folder / "features.npy", scaler.transform(values, out=values))
     del values
@@ -165,7 +134,7 @@ def _write_samples(
     labels: pl.DataFrame,
     sampling: Sampling,
     listing: pl.DataFrame | None,
-    oracle: Callable[[pl.Series, pl.Series], Any] | None,
+    oracle: Oracle | None,
 ) -> dict[str, pl.DataFrame]:
     """Write ends, sector ids, labels and samples.parquet of each split; returns the sample tables."""
     volatile = pl.Series(f"volatility_{VOLATILITY_DAYS}", volatility(panel, VOLATILITY_DAYS))
@@ -187,25 +156,16 @@ def _write_samples(
     return tables
 
 
-def _materialize(folder: Path, window: int, chart_size: tuple[int, int]) -> None:
-    for split in SPLITS:
-        materialize_split(folder, split, window, chart_size, len(SECTORS))
-
-
 def _describe(
-    options: dict[str, Any],
-    scaler: RobustScaler,
-    sampling: Sampling,
-    tables: dict[str, pl.DataFrame],
-    source: Mapping[str, Any],
-    materialized: bool,
+    spec: DatasetSpec, sampling: Sampling, tables: dict[str, pl.DataFrame], source: Mapping[str, Any]
 ) -> dict[str, Any]:
+    assert spec.scaler is not None
     labels = tables["train"]["label"].to_numpy()
     return {
         "schema_version": SCHEMA_VERSION,
         "universe": source.get("universe"),
-        **options,
-        "scaler": scaler.to_dict(),
+        **spec.to_dict(),
+        "scaler": spec.scaler.to_dict(),
         "sectors": [sector.english for sector in SECTORS],
         "classes": list(CLASS_NAMES),
         "counts": {split: _counts(table) for split, table in tables.items()},
@@ -213,7 +173,7 @@ def _describe(
         "train_class_frequencies": (np.bincount(labels, minlength=len(CLASS_NAMES)) / len(labels)).tolist(),
         "source": dict(source),
         "integrity": None,
-        "materialized": materialized,
+        "materialized": spec.materialize,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,12 +13,12 @@ import polars as pl
 from loguru import logger
 
 from lasps.config.sectors import SECTORS
-from lasps.data.build import Gate, build_dataset
+from lasps.data.build import Check, Oracle, build_dataset
 from lasps.data.datasets.loading import read_description
 from lasps.data.datasets.scan import MissingFileError
 from lasps.data.overlap import compare_overlap
-from lasps.data.scaling import RobustScaler
-from lasps.data.splits import SPLITS, Borders
+from lasps.data.spec import DatasetSpec
+from lasps.data.splits import SPLITS
 from lasps.data.universe import market_of, of_other_market
 
 
@@ -30,8 +30,8 @@ def extend_dataset(
     out_dir: str | Path | None = None,
     test_end: date | None = None,
     listing: pl.DataFrame | None = None,
-    oracle: Callable[[pl.Series, pl.Series], Any] | None = None,
-    gate: Gate | None = None,
+    oracle: Oracle | None = None,
+    check: Check | None = None,
 ) -> dict[str, Any]:
     """Build a dataset again with new days: same options, same borders, same scaler, so old samples stay bit-equal.
 
@@ -41,7 +41,7 @@ def extend_dataset(
     Args:
         data_dir: the dataset to extend.
         panel: its bars and the new ones, with `sector`.
-        source, listing, oracle, gate: as in `build_dataset`, of the new bars.
+        source, listing, oracle, check: as in `build_dataset`, of the new bars.
         out_dir: where to write; `data_dir` itself if not given.
         test_end: a later last day of test; the other borders never move.
 
@@ -54,38 +54,29 @@ def extend_dataset(
         raise MissingFileError(
             f"{data_dir}: expected a dataset with a dataset.json to extend. Build it first: `make data`"
         )
-    borders = Borders.from_dict(old["borders"])
+    spec = DatasetSpec.from_description(old)
     if test_end is not None:
-        if test_end < borders.test_end:
-            raise ValueError(f"test_end: expected {borders.test_end} or later, as borders only grow, got {test_end}")
-        borders = replace(borders, test_end=test_end)
-    overlap = compare_overlap(Path(data_dir), panel, old["horizon"], old["threshold"])
+        if test_end < spec.span().test_end:
+            raise ValueError(
+                f"test_end: expected {spec.span().test_end} or later, as borders only grow, got {test_end}"
+            )
+        spec = replace(spec, borders=replace(spec.span(), test_end=test_end))
+    overlap = compare_overlap(Path(data_dir), panel, spec.horizon, spec.threshold)
     overlap.warn()
 
     def compared(folder: Path) -> dict[str, Any] | None:
         _warn_of_changed_features(Path(data_dir), folder)
-        return None if gate is None else gate(folder)
+        return None if check is None else check(folder)
 
     return build_dataset(
         panel,
         data_dir if out_dir is None else out_dir,
-        borders=borders,
-        listing=listing,
+        spec,
         source=dict(source) | {"extension": overlap.to_dict()},
-        horizon=old["horizon"],
-        threshold=old["threshold"],
-        window=old["window"],
-        warm_up=old["warm_up"],
-        chart_size=tuple(old["chart_size"]),
-        features=old["features"],
-        stride=old["stride"],
-        train_fraction=old["train_fraction"],
-        embargo_days=old["embargo_days"],
-        scaler=RobustScaler.from_dict(old["scaler"]),
-        materialize=old["materialized"],
+        listing=listing,
         force=out_dir is None,
         oracle=oracle,
-        gate=compared,
+        check=compared,
     )
 
 

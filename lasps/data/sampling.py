@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from lasps.config.dataset_config import WINDOW
 from lasps.data.panel import segment_starts
+from lasps.data.spec import DatasetSpec
 from lasps.data.splits import SPLITS, Borders, assign_splits, subsample
 
 
@@ -29,31 +29,24 @@ class Sampling:
 def choose_samples(
     panel: pl.DataFrame,
     labels: pl.DataFrame,
-    borders: Borders,
-    window: int = WINDOW,
-    warm_up: int = 0,
-    stride: int | Mapping[str, int] = 1,
-    train_fraction: float = 1.0,
-    embargo_days: int = 0,
+    spec: DatasetSpec,
 ) -> Sampling:
     """Assign every row with enough history and a known label to its split; thin out if asked to.
 
     Args:
         panel: sorted by (code, date).
         labels: row-aligned, from `make_labels`.
-        window: rows of history a sample needs, its own included.
-        warm_up: rows of the stock that must stand before the window, so that look-backs are observed there.
-        stride: every k-th row of a stock, staggered between stocks; one number, or one per split.
-        train_fraction: share of train kept, chosen by a hash of code and date. Val and test are never thinned so.
-        embargo_days: see `assign_splits`.
+        spec: a sample needs `window` rows of history, its own included, after `warm_up` others; `stride` takes every
+            k-th row of a stock, staggered between stocks; `train_fraction` thins train alone, by a hash of code and
+            date.
 
     Raises:
         ValueError: a stride below 1, or a split without a sample.
     """
-    steps = _steps(stride)
-    split = assign_splits(panel["date"], labels["label_end"], borders, embargo_days)
+    steps, borders = _steps(spec.stride), spec.span()
+    split = assign_splits(panel["date"], labels["label_end"], borders, spec.embargo_days)
     position = row_positions(panel)
-    enough = position >= window - 1 + warm_up
+    enough = position >= spec.window - 1 + spec.warm_up
     left_out = {
         "short_history": int((~enough).sum()),
         "label_not_known_yet": int((enough & labels["label"].is_null().to_numpy()).sum()),
@@ -64,15 +57,15 @@ def choose_samples(
     for name in SPLITS:
         rows = np.flatnonzero(enough & (split == name))
         if name == "train":
-            train_rows = _covered(rows, window, panel.height)
+            train_rows = _covered(rows, spec.window, panel.height)
         kept = rows[phase[rows] % steps[name] == 0]
         left_out[f"{name}_stride"] = len(rows) - len(kept)
-        if name == "train" and train_fraction < 1:
-            chosen = subsample(panel["code"][kept], panel["date"][kept], train_fraction)
+        if name == "train" and spec.train_fraction < 1:
+            chosen = subsample(panel["code"][kept], panel["date"][kept], spec.train_fraction)
             left_out["train_fraction"] = len(kept) - int(chosen.sum())
             kept = kept[chosen]
         ends[name] = kept
-    _refuse_empty(ends, panel, borders, window + warm_up)
+    _refuse_empty(ends, panel, borders, spec.window + spec.warm_up)
     return Sampling(ends, train_rows, left_out)
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from loguru import logger
 
-from lasps.config.dataset_config import CHART_SIZE, HORIZON, THRESHOLD
 from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets.loading import read_description
@@ -25,6 +24,7 @@ from lasps.data.panel import make_panel
 from lasps.data.sources.files import read_bars_counted, read_listing
 from lasps.data.sources.synthetic import OracleForecast, SyntheticMarket, make_market
 from lasps.data.sources.values import Decimal
+from lasps.data.spec import DatasetSpec
 from lasps.data.splits import PROTOCOLS, Borders, fraction_borders, walk_forward_borders
 from lasps.data.universe import select_universe, stored_markets
 from lasps.reproducibility import sha256_of, write_atomically
@@ -55,39 +55,18 @@ class BuildOptions:
     """What a build can be told, whatever the source."""
 
     out_dir: Path
+    spec: DatasetSpec = field(default_factory=DatasetSpec)
+    """Without borders: those are chosen from the days in the data."""
     universe: str = "common"
     markets: tuple[str, ...] | None = None
     """As `select_universe` takes them."""
-    features: tuple[str, ...] | None = None
-    chart_size: tuple[int, int] = CHART_SIZE
-    horizon: int = HORIZON
-    threshold: float = THRESHOLD
-    stride: int | dict[str, int] = 1
-    train_fraction: float = 1.0
-    materialize: bool = False
     force: bool = False
     waive: tuple[str, ...] = ()
     repairs: Path | None = None
-    embargo_days: int = 0
     extend: bool = False
     """Add new days to the dataset in out_dir: its universe, options, borders and scaler stay (`extend_dataset`)."""
     test_end: dt.date | None = None
     """Of an extension; None: the last day of the bars."""
-
-    def for_build(self) -> dict[str, Any]:
-        """The part that lasps.data.build takes."""
-        names = (
-            "features",
-            "chart_size",
-            "horizon",
-            "threshold",
-            "stride",
-            "train_fraction",
-            "materialize",
-            "force",
-            "embargo_days",
-        )
-        return {name: getattr(self, name) for name in names}
 
 
 def build_synthetic(
@@ -113,7 +92,7 @@ def build_synthetic(
     size = PRESETS[preset]
     logger.info(f"Synthetic market: seed {seed}, effect {effect}, preset {preset}")
     market = make_market(seed=seed, effect=effect, **size["market"])
-    options = BuildOptions(out_dir, stride=size["stride"], materialize=materialize, force=force)
+    options = BuildOptions(out_dir, DatasetSpec(stride=size["stride"], materialize=materialize), force=force)
     description = build_from_bars(
         market.panel,
         market.listing,
@@ -234,7 +213,7 @@ def build_from_bars(
     with reported_if_stopped(seen.report, options):
         seen.report.raise_if_fatal(options.waive)
         panel = seen.selected()
-    gate = Gate(seen.report, options)
+    check = FolderCheck(seen.report, options)
     source = (
         source
         | seen.about
@@ -246,7 +225,7 @@ def build_from_bars(
             panel,
             source=source,
             listing=listing,
-            gate=gate,
+            check=check,
             test_end=options.test_end or last_day(panel),
         )
     else:
@@ -254,14 +233,14 @@ def build_from_bars(
         description = build_dataset(
             panel,
             options.out_dir,
-            borders=chosen,
+            replace(options.spec, borders=chosen),
             source=source,
             listing=listing,
+            force=options.force,
             oracle=oracle,
-            gate=gate,
-            **options.for_build(),
+            check=check,
         )
-    publish(gate.report, Path(options.out_dir) / REPORT_NAME)
+    publish(check.report, Path(options.out_dir) / REPORT_NAME)
     return description
 
 
@@ -310,8 +289,8 @@ def look_at(
 
 
 @dataclass
-class Gate:
-    """Looks at a finished dataset before it is put in place; `report` grows by what it finds there."""
+class FolderCheck:
+    """The gate of the finished dataset before it is put in place; `report` grows by what it finds there."""
 
     report: integrity.IntegrityReport
     options: BuildOptions

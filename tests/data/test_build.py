@@ -16,6 +16,7 @@ from lasps.data.features import compute_features
 from lasps.data.labels import make_labels
 from lasps.data.sampling import choose_samples
 from lasps.data.scaling import RobustScaler
+from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders
 from tests.data.market import BORDERS, DAYS, FEW_FEATURES, small_panel
 
@@ -24,8 +25,9 @@ SPLITS = ("train", "val", "test")
 
 
 def make(out_dir, panel=None, **options):
-    options = {"borders": BORDERS, "source": SOURCE, "features": FEW_FEATURES, "chart_size": (20, 180)} | options
-    return build_dataset(small_panel() if panel is None else panel, out_dir, **options)
+    of_spec = {name: options.pop(name) for name in list(options) if name in DatasetSpec.__dataclass_fields__}
+    spec = DatasetSpec(**{"borders": BORDERS, "features": FEW_FEATURES, "chart_size": (20, 180)} | of_spec)
+    return build_dataset(small_panel() if panel is None else panel, out_dir, spec, **{"source": SOURCE} | options)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_the_description_counts_what_is_there_and_is_what_build_returned(built):
 def test_the_scaler_sees_the_rows_of_train_windows_and_no_others(built):
     _, description = built
     panel = small_panel()
-    ends = choose_samples(panel, make_labels(panel), BORDERS).ends["train"]
+    ends = choose_samples(panel, make_labels(panel), DatasetSpec(borders=BORDERS)).ends["train"]
     rows = np.unique(np.concatenate([np.arange(end - 59, end + 1) for end in ends]))
     expected = RobustScaler.fit(compute_features(panel, FEW_FEATURES)[rows], FEW_FEATURES)
     assert description["scaler"] == expected.to_dict()
@@ -135,7 +137,8 @@ def test_the_samples_known_at_a_day_do_not_depend_on_later_bars(day, stride):
 
     def known(bars):
         labels = make_labels(bars)
-        ends = choose_samples(bars, labels, borders, window=20, stride=stride, train_fraction=0.5).ends
+        spec = DatasetSpec(borders=borders, window=20, stride=stride, train_fraction=0.5)
+        ends = choose_samples(bars, labels, spec).ends
         labelled = bars.select("code", "date").hstack(labels)
         table = pl.concat(labelled[rows].with_columns(split=pl.lit(name)) for name, rows in ends.items())
         # a stock that looks delisted at `day` may trade again later: its last labels are provisional, and flagged so
@@ -151,8 +154,8 @@ def test_the_samples_known_at_a_day_do_not_depend_on_later_bars(day, stride):
 def test_stride_takes_every_kth_row_of_a_stock_on_days_that_differ_between_stocks():
     panel = small_panel()
     labels = make_labels(panel)
-    every = choose_samples(panel, labels, BORDERS).ends
-    thinned = choose_samples(panel, labels, BORDERS, stride={"train": 4, "val": 1, "test": 2})
+    every = choose_samples(panel, labels, DatasetSpec(borders=BORDERS)).ends
+    thinned = choose_samples(panel, labels, DatasetSpec(borders=BORDERS, stride={"train": 4, "val": 1, "test": 2}))
     assert set(thinned.ends["train"]) < set(every["train"])
     np.testing.assert_array_equal(thinned.ends["val"], every["val"])
     codes = panel["code"].to_numpy()
@@ -166,9 +169,13 @@ def test_stride_takes_every_kth_row_of_a_stock_on_days_that_differ_between_stock
 def test_train_fraction_thins_train_by_code_and_day_and_nothing_else():
     panel = small_panel()
     labels = make_labels(panel)
-    every, third = (choose_samples(panel, labels, BORDERS, train_fraction=f).ends for f in (1.0, 0.3))
+    every, third = (
+        choose_samples(panel, labels, DatasetSpec(borders=BORDERS, train_fraction=f)).ends for f in (1.0, 0.3)
+    )
     fewer = choose_samples(
-        panel.filter(pl.col("code") != "000050"), labels.filter(panel["code"] != "000050"), BORDERS, train_fraction=0.3
+        panel.filter(pl.col("code") != "000050"),
+        labels.filter(panel["code"] != "000050"),
+        DatasetSpec(borders=BORDERS, train_fraction=0.3),
     ).ends
     assert 0.2 < len(third["train"]) / len(every["train"]) < 0.4
     assert len(third["val"]) == len(every["val"]) and len(third["test"]) == len(every["test"])
@@ -178,7 +185,7 @@ def test_train_fraction_thins_train_by_code_and_day_and_nothing_else():
 
 def test_warm_up_asks_for_more_history(built):
     panel = small_panel()
-    ends = choose_samples(panel, make_labels(panel), BORDERS, warm_up=20).ends["train"]
+    ends = choose_samples(panel, make_labels(panel), DatasetSpec(borders=BORDERS, warm_up=20)).ends["train"]
     assert panel.filter(pl.col("code") == "000050")["date"][79] == panel[ends].filter(code="000050")["date"].min()
 
 

@@ -12,6 +12,7 @@ from lasps.config.sectors import SECTORS
 from lasps.data.build import build_dataset
 from lasps.data.extension import extend_dataset, with_former_stocks
 from lasps.data.overlap import compare_overlap
+from lasps.data.spec import DatasetSpec
 from lasps.data.universe import select_universe
 from tests.data.market import BORDERS, DAYS, FEW_FEATURES, small_panel
 
@@ -31,10 +32,8 @@ def old(panel, tmp_path_factory):
     build_dataset(
         panel.filter(pl.col("date") <= LAST),
         folder,
-        borders=BORDERS,
+        DatasetSpec(FEW_FEATURES, borders=BORDERS, chart_size=(20, 180)),
         source={"name": "made up"},
-        features=FEW_FEATURES,
-        chart_size=(20, 180),
     )
     return folder
 
@@ -74,10 +73,8 @@ def test_any_splits_of_any_stocks_are_rounding_and_nothing_else(factors, level, 
     build_dataset(
         panel.filter(pl.col("date") <= LAST),
         folder,
-        borders=BORDERS,
+        DatasetSpec(("return_1",), borders=BORDERS, chart_size=(20, 180)),
         source={"name": "made up"},
-        features=["return_1"],
-        chart_size=(20, 180),
     )
     for code, factor in zip(sorted(set(panel["code"])), factors, strict=False):
         panel = rescaled(panel, code, factor) if factor * level > 0.02 else panel
@@ -130,7 +127,11 @@ def test_a_listing_of_today_keeps_the_stocks_of_the_dataset_with_name_and_sector
     chosen, _ = select_universe(panel, listing)
     early = chosen.filter(pl.col("date") <= LAST)
     build_dataset(
-        early, tmp_path / "d", borders=BORDERS, source={}, features=FEW_FEATURES, listing=listing, chart_size=(20, 180)
+        early,
+        tmp_path / "d",
+        DatasetSpec(FEW_FEATURES, borders=BORDERS, chart_size=(20, 180)),
+        source={},
+        listing=listing,
     )
     today = listing.filter(~pl.col("code").is_in(["000010", "000030"]))
     today = today.with_columns(industry=pl.when(pl.col("code") == "000050").then(None).otherwise("industry"))

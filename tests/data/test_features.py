@@ -14,6 +14,7 @@ from lasps.data.features import DEFAULT_FEATURES, FEATURES, LONGEST, compute_fea
 from lasps.data.labels import make_labels
 from lasps.data.panel import make_panel
 from lasps.data.sampling import choose_samples
+from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders, assign_splits
 
 from .markets import FIRST_DAY, make_raw_market
@@ -91,7 +92,9 @@ def samples_known_by(panel: pl.DataFrame, day) -> tuple[pl.DataFrame, np.ndarray
     """Samples whose label is known on `day`: code, date, split, label; their bars, features with mask, and charts."""
     days = [FIRST_DAY + timedelta(days=d) for d in (21, 22, 31, 32, 400)]
     labels = make_labels(panel)
-    ends = choose_samples(panel, labels, Borders(*days), window=10, stride=2, train_fraction=0.7).ends
+    ends = choose_samples(
+        panel, labels, DatasetSpec(borders=Borders(*days), window=10, stride=2, train_fraction=0.7)
+    ).ends
     table = panel.select("code", "date").hstack(labels.select("label", "label_end", "label_cut_short"))
     samples = pl.concat(
         table[rows].with_columns(split=pl.lit(name), row=pl.Series(rows)) for name, rows in ends.items()

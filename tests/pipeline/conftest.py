@@ -11,6 +11,7 @@ import torch
 
 from experiments._cli import run_script
 from lasps.data.sources.synthetic import SyntheticMarket, make_market
+from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.phase_options import PhaseOptions
@@ -59,7 +60,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         market.listing,
         Borders.from_dict(market.borders),
         {"name": "synthetic"},
-        BuildOptions(folder / "data", stride={"train": 6, "val": 4, "test": 4}),
+        BuildOptions(folder / "data", DatasetSpec(stride={"train": 6, "val": 4, "test": 4})),
         oracle=market.oracle,
     )
     options = PhaseOptions(

@@ -13,6 +13,7 @@ from experiments import build_dataset as command
 from lasps.data.dataset_files import write_description
 from lasps.data.datasets.loading import SCHEMA_VERSION
 from lasps.data.integrity import IntegrityError
+from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders
 from lasps.pipeline.datasets import (
     BuildOptions,
@@ -41,7 +42,9 @@ def listing(bars) -> pl.DataFrame:
 
 
 def build(bars, listing, out: Path, borders=None, **options):
-    return build_from_bars(bars, listing, borders, {"name": "made up"}, BuildOptions(out, **SMALL | options))
+    of_spec = {name: options.pop(name) for name in list(options) if name in DatasetSpec.__dataclass_fields__}
+    spec = DatasetSpec(**SMALL | of_spec)
+    return build_from_bars(bars, listing, borders, {"name": "made up"}, BuildOptions(out, spec, **options))
 
 
 def files(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets import scan
 from lasps.data.datasets.loading import check_described, load_split, read_description
+from lasps.data.spec import DatasetSpec
 from tests.data.market import BORDERS, FEW_FEATURES, small_panel
 
 
@@ -24,9 +25,8 @@ def built(tmp_path_factory) -> Path:
     build_dataset(
         small_panel(),
         folder,
-        borders=BORDERS,
+        DatasetSpec(FEW_FEATURES, borders=BORDERS),
         source={"name": "bars", "fetched": date(2026, 1, 5)},
-        features=FEW_FEATURES,
     )
     return folder
 

@@ -19,6 +19,7 @@ from lasps.data.datasets.stock_dataset import StockDataset, stock_collate_fn
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.features import compute_features
 from lasps.data.scaling import RobustScaler
+from lasps.data.spec import DatasetSpec
 from tests.data.market import BORDERS, FEW_FEATURES, small_panel
 
 SIZE = (20, 190)
@@ -28,7 +29,10 @@ SIZE = (20, 190)
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "processed"
     build_dataset(
-        small_panel(), folder, borders=BORDERS, source={}, features=FEW_FEATURES, chart_size=SIZE, materialize=True
+        small_panel(),
+        folder,
+        DatasetSpec(FEW_FEATURES, borders=BORDERS, chart_size=SIZE, materialize=True),
+        source={},
     )
     return folder
 
