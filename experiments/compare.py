@@ -90,28 +90,26 @@ def compared(args: argparse.Namespace) -> Comparison:
     """Load what is to be compared, and compare it."""
     from loguru import logger
 
-    from lasps.config.sectors import SECTORS
-    from lasps.data.datasets.loading import read_description
+    from lasps.data.datasets.dataset import Dataset
     from lasps.evaluation.comparison import compare
     from lasps.evaluation.portfolio import Costs
     from lasps.pipeline.comparing import Loader, load_models, prior_of
 
     splits = ("val", "test") if args.split == "both" else (args.split,)
     needs_model = any(".pt" in text for text in args.models)
-    loader = Loader(splits, args.data_dir, resolve_device(args.device) if needs_model else "cpu", args.batch_size)
+    data = Dataset.open(args.data_dir)
+    loader = Loader(splits, data, resolve_device(args.device) if needs_model else "cpu", args.batch_size)
     models = load_models(args.models, loader)
-    shares, source = (args.prior, "--prior") if args.prior else prior_of(args.data_dir, models)
+    shares, source = (args.prior, "--prior") if args.prior else prior_of(data, models)
     if shares is None:
         logger.warning(f"no training frequencies ({source}): the prior is in-sample")
     baselines = all_baselines(args.models, models, loader) if args.baselines else None
-    description = read_description(args.data_dir) if args.data_dir.is_dir() else None
-    names = (description or {}).get("sectors") or [s.english for s in SECTORS]
     return compare(
         models,
         prior=shares,
         prior_source=source,
         baselines=baselines,
-        sector_names=names,
+        sector_names=data.sector_names,
         costs=Costs(args.cost, args.tax),
     )
 
@@ -124,7 +122,7 @@ def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> d
     if not any(name.endswith(PHASE1) for name in models):
         beside = phase1_beside(texts)
         found = load_models(beside, loader) if beside else {}
-    return found | cached_baselines(loader.data_dir, loader.splits, settings.REPORT_DIR / "cache")
+    return found | cached_baselines(loader.data, loader.splits, settings.REPORT_DIR / "cache")
 
 
 def save_picture(path: Path, comparison: Comparison, split: str) -> None:
@@ -147,12 +145,17 @@ def save_picture(path: Path, comparison: Comparison, split: str) -> None:
 def save_result(args: argparse.Namespace, told: dict[str, Any]) -> None:
     """Test metrics and differences, with what they were measured with, for experiments/results/."""
     from experiments._results import differences_of, metrics_of, write_result
-    from lasps.data.datasets.loading import read_description
+    from lasps.data.datasets.dataset import Dataset
 
-    fingerprint = (read_description(args.data_dir) or {}).get("fingerprint")
     result = {"models": metrics_of(told), "differences": differences_of(told), "verdict": told["verdict"]}
     seeds = sorted({seed["seed"] for by in told["models"].values() for seed in by["test"]["seeds"] if seed["seed"]})
-    write_result(args.result, result, seeds=seeds, data={args.data_dir.name: fingerprint}, note=args.note)
+    write_result(
+        args.result,
+        result,
+        seeds=seeds,
+        data={args.data_dir.name: Dataset.open(args.data_dir).fingerprint},
+        note=args.note,
+    )
 
 
 def log_comparison(comparison: Comparison, page: str | None, tracker: Tracker) -> None:

@@ -111,17 +111,18 @@ def run_market(folder: Path, seed: int, device: str, asked: argparse.Namespace) 
 
 def compared(data_dir: Path, paths: dict[str, Path], device: str) -> dict[str, Any]:
     """The JSON of a comparison of checkpoints and baselines on test."""
+    from lasps.data.datasets.dataset import Dataset
     from lasps.evaluation.comparison import compare
     from lasps.pipeline.summary import baseline_tables
     from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 
+    data = Dataset.open(data_dir)
     runs = {
-        name: validate_checkpoint(open_checkpoint(path, device), data_dir, "test", device)
-        for name, path in paths.items()
+        name: validate_checkpoint(open_checkpoint(path, device), data, "test", device) for name, path in paths.items()
     }
     return compare(
         {name: {"test": [run.forecast]} for name, run in runs.items()},
-        baselines={name: {"test": [by["test"]]} for name, by in baseline_tables(data_dir, BASELINES).items()},
+        baselines={name: {"test": [by["test"]]} for name, by in baseline_tables(data, BASELINES).items()},
         prior=runs["phase1_best"].prior,
         prior_source="training frequencies",
     ).as_json()

@@ -20,21 +20,22 @@ def main() -> None:
     add_data_flags(parser, batch_size=TRAINING_CONFIG["eval_batch_size"])
     parser.add_argument("--output-dir", type=Path, default=settings.CHECKPOINT_DIR)
     args = parser.parse_args()
-    from lasps.data.datasets.loading import read_description
+    from lasps.data.datasets.dataset import Dataset
     from lasps.pages.comparison_text import show_comparison
     from lasps.pipeline.summary import baseline_tables, compare_all, summarize, validate_all
     from lasps.terminal import show_end
     from lasps.tracking import open_tracker
 
+    data = Dataset.open(args.data_dir)
     validations = validate_all(
-        args.data_dir,
+        data,
         args.output_dir,
         resolve_device(args.device),
         open_tracker(enabled=not args.no_track, system_metrics=False),
         args.batch_size,
     )
-    baselines = baseline_tables(args.data_dir)
-    comparison = compare_all(validations, baselines, (read_description(args.data_dir) or {}).get("sectors"))
+    baselines = baseline_tables(data)
+    comparison = compare_all(validations, baselines, data.sector_names)
     content = summarize(validations, baselines, comparison)
     print()
     show_comparison(comparison)

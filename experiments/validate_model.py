@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Validate, print, write the prediction table, log to the checkpoint's run."""
     args = parse_args()
+    from lasps.data.datasets.dataset import Dataset
     from lasps.pipeline.validation import (
         keep_predictions,
         open_checkpoint,
@@ -49,7 +50,7 @@ def main() -> None:
     device = resolve_device(args.device)
     validation = validate_checkpoint(
         open_checkpoint(args.checkpoint, device),
-        args.data_dir,
+        Dataset.open(args.data_dir),
         args.split,
         device,
         args.batch_size,

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 from loguru import logger
 
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.splits import SPLITS
 from lasps.evaluation import baselines
 from lasps.evaluation.forecast import Forecast
-from lasps.evaluation.metrics import class_frequencies
 from lasps.pipeline.summary import baseline_split
 from lasps.pipeline.validation import keep_predictions, open_checkpoint, predictions_path, validate_checkpoint
 from lasps.reproducibility import write_atomically
@@ -60,7 +58,7 @@ class Loader:
     """How tables are come by: the splits asked for, and the dataset that checkpoints predict."""
 
     splits: Sequence[str]
-    data_dir: Path
+    data: Dataset
     device: str = "cpu"
     batch_size: int = 512
 
@@ -88,7 +86,7 @@ class Loader:
 
     def _validated(self, path: Path, split: str) -> Forecast:
         checkpoint = open_checkpoint(path, self.device)
-        forecast = validate_checkpoint(checkpoint, self.data_dir, split, self.device, self.batch_size).forecast
+        forecast = validate_checkpoint(checkpoint, self.data, split, self.device, self.batch_size).forecast
         keep_predictions(forecast, predictions_path(path, checkpoint.name, split))
         return forecast
 
@@ -181,20 +179,17 @@ def phase1_beside(texts: Iterable[str]) -> list[str]:
 
 
 def prior_of(
-    data_dir: Path, models: Mapping[str, Mapping[str, Sequence[Forecast]]]
+    data: Dataset, models: Mapping[str, Mapping[str, Sequence[Forecast]]]
 ) -> tuple[tuple[float, ...] | None, str]:
     """(training class frequencies, where they come from) if the rows are this dataset's, else (None, why not)."""
-    labels = Path(data_dir) / "train" / "labels.npy"
-    description = read_description(data_dir) if Path(data_dir).is_dir() else None
-    known = (description or {}).get("train_class_frequencies")
-    if known is None and not labels.is_file():
-        return None, f"{data_dir} has no training labels"
+    shares = data.training_shares()
+    if shares is None:
+        return None, f"{data.folder} has no training labels"
     for split, seeds in next(iter(models.values())).items():
-        if not _same_data(load_split(data_dir, split).samples, seeds[0]):
-            return None, f"the predictions on {split} are not of the dataset in {data_dir}"
-    if known is not None:
-        return tuple(float(x) for x in known), f"training frequencies, {Path(data_dir) / 'dataset.json'}"
-    return class_frequencies(np.load(labels)), f"training frequencies, {labels}"
+        if not _same_data(data.split(split).samples, seeds[0]):
+            return None, f"the predictions on {split} are not of the dataset in {data.folder}"
+    known = data.folder / ("dataset.json" if data.description else "train/labels.npy")
+    return shares, f"training frequencies, {known}"
 
 
 def _same_data(samples: pl.DataFrame | None, forecast: Forecast) -> bool:
@@ -205,10 +200,10 @@ def _same_data(samples: pl.DataFrame | None, forecast: Forecast) -> bool:
 
 
 def cached_baselines(
-    data_dir: Path, splits: Sequence[str], cache_dir: Path, names: Sequence[str] = tuple(baselines.BASELINES)
+    data: Dataset, splits: Sequence[str], cache_dir: Path, names: Sequence[str] = tuple(baselines.BASELINES)
 ) -> dict[str, dict[str, list[Forecast]]]:
     """Baselines as `load_models` gives models, fitted once per dataset (by content) and cached under `cache_dir`."""
-    fingerprints = [load_split(data_dir, split).fingerprint for split in SPLITS]
+    fingerprints = [data.split(split).fingerprint for split in SPLITS]
     content = "|".join([str(BASELINE_VERSION), *fingerprints])
     folder = Path(cache_dir) / f"baselines-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     complete = folder / "complete"
@@ -219,7 +214,7 @@ def cached_baselines(
     missing = [name for name, by_split in cached.items() if None in by_split.values()]
     if missing:
         logger.info(f"Fitting {len(missing)} baselines (once: they are cached)")
-        arrays = {split: baseline_split(data_dir, split) for split in SPLITS}
+        arrays = {split: baseline_split(data, split) for split in SPLITS}
         found = baselines.fit_baselines(arrays["train"], arrays["val"], {s: arrays[s] for s in splits}, missing)
         for name in missing:
             for split in splits:

@@ -10,9 +10,8 @@ import numpy as np
 from loguru import logger
 
 from lasps.config.model_config import TRAINING_CONFIG
-from lasps.config.sectors import SECTORS
 from lasps.config.settings import settings
-from lasps.data.datasets.loading import read_description
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.samples import SampleDataset
 from lasps.files import write_atomically
 from lasps.pipeline.phase_options import PhaseOptions
@@ -26,10 +25,10 @@ RESUME_FOLDER = ".resume"
 """In the output folder: states, run ids and shared features of what is not over yet."""
 
 
-def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
+def run_tags(options: PhaseOptions, data: Dataset) -> dict[str, str]:
     """Tags of every run: what makes it repeatable."""
     return {
-        "data_fingerprint": train.fingerprint,
+        "data_fingerprint": data.train.fingerprint,
         "seed": str(options.seed),
         "device": options.device,
         "data_dir": str(options.data_dir),
@@ -37,7 +36,7 @@ def run_tags(options: PhaseOptions, train: SampleDataset) -> dict[str, str]:
     }
 
 
-def run_note(options: PhaseOptions, phase: int | None = None) -> dict[str, str]:
+def run_note(data: Dataset, phase: int | None = None) -> dict[str, str]:
     """The description that MLflow shows on a run's page: where to look for what. None: the pipeline's."""
     if phase is None:
         note = (
@@ -45,9 +44,8 @@ def run_note(options: PhaseOptions, phase: int | None = None) -> dict[str, str]:
             "are validated, and under *Artifacts* a sample of the charts that the network is given."
         )
     else:
-        names = (read_description(options.data_dir) or {}).get("sectors") or [sector.english for sector in SECTORS]
         curve = "`phase2/sector_07`: the curve of that sector's head" if phase == 2 else f"`phase{phase}`: its curves"
-        listed = ", ".join(f"{number:02d} {name}" for number, name in enumerate(names))
+        listed = ", ".join(f"{number:02d} {name}" for number, name in enumerate(data.sector_names))
         note = (
             f"*Model metrics*: search for {curve}; for `test/sector_07`: what the checkpoint is worth there. "
             f"*Artifacts*: pictures, tables by class and sector, predictions. The checkpoint is a logged model "
@@ -67,7 +65,7 @@ def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> di
     }
 
 
-def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> None:
+def log_datasets(tracker: Tracker, folder: Path, train: SampleDataset, val: SampleDataset) -> None:
     """Train and val as the run's datasets, each by its own full digest."""
     for split, dataset in (("train", train), ("val", val)):
         classes = np.bincount(dataset.labels, minlength=3).tolist()
@@ -75,7 +73,7 @@ def log_datasets(tracker: Tracker, options: PhaseOptions, train: SampleDataset, 
             split,
             dataset.fingerprint,
             context="training" if split == "train" else "selection",
-            source=str(options.data_dir),
+            source=str(folder),
             profile={"n": len(dataset), "classes": classes},
         )
 

@@ -1,13 +1,14 @@
 """Phases 1, 3 and 2, each from a checkpoint file to a checkpoint file, so that any of them can be run alone.
 
-phase1_best.pt -> phase3_final.pt -> phase2_best.pt        (the plan's order: 1, 3, 2)
+phase1_best.pt -> phase3_final.pt -> phase2_best.pt        (run in the order 1, 3, 2)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from loguru import logger
 
 from lasps.config.model_config import MODEL_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.samples import SampleDataset, SampleSubset
 from lasps.data.features import window_columns
 from lasps.evaluation.metrics import class_frequencies
@@ -59,48 +60,46 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
         ValueError, FileNotFoundError: bad data or checkpoint, or another training in the output folder; nothing that
             existed was touched.
     """
-    train, val = load_split(options.data_dir, "train"), load_split(options.data_dir, "val")
-    check_classes(train, f"{options.data_dir}: train")
+    data = Dataset.open(options.data_dir)
+    check_classes(data.train, f"{options.data_dir}: train")
     with held(
         options.output_dir / RESUME_FOLDER / "lock",
         f"{options.output_dir}",
         "Wait for it, or train in another folder: --output-dir",
     ):
-        return _run_phases(phases, options, train, val, tracker or NullTracker())
+        return _run_phases(phases, options, data, tracker or NullTracker())
 
 
-def _run_phases(
-    phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset, tracker: Tracker
-) -> dict[str, Path]:
+def _run_phases(phases: tuple[int, ...], options: PhaseOptions, data: Dataset, tracker: Tracker) -> dict[str, Path]:
     written: dict[str, Path] = {}
     name = "pipeline" if len(phases) > 1 else f"phase{phases[0]}"
-    key = pipeline_key(phases, options, train, val)
+    key = pipeline_key(phases, options, data)
     if not options.resume:
         forget_run(options, name)
         for phase in phases:
             forget_run(options, OUTPUT_OF[phase], phase)
     with tracker.run(
         name,
-        tags=run_tags(options, train) | run_note(options),
+        tags=run_tags(options, data) | run_note(data),
         params=pipeline_params(phases, options),
         resume_id=resumable_run(options, name, key),
     ) as parent:
         remember_run(options, name, key, parent.resume_id)
-        log_charts(parent, train)
+        log_charts(parent, data.train)
         for position, phase in enumerate(phases):
             own = options if position == 0 else replace(options, checkpoint=None)  # --checkpoint is the first one's
-            written[OUTPUT_OF[phase]] = run_phase(phase, own, train, val, parent)
+            written[OUTPUT_OF[phase]] = run_phase(phase, own, data, parent)
     forget_run(options, name)
     return written
 
 
-def pipeline_key(phases: tuple[int, ...], options: PhaseOptions, train: SampleDataset, val: SampleDataset) -> str:
+def pipeline_key(phases: tuple[int, ...], options: PhaseOptions, data: Dataset) -> str:
     """A digest of what was asked for: a pipeline that is resumed under its run's id is the same one."""
     source = options.checkpoint
     parts = {
         "params": pipeline_params(phases, options),
-        "train": train.fingerprint,
-        "val": val.fingerprint,
+        "train": data.train.fingerprint,
+        "val": data.val.fingerprint,
         "checkpoint": sha256_of(source) if source is not None and source.is_file() else None,
     }
     return hashlib.sha256(json_text(parts).encode()).hexdigest()
@@ -118,35 +117,81 @@ def pipeline_params(phases: tuple[int, ...], options: PhaseOptions) -> dict[str,
     }
 
 
-def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: SampleDataset, parent: Tracker) -> Path:
+@dataclass(frozen=True)
+class PhaseJob:
+    """One phase with all that its result depends on."""
+
+    phase: int
+    options: PhaseOptions
+    data: Dataset
+    config: dict[str, Any]
+    """The phase's section of THREE_PHASE_CONFIG with the overrides."""
+    train: SampleDataset
+    """What it trains on: all of train, or with a holdout a part of it."""
+    source: Path | None
+    """The checkpoint that it starts from; None: a fresh model."""
+
+    @classmethod
+    def of(cls, phase: int, options: PhaseOptions, data: Dataset) -> PhaseJob:
+        """Raises ValueError or FileNotFoundError where input checkpoint or training samples are not to be had."""
+        source = input_checkpoint(phase, options)
+        config = phase_config(phase, options) | {"phase2_holdout": holdout_of(options.phase2_holdout, source)}
+        return cls(phase, options, data, config, part_of_train(phase, data.train, config["phase2_holdout"]), source)
+
+    @property
+    def name(self) -> str:
+        """Of its checkpoint and run."""
+        return OUTPUT_OF[self.phase]
+
+    @property
+    def output(self) -> Path:
+        """The checkpoint that it writes."""
+        return self.options.output_dir / f"{self.name}.pt"
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of everything that the result depends on."""
+        parts = {
+            "phase": self.phase,
+            "config": self.config,
+            "model": MODEL_CONFIG,
+            "training": TRAINING_CONFIG,
+            "batch_size": self.options.batch_size,
+            "epoch_samples": self.options.epoch_samples,
+            "charts": self.options.charts,
+            "seed": self.options.seed,
+            "weights": list(settings.CLASS_WEIGHTS),
+            "train": self.train.fingerprint,
+            "val": self.data.val.fingerprint,
+            "input": None if self.source is None else sha256_of(self.source),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def run_phase(phase: int, options: PhaseOptions, data: Dataset, parent: Tracker) -> Path:
     """One phase: input checkpoint -> training -> `OUTPUT_OF[phase]`.pt and .json in the output folder."""
-    output = options.output_dir / f"{OUTPUT_OF[phase]}.pt"
-    source = input_checkpoint(phase, options)
-    config = phase_config(phase, options) | {"phase2_holdout": holdout_of(options.phase2_holdout, source)}
-    part = part_of_train(phase, train, config["phase2_holdout"])
-    key = phase_key(phase, config, options, part, val, source)
-    name = OUTPUT_OF[phase]
-    run_id = resumable_run(options, name, key)
-    finished = finished_before(output, key) if options.resume else None
+    job = PhaseJob.of(phase, options, data)
+    run_id = resumable_run(options, job.name, job.key)
+    finished = finished_before(job.output, job.key) if options.resume else None
     if finished is not None:
-        logger.info(f"Phase {phase}: {output.name} is up to date, skipping Phase {phase}")
+        logger.info(f"Phase {phase}: {job.output.name} is up to date, skipping Phase {phase}")
         if run_id is not None:  # stopped between its last weights and the end of its run
-            with parent.run(name, tags=run_tags(options, train), resume_id=run_id) as tracker:
+            with parent.run(job.name, tags=run_tags(options, data), resume_id=run_id) as tracker:
                 tracker.log_checkpoint(
-                    output, finished["metrics"], step=finished["history"]["best_epoch"], dataset="val"
+                    job.output, finished["metrics"], step=finished["history"]["best_epoch"], dataset="val"
                 )
-        forget_run(options, name, phase)
-        return output
-    model = starting_model(source, train, options)
+        forget_run(options, job.name, phase)
+        return job.output
+    model = starting_model(job)
     seed_everything(options.seed)
     with parent.run(
-        name,
-        tags=run_tags(options, train) | run_note(options, phase),
-        params=flat_params(phase, config, options),
+        job.name,
+        tags=run_tags(options, data) | run_note(data, phase),
+        params=flat_params(phase, job.config, options),
         resume_id=run_id,
     ) as tracker:
-        remember_run(options, name, key, tracker.resume_id)
-        log_datasets(tracker, options, part, val)
+        remember_run(options, job.name, job.key, tracker.resume_id)
+        log_datasets(tracker, data.folder, job.train, data.val)
         trainer = ThreePhaseTrainer(
             model,
             device=options.device,
@@ -156,62 +201,52 @@ def run_phase(phase: int, options: PhaseOptions, train: SampleDataset, val: Samp
             resume=options.resume,
         )
         before = trainer.state_dict() if phase == 2 else {}
-        history = TRAIN[phase](trainer, part, val, config, options)
+        history = TRAIN[phase](trainer, job)
         nested = history.pop("nested", None)
-        meta = checkpoint_meta(phase, config, options, train, history, key, source, tracker, parent)
+        meta = checkpoint_meta(job, history) | {"mlflow": {"run_id": tracker.run_id, "parent_run_id": parent.run_id}}
         if nested is not None:
-            meta |= save_common_change(output, before, nested, meta)
-        save_checkpoint(output, trainer.state_dict(), meta)
-        tracker.log_checkpoint(output, meta["metrics"], step=history["best_epoch"], dataset="val")
-    forget_run(options, name, phase)
-    logger.info(f"Saved: {output}")
+            meta |= save_common_change(job.output, before, nested, meta)
+        save_checkpoint(job.output, trainer.state_dict(), meta)
+        tracker.log_checkpoint(job.output, meta["metrics"], step=history["best_epoch"], dataset="val")
+    forget_run(options, job.name, phase)
+    logger.info(f"Saved: {job.output}")
     if phase == 2:
         logger.info("Phase 2 complete")
-    return output
+    return job.output
 
 
 # ------------------------------------------------------------------------------------------------ the three phases
 
 
-def train_backbone(
-    trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any], options: PhaseOptions
-) -> dict[str, Any]:
+def train_backbone(trainer: ThreePhaseTrainer, job: PhaseJob) -> dict[str, Any]:
     """Phase 1: backbone and common head, all sectors together."""
-    logger.info(f"Phase 1: Backbone and common head ({config['epochs']} epochs)")
-    return trainer.train_phase1(
-        *epoch_loaders(train, val, options), epochs=config["epochs"], lr=config["lr"], patience=config["patience"]
-    )
+    logger.info(f"Phase 1: Backbone and common head ({job.config['epochs']} epochs)")
+    return trainer.train_phase1(*epoch_loaders(job), **_numbers(job, "epochs", "lr", "patience"))
 
 
-def finetune(
-    trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any], options: PhaseOptions
-) -> dict[str, Any]:
+def finetune(trainer: ThreePhaseTrainer, job: PhaseJob) -> dict[str, Any]:
     """Phase 3: everything end to end, each sample through its sector's head."""
-    logger.info(f"Phase 3: End to end ({config['epochs']} epochs)")
-    return trainer.train_phase3(
-        *epoch_loaders(train, val, options),
-        epochs=config["epochs"],
-        lr=config["lr"],
-        patience=config["patience"],
-        keep_start=config["keep_start"],
-    )
+    logger.info(f"Phase 3: End to end ({job.config['epochs']} epochs)")
+    return trainer.train_phase3(*epoch_loaders(job), **_numbers(job, "epochs", "lr", "patience", "keep_start"))
 
 
-def train_heads(
-    trainer: ThreePhaseTrainer, train: SampleDataset, val: SampleDataset, config: dict[str, Any], options: PhaseOptions
-) -> dict[str, Any]:
+def _numbers(job: PhaseJob, *names: str) -> dict[str, Any]:
+    return {name: job.config[name] for name in names}
+
+
+def train_heads(trainer: ThreePhaseTrainer, job: PhaseJob) -> dict[str, Any]:
     """Phase 2: sector heads on the frozen backbone."""
     logger.info("Phase 2: Building sector-specific DataLoaders")
-    heads_settings = HeadSettings.of(config, options.seed)
-    warn_of_ignored(options.overrides, heads_settings.rank)
-    large = large_sectors(train.sector_ids, trainer.model.num_sectors, heads_settings.min_samples)
+    heads_settings = HeadSettings.of(job.config, job.options.seed)
+    warn_of_ignored(job.options.overrides, heads_settings.rank)
+    large = large_sectors(job.train.sector_ids, trainer.model.num_sectors, heads_settings.min_samples)
     heads = train_sector_heads(
         trainer,
-        of_sectors(train, large),
-        of_sectors(val, large),
+        of_sectors(job.train, large),
+        of_sectors(job.data.val, large),
         heads_settings,
-        start_gamma=gamma_of(input_checkpoint(2, options)),
-        cache=options.cache,
+        start_gamma=gamma_of(job.source),
+        cache=job.options.cache,
     )
     start, best = (heads.val_log_loss[epoch] if heads.val_log_loss else None for epoch in (0, heads.best_epoch))
     return {
@@ -230,14 +265,15 @@ def train_heads(
 TRAIN = {1: train_backbone, 3: finetune, 2: train_heads}
 
 
-def epoch_loaders(train: SampleDataset, val: SampleDataset, options: PhaseOptions) -> tuple[BatchLoader, BatchLoader]:
+def epoch_loaders(job: PhaseJob) -> tuple[BatchLoader, BatchLoader]:
     """Shuffled batches of train, ordered batches of val."""
+    train, options = job.train, job.options
     part = min(options.epoch_samples or len(train), len(train))
     if part < len(train):
         logger.info(f"An epoch is {part} of the {len(train)} training samples; the next one goes on from there")
     return (
         BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed, epoch_samples=part),
-        BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False),
+        BatchLoader(job.data.val, TRAINING_CONFIG["eval_batch_size"], shuffle=False),
     )
 
 
@@ -292,24 +328,23 @@ def input_checkpoint(phase: int, options: PhaseOptions) -> Path | None:
     return source
 
 
-def starting_model(source: Path | None, train: SampleDataset, options: PhaseOptions) -> SectorAwareFusionModel:
+def starting_model(job: PhaseJob) -> SectorAwareFusionModel:
     """A fresh model of the configured sizes, or the checkpoint's.
 
     Raises:
         ValueError: the checkpoint takes another number of features or sectors than the dataset has.
     """
-    if source is None:
-        torch.manual_seed(options.seed)
-        names = (read_description(options.data_dir) or {}).get("features") or [""] * train.num_features
+    if job.source is None:
+        torch.manual_seed(job.options.seed)
         return SectorAwareFusionModel(
             num_sectors=MODEL_CONFIG["num_sectors"],
-            ts_input_dim=train.num_features,
-            encoder_columns=window_columns(names),
-            uses_charts=options.charts,
+            ts_input_dim=job.data.train.num_features,
+            encoder_columns=window_columns(job.data.feature_names()),
+            uses_charts=job.options.charts,
         )
-    model, _ = load_model(source)
-    check_fits(model, train, source)
-    logger.info(f"Loaded checkpoint: {source}")
+    model, _ = load_model(job.source)
+    check_fits(model, job.data.train, job.source)
+    logger.info(f"Loaded checkpoint: {job.source}")
     return model
 
 
@@ -330,25 +365,15 @@ def check_fits(model: SectorAwareFusionModel, dataset: SampleDataset, checkpoint
 # ------------------------------------------------------------------------------------------------ outputs
 
 
-def checkpoint_meta(
-    phase: int,
-    config: dict[str, Any],
-    options: PhaseOptions,
-    train: SampleDataset,
-    history: dict[str, Any],
-    key: str,
-    source: Path | None,
-    tracker: Tracker,
-    parent: Tracker,
-) -> dict[str, Any]:
+def checkpoint_meta(job: PhaseJob, history: dict[str, Any]) -> dict[str, Any]:
     """What stands beside a checkpoint: all that is needed to use it without its dataset, and where it came from."""
-    description = read_description(options.data_dir) or {}
+    options, train, description = job.options, job.data.train, job.data.description
     return {
-        "name": OUTPUT_OF[phase],
+        "name": job.name,
         "model": json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
         "training": dict(TRAINING_CONFIG)
         | {"batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed},
-        "phase": {"phase": phase} | config,
+        "phase": {"phase": job.phase} | job.config,
         "data": {name: description.get(name) for name in DATA_KEYS}
         | {
             "fingerprint": description.get("fingerprint", train.fingerprint),
@@ -362,10 +387,9 @@ def checkpoint_meta(
         },
         "metrics": {name: value for name, value in history.items() if isinstance(value, (int, float))},
         "history": history,
-        "input": None if source is None else {"path": source.name, "sha256": sha256_of(source)},
-        "key": key,
+        "input": None if job.source is None else {"path": job.source.name, "sha256": sha256_of(job.source)},
+        "key": job.key,
         "git_commit": git_commit(),
-        "mlflow": {"run_id": tracker.run_id, "parent_run_id": parent.run_id},
     }
 
 
@@ -388,32 +412,6 @@ def gamma_of(source: Path | None) -> float | list[float]:
     """The focal exponent of a checkpoint's heads, one or one per sector; the config's where nothing is known."""
     calibration = ((None if source is None else read_meta(source)) or {}).get("calibration", {})
     return calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
-
-
-def phase_key(
-    phase: int,
-    config: dict[str, Any],
-    options: PhaseOptions,
-    train: SampleDataset,
-    val: SampleDataset,
-    source: Path | None,
-) -> str:
-    """A digest of everything that the phase's result depends on."""
-    parts = {
-        "phase": phase,
-        "config": config,
-        "model": MODEL_CONFIG,
-        "training": TRAINING_CONFIG,
-        "batch_size": options.batch_size,
-        "epoch_samples": options.epoch_samples,
-        "charts": options.charts,
-        "seed": options.seed,
-        "weights": list(settings.CLASS_WEIGHTS),
-        "train": train.fingerprint,
-        "val": val.fingerprint,
-        "input": None if source is None else sha256_of(source),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def finished_before(output: Path, key: str) -> dict[str, Any] | None:

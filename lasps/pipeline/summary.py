@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.labels import classify
 from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_baselines
@@ -42,7 +42,7 @@ Tables = dict[str, dict[str, Forecast]]
 
 
 def validate_all(
-    data_dir: Path, output_dir: Path, device: str, tracker: Tracker | None, batch_size: int = 512
+    data: Dataset, output_dir: Path, device: str, tracker: Tracker | None, batch_size: int = 512
 ) -> dict[str, dict[str, Validation]]:
     """Every checkpoint on val and test: logged to its run, its prediction tables under OUTPUT_DIR/predictions/."""
     results: dict[str, dict[str, Validation]] = {}
@@ -50,7 +50,7 @@ def validate_all(
         checkpoint = open_checkpoint(output_dir / f"{name}.pt", device)
         results[name] = {}
         for split in SPLITS:
-            validation = validate_checkpoint(checkpoint, data_dir, split, device, batch_size)
+            validation = validate_checkpoint(checkpoint, data, split, device, batch_size)
             keep_predictions(validation.forecast, predictions_path(checkpoint.path, name, split))
             before = results[PREDECESSOR[name]][split] if name in PREDECESSOR and split == "test" else None
             log_validation(validation, tracker, before)
@@ -64,18 +64,18 @@ def checkpoints_of(output_dir: Path) -> list[str]:
     return [name for name in CHECKPOINTS if name != COMMON_CHANGE or has_common]
 
 
-def baseline_tables(data_dir: Path, names: Iterable[str] = SUMMARY_BASELINES) -> Tables:
+def baseline_tables(data: Dataset, names: Iterable[str] = SUMMARY_BASELINES) -> Tables:
     """Forecasts of baselines fitted on train, for val and test."""
-    train, val, test = (baseline_split(data_dir, split) for split in ("train", "val", "test"))
+    train, val, test = (baseline_split(data, split) for split in ("train", "val", "test"))
     return fit_baselines(train, val, {"val": val, "test": test}, names)
 
 
-def baseline_split(data_dir: Path, split: str) -> BaselineSplit:
+def baseline_split(data: Dataset, split: str) -> BaselineSplit:
     """A split as the plain arrays that baselines take."""
-    dataset, description = load_split(data_dir, split), read_description(data_dir)
+    dataset = data.split(split)
     past_return, known_labels = None, None
-    if description is not None and isinstance(dataset, WindowDataset):
-        past_return, known_labels = past_outcomes(dataset, description["horizon"], description["threshold"])
+    if data.spec is not None and isinstance(dataset, WindowDataset):
+        past_return, known_labels = past_outcomes(dataset, data.spec.horizon, data.spec.threshold)
     return BaselineSplit(
         dataset.samples, dataset.last_day_features(), dataset.labels, dataset.sector_ids, past_return, known_labels
     )

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.samples import SampleDataset
 from lasps.data.labels import FLAGS
 from lasps.evaluation.forecast import Forecast
-from lasps.evaluation.metrics import class_frequencies, focal_losses, summary
+from lasps.evaluation.metrics import focal_losses, summary
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phases import check_fits
 from lasps.training.checkpoints import load_model
@@ -80,7 +80,7 @@ class Validation:
 
 def validate_checkpoint(
     checkpoint: Checkpoint,
-    data_dir: Path,
+    data: Dataset,
     split: str,
     device: str = "cpu",
     batch_size: int = 512,
@@ -96,9 +96,9 @@ def validate_checkpoint(
         `metrics` is M (lasps.evaluation.metrics.summary) with `loss`, the training criterion's sample mean on raw
         probabilities.
     """
-    dataset = load_split(data_dir, split)
+    dataset = data.split(split)
     check_fits(checkpoint.model, dataset, checkpoint.path)
-    warn_if_other_data(checkpoint, data_dir)
+    warn_if_other_data(checkpoint, data)
     found = predict(checkpoint.model, dataset, device, batch_size=batch_size, desc=f"{checkpoint.name} on {split}")
     weights = checkpoint.calibration["class_weights"]
     forecast = Forecast.from_logits(
@@ -112,7 +112,7 @@ def validate_checkpoint(
     forecast = forecast.named(checkpoint.name, split, checkpoint.meta.get("training", {}).get("seed"))
     if without_flagged:
         forecast = unflagged(forecast, dataset.samples)
-    prior = training_prior(data_dir, dataset)
+    prior = data.prior_for(split)
     assert forecast.raw_p is not None
     losses = focal_losses(forecast.raw_p, forecast.labels, checkpoint.gammas_of(forecast.sectors), weights)
     metrics = summary(forecast, prior) | {
@@ -154,38 +154,26 @@ def unflagged(forecast: Forecast, samples: pl.DataFrame | None) -> Forecast:
     return forecast.only(flagged.is_null().to_numpy())
 
 
-def training_prior(data_dir: Path, dataset: SampleDataset) -> tuple[float, ...]:
-    """The training split's class frequencies; of the split itself, with a warning, where there is no training split."""
-    description = read_description(data_dir)
-    if description and description.get("train_class_frequencies"):
-        return tuple(description["train_class_frequencies"])
-    labels = Path(data_dir) / "train" / "labels.npy"
-    if labels.is_file():
-        return class_frequencies(np.load(labels))
-    logger.warning(f"{labels} does not exist: the prior is the split's own class frequencies (in-sample)")
-    return class_frequencies(dataset.labels)
-
-
-def warn_if_other_data(checkpoint: Checkpoint, data_dir: Path) -> None:
+def warn_if_other_data(checkpoint: Checkpoint, data: Dataset) -> None:
     """Warn when the checkpoint was trained on another dataset; refuse other features in the same number.
 
     Raises:
         ValueError: the features have other names or scales than the checkpoint was trained on.
     """
-    description, trained_on = read_description(data_dir), checkpoint.meta.get("data")
+    description, trained_on = data.description, checkpoint.meta.get("data")
     if not description or not trained_on:
         return
     for key in ("features", "scaler", "horizon", "threshold", "chart_size"):
         if trained_on.get(key) is not None and trained_on[key] != description.get(key):
             raise ValueError(
                 f"{checkpoint.path}: expected a dataset with the {key} it was trained on, "
-                f"{short(trained_on[key])}, but {data_dir} has {short(description.get(key))}. Validate it "
+                f"{short(trained_on[key])}, but {data.folder} has {short(description.get(key))}. Validate it "
                 f"on its own dataset, or train on this one."
             )
     if trained_on.get("fingerprint") != description.get("fingerprint"):
         logger.warning(
             f"{checkpoint.name} was trained on another dataset ({str(trained_on.get('fingerprint'))[:12]}) "
-            f"than {data_dir} ({str(description.get('fingerprint'))[:12]})"
+            f"than {data.folder} ({str(description.get('fingerprint'))[:12]})"
         )
 
 

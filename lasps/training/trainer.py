@@ -38,6 +38,28 @@ UNTRAINED = {1: "sector_heads.", 3: "common_head."}
 AUTOCAST = ("auto", "bf16", "off")
 
 
+@dataclass(frozen=True)
+class TrainerOptions:
+    """The criterion and the optimiser.
+
+    Attributes:
+        focal_gamma, class_weights: of the criterion and of the probabilities that choose the best weights.
+        weight_decay, warmup_fraction, gradient_clip: of the optimiser, see `schedule`.
+        autocast: "bf16", "off", or "auto" (bf16 where a GPU computes it). Evaluation is in float32.
+    """
+
+    focal_gamma: float = TRAINING_CONFIG["focal_gamma"]
+    class_weights: tuple[float, ...] = settings.CLASS_WEIGHTS
+    weight_decay: float = TRAINING_CONFIG["weight_decay"]
+    warmup_fraction: float = TRAINING_CONFIG["warmup_fraction"]
+    gradient_clip: float = TRAINING_CONFIG["gradient_clip"]
+    autocast: str = TRAINING_CONFIG["autocast"]
+
+    def criterion(self) -> FocalLoss:
+        """A new focal loss of these."""
+        return FocalLoss(len(self.class_weights), self.focal_gamma, self.class_weights)
+
+
 @dataclass
 class PhaseRun:
     """Everything that changes while a phase runs."""
@@ -79,9 +101,7 @@ class ThreePhaseTrainer:
         resume_dir: where the state is kept after each epoch; None keeps none.
         resume: go on from the state in `resume_dir`. A state of other settings or data is an error; without `resume`
             it is removed and the phase starts afresh.
-        focal_gamma, class_weights: of the criterion and of the probabilities that choose the best weights.
-        weight_decay, warmup_fraction, gradient_clip: of the optimiser, see `schedule`.
-        autocast: "bf16", "off", or "auto" (bf16 where a GPU computes it). Evaluation is in float32.
+        options: of the criterion and the optimiser.
     """
 
     def __init__(
@@ -92,13 +112,7 @@ class ThreePhaseTrainer:
         seed: int = TRAINING_CONFIG["seed"],
         resume_dir: str | Path | None = None,
         resume: bool = False,
-        *,
-        focal_gamma: float = TRAINING_CONFIG["focal_gamma"],
-        class_weights: tuple[float, ...] = settings.CLASS_WEIGHTS,
-        weight_decay: float = TRAINING_CONFIG["weight_decay"],
-        warmup_fraction: float = TRAINING_CONFIG["warmup_fraction"],
-        gradient_clip: float = TRAINING_CONFIG["gradient_clip"],
-        autocast: str = TRAINING_CONFIG["autocast"],
+        options: TrainerOptions | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.network = model.to(self.device)
@@ -106,11 +120,9 @@ class ThreePhaseTrainer:
         self.tracker = NullTracker() if tracker is None else tracker
         self.seed, self.resume = seed, resume
         self.resume_dir = None if resume_dir is None else Path(resume_dir)
-        self.focal_gamma, self.class_weights = focal_gamma, tuple(class_weights)
-        self.weight_decay, self.warmup_fraction = weight_decay, warmup_fraction
-        self.gradient_clip = gradient_clip
-        self.autocast = uses_bf16(autocast, self.device)
-        self.criterion = FocalLoss(len(self.class_weights), focal_gamma, self.class_weights).to(self.device)
+        self.options = options or TrainerOptions()
+        self.autocast = uses_bf16(self.options.autocast, self.device)
+        self.criterion = self.options.criterion().to(self.device)
 
     def state_dict(self) -> State:
         """A copy of the model's weights and buffers, on the CPU."""
@@ -253,7 +265,7 @@ class ThreePhaseTrainer:
         loss = self.criterion(out["logits"], batch.labels)
         where.check_finite("loss", loss)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.gradient_clip)
         where.check_finite("gradient norm", norm)
         run.optimizer.step()
         run.step += 1
@@ -270,10 +282,9 @@ class ThreePhaseTrainer:
                 f"{bar}: the model's logits on val are not finite: it has diverged. "
                 "Lower the learning rate; the state of the epoch before is kept"
             )
-        criterion = FocalLoss(len(self.class_weights), self.focal_gamma, self.class_weights)
-        log_p = corrected_log_probabilities(found.logits, self.focal_gamma, self.class_weights)
+        log_p = corrected_log_probabilities(found.logits, self.options.focal_gamma, self.options.class_weights)
         return {
-            "val_loss": float(criterion(logits, labels)),
+            "val_loss": float(self.options.criterion()(logits, labels)),
             "val_log_loss": float(-log_p[np.arange(len(found.labels)), found.labels].mean()),
             "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean()),
         }
@@ -305,8 +316,8 @@ class ThreePhaseTrainer:
 
     def _start(self, phase: int, lr: float, total_steps: int) -> PhaseRun:
         used = [(name, p) for name, p in self.model.named_parameters() if not name.startswith(UNTRAINED[phase])]
-        optimizer = make_optimizer(used, lr, self.weight_decay)
-        return PhaseRun(phase, optimizer, lr, total_steps, warmup_steps_of(total_steps, self.warmup_fraction))
+        optimizer = make_optimizer(used, lr, self.options.weight_decay)
+        return PhaseRun(phase, optimizer, lr, total_steps, warmup_steps_of(total_steps, self.options.warmup_fraction))
 
     def _run_key(
         self, phase: int, train_loader: Any, val_loader: Any, epochs: int, lr: float, patience: int
@@ -318,11 +329,11 @@ class ThreePhaseTrainer:
             "lr": lr,
             "patience": patience,
             "seed": self.seed,
-            "focal_gamma": self.focal_gamma,
-            "class_weights": list(self.class_weights),
-            "weight_decay": self.weight_decay,
-            "warmup_fraction": self.warmup_fraction,
-            "gradient_clip": self.gradient_clip,
+            "focal_gamma": self.options.focal_gamma,
+            "class_weights": list(self.options.class_weights),
+            "weight_decay": self.options.weight_decay,
+            "warmup_fraction": self.options.warmup_fraction,
+            "gradient_clip": self.options.gradient_clip,
             "bf16": self.autocast,
             "device": self.device.type,
             "torch": str(torch.__version__),

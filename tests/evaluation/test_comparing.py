@@ -12,6 +12,7 @@ import pytest
 from experiments import compare as script
 from experiments._cli import run_script
 from lasps.config.settings import Settings
+from lasps.data.datasets.dataset import Dataset
 from lasps.evaluation import baselines
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline import comparing
@@ -40,7 +41,7 @@ def write(folder, name, **how):
 
 
 def load(texts, data_dir, splits=("test",)):
-    return comparing.load_models(texts, comparing.Loader(splits, data_dir))
+    return comparing.load_models(texts, comparing.Loader(splits, Dataset.open(data_dir)))
 
 
 def test_a_name_of_ones_own_stands_before_the_path(tmp_path):
@@ -99,19 +100,19 @@ def test_what_is_no_model_is_refused_with_what_was_expected(tmp_path, data_dir):
 
 def test_the_prior_is_the_datasets_only_for_the_datasets_own_rows(tmp_path, data_dir):
     own = baselines.fit_baselines(make_split(40, 0, 1), None, {"test": make_split(25, 70, 3)}, ["prior"])
-    prior, source = comparing.prior_of(data_dir, {"m": {"test": [own["prior"]["test"]]}})
+    prior, source = comparing.prior_of(Dataset.open(data_dir), {"m": {"test": [own["prior"]["test"]]}})
     assert prior == pytest.approx(np.bincount(np.load(data_dir / "train" / "labels.npy")) / 1600)
     assert "train" in source
     foreign = make_forecast(n_days=25, start="2010-01-01")
-    assert comparing.prior_of(data_dir, {"m": {"test": [foreign]}})[0] is None
-    assert comparing.prior_of(tmp_path / "none", {"m": {"test": [foreign]}})[0] is None
+    assert comparing.prior_of(Dataset.open(data_dir), {"m": {"test": [foreign]}})[0] is None
+    assert comparing.prior_of(Dataset.open(tmp_path / "none"), {"m": {"test": [foreign]}})[0] is None
 
 
 def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
     names = ("prior", "volatility_bins", "oracle")
-    first = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    first = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     monkeypatch.setattr(baselines, "fit_baselines", lambda *a, **k: pytest.fail("fitted again"))
-    again = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    again = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     assert set(again) == {"prior", "volatility_bins"}
     assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
 
@@ -119,7 +120,7 @@ def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
 @pytest.mark.parametrize("damage", ["altered", "gone"])
 def test_a_cached_baseline_that_is_damaged_or_gone_is_fitted_again(tmp_path, data_dir, damage):
     names = ("prior", "volatility_bins", "oracle")
-    first = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    first = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     (path,) = tmp_path.rglob("volatility_bins.test.parquet")
     if damage == "gone":
         path.unlink()
@@ -127,7 +128,7 @@ def test_a_cached_baseline_that_is_damaged_or_gone_is_fitted_again(tmp_path, dat
         content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 1
         path.write_bytes(content)
-    again = comparing.cached_baselines(data_dir, ["test"], tmp_path, names)
+    again = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     assert set(again) == {"prior", "volatility_bins"}
     assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
     assert comparing.Forecast.read(path).table.equals(first["volatility_bins"]["test"][0].table)

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import compare, validate_model
 from lasps.config.settings import Settings
+from lasps.data.datasets.dataset import Dataset
 from lasps.evaluation.prediction_schema import P_COLUMNS
 from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 from lasps.tracking import runs
@@ -89,7 +90,9 @@ def test_the_validation_of_a_bare_checkpoint_is_a_file_and_a_run_of_its_own(job,
         "test",
     )
     table = pl.read_parquet(tmp_path / "predictions" / "bare.test.parquet")
-    again = validate_checkpoint(open_checkpoint(tmp_path / "bare.pt"), job.data_dir, "test").forecast.table
+    again = validate_checkpoint(
+        open_checkpoint(tmp_path / "bare.pt"), Dataset.open(job.data_dir), "test"
+    ).forecast.table
     np.testing.assert_allclose(table.select(P_COLUMNS), again.select(P_COLUMNS), atol=1e-6)
     logged = runs()
     assert code == 0 and logged["name"].to_list() == ["validate bare"] and logged["metrics.test/n"][0] == len(table)

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.labels import make_labels
 from lasps.data.splits import Borders
 from lasps.evaluation.rank_ic import MIN_DAYS
@@ -52,7 +53,10 @@ def test_phase_1_leaves_every_sector_head_a_copy_of_the_common_head(job: Job) ->
 
 
 def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.CaptureFixture) -> None:
-    validations, baselines = validate_all(job.data_dir, job.output_dir, "cpu", None), baseline_tables(job.data_dir)
+    validations, baselines = (
+        validate_all(Dataset.open(job.data_dir), job.output_dir, "cpu", None),
+        baseline_tables(Dataset.open(job.data_dir)),
+    )
     comparison = compare_all(validations, baselines)
     content = summarize(validations, baselines, comparison)
     for name in (*CHECKPOINTS, "oracle", "volatility_bins", "majority", "prior"):
@@ -84,7 +88,7 @@ def test_the_summary_holds_what_the_contract_names(job: Job, capsys: pytest.Capt
 
 
 def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> None:
-    split = baseline_split(job.data_dir, "test")
+    split = baseline_split(Dataset.open(job.data_dir), "test")
     panel = (
         job.market.panel.sort("code", "date")
         .with_columns(past=(pl.col("close") / pl.col("close").shift(5) - 1).over("code"))
@@ -101,7 +105,7 @@ def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> No
 
 def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
     checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
-    table = validate_checkpoint(checkpoint, job.data_dir, "test").forecast.table
+    table = validate_checkpoint(checkpoint, Dataset.open(job.data_dir), "test").forecast.table
     day = table["date"].value_counts().sort("count", "date")["date"][-1]
     validated = table.filter(pl.col("date") == day)
     made, _ = forecast(checkpoint, job.market.panel, job.market.listing, day.isoformat())
@@ -141,7 +145,7 @@ def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path
     meta["calibration"]["focal_gamma"] = gammas
     save_checkpoint(tmp_path / "phase2_best.pt", load_checkpoint(tmp_path / "phase2_best.pt")[0], meta)
     checkpoint = open_checkpoint(tmp_path / "phase2_best.pt")
-    table = validate_checkpoint(checkpoint, job.data_dir, "test").forecast.table
+    table = validate_checkpoint(checkpoint, Dataset.open(job.data_dir), "test").forecast.table
     same = (table["p_buy"] - table["raw_p_buy"]).abs().to_numpy() < 1e-9
     np.testing.assert_array_equal(same, table["sector"].to_numpy() % 2 == 1)
     day = table["date"].max()
@@ -195,7 +199,9 @@ def test_a_small_sector_is_named_and_keeps_its_head(job: Job) -> None:
 
 
 def test_results_can_be_shown_without_labels_that_are_doubted_later(job: Job) -> None:
-    forecast = validate_checkpoint(open_checkpoint(job.output_dir / "phase2_best.pt"), job.data_dir, "test").forecast
+    forecast = validate_checkpoint(
+        open_checkpoint(job.output_dir / "phase2_best.pt"), Dataset.open(job.data_dir), "test"
+    ).forecast
     samples = pl.read_parquet(job.data_dir / "test" / "samples.parquet")
     doubted = np.arange(len(samples)) % 7 == 3
     part = unflagged(forecast, samples.with_columns(label_spans_halt=doubted))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from lasps.data.datasets.dataset import Dataset
 from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
 
 HERE = Path(__file__).parent / "checkpoint_9cef49f"
@@ -40,13 +41,13 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_checkpoint_of_9cef49f_validates_to_the_same_numbers(arrays: Path, split: str) -> None:
-    found = validate_checkpoint(open_checkpoint(HERE / "phase2_best.pt"), arrays, split).metrics
+    found = validate_checkpoint(open_checkpoint(HERE / "phase2_best.pt"), Dataset.open(arrays), split).metrics
     assert {name: found[name] for name in EXPECTED[split]} == pytest.approx(EXPECTED[split], abs=1e-6)
 
 
 def test_its_bare_state_dict_does_too(arrays: Path, tmp_path: Path) -> None:
     bare = shutil.copy(HERE / "phase2_best.pt", tmp_path / "phase2_best.pt")
-    found = validate_checkpoint(open_checkpoint(Path(bare)), arrays, "val").metrics
+    found = validate_checkpoint(open_checkpoint(Path(bare)), Dataset.open(arrays), "val").metrics
     assert {name: found[name] for name in EXPECTED["bare val"]} == pytest.approx(EXPECTED["bare val"], abs=1e-6)
 
 

@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.loading import load_split
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.directions import SharedDirections
@@ -93,7 +94,7 @@ def test_nothing_is_drawn_where_nothing_is_tracked() -> None:
 def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_by_sector(job: Job, tmp_path: Path) -> None:
     keeper, folder = Keeper(), Path(shutil.copytree(job.output_dir, tmp_path / "checkpoints"))
     move_heads(folder / "phase2_best.pt", job.meta("phase2_best"), seed=1)
-    found = validate_all(job.data_dir, folder, "cpu", keeper)  # type: ignore[arg-type]
+    found = validate_all(Dataset.open(job.data_dir), folder, "cpu", keeper)  # type: ignore[arg-type]
     run = "validate phase2_best"
     classes = keeper.tables[run, "test_classes.json"]
     table = found["phase2_best"]["test"].forecast.table
@@ -132,7 +133,7 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_by_sec
 def test_the_run_of_phase_2_shows_what_its_sectors_share(job: Job) -> None:
     keeper = Keeper()
     checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
-    log_validation(validate_checkpoint(checkpoint, job.data_dir, "val"), keeper)  # type: ignore[arg-type]
+    log_validation(validate_checkpoint(checkpoint, Dataset.open(job.data_dir), "val"), keeper)  # type: ignore[arg-type]
     saved = checkpoint.meta["history"]["directions"]
     weights, readings, movement = (
         keeper.tables[keeper.name, f"directions_{name}.json"] for name in ("weights", "readings", "movement")
@@ -159,5 +160,7 @@ def test_the_run_of_phase_2_shows_what_its_sectors_share(job: Job) -> None:
 
 
 def test_heads_that_share_nothing_have_no_such_picture(job: Job) -> None:
-    validation = validate_checkpoint(open_checkpoint(job.output_dir / "phase3_final.pt"), job.data_dir, "val")
+    validation = validate_checkpoint(
+        open_checkpoint(job.output_dir / "phase3_final.pt"), Dataset.open(job.data_dir), "val"
+    )
     assert direction_tables(validation.checkpoint, validation.dataset) == {}

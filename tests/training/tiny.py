@@ -7,7 +7,7 @@ import torch
 
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.training.batches import BatchLoader
-from lasps.training.trainer import ThreePhaseTrainer
+from lasps.training.trainer import ThreePhaseTrainer, TrainerOptions
 
 WIDTHS = {
     "encoder": {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1},
@@ -48,7 +48,10 @@ def make_loaders(n: int = 60, batch_size: int = 16):
 
 
 def make_trainer(model=None, **options) -> ThreePhaseTrainer:
-    return ThreePhaseTrainer(make_model() if model is None else model, **({"autocast": "off"} | options))
+    own = {name: options.pop(name) for name in list(options) if name in TrainerOptions.__dataclass_fields__}
+    return ThreePhaseTrainer(
+        make_model() if model is None else model, **options, options=TrainerOptions(**{"autocast": "off"} | own)
+    )
 
 
 def train_both(folder=None, resume=False, epochs=2, train=None, val=None) -> dict[str, torch.Tensor]:

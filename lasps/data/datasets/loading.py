@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lasps.data.datasets.window_dataset import WindowDataset
 
 SCHEMA_VERSION = 2
 """2: one market calendar and one price limit for labels and gate."""
-SEED_ARRAYS = ("time_series", "chart_images", "sector_ids", "labels")
+ARRAYS = ("time_series", "chart_images", "sector_ids", "labels")
 NOT_IN_FINGERPRINT = frozenset({"source", "integrity", "universe", "fingerprint", "materialized", "digests", "sha256"})
 """Where a dataset came from and in which forms it is stored does not make it another dataset."""
 
@@ -90,31 +91,36 @@ def _undescribed(folder: Path) -> MissingFileError:
 
 
 def load_split(data_dir: str | Path, split: str) -> StockDataset | WindowDataset:
-    """One split of a dataset: cut from rows where there are rows, else from the seed's four arrays.
+    """One split of a dataset: cut from rows where there are rows, else from the interchange format's four arrays.
 
     Raises:
         MissingFileError: no such folder, or nothing in it that a split can be read from.
         ValueError: an array is bad (see the datasets), or is not the one that dataset.json describes.
     """
-    folder = Path(data_dir) / split
+    return load_described(Path(data_dir), split, read_description(data_dir))
+
+
+def load_described(data_dir: Path, split: str, description: Mapping[str, Any] | None) -> StockDataset | WindowDataset:
+    """`load_split` with the content of dataset.json at hand."""
+    folder = data_dir / split
     if not folder.is_dir():
         raise MissingFileError(
             f"expected a dataset with the split {split!r} in {data_dir}, found no folder {folder}. "
             "Run `make data` to build one, or name another with --data-dir"
         )
-    description = read_description(data_dir)
     sectors = None if description is None else len(description["sectors"])
     if (folder / "ends.npy").is_file():
         if description is None:
             raise _undescribed(folder)
         size = tuple(description["chart_size"])
-        rows = Path(data_dir) / "rows"
-        dataset: StockDataset | WindowDataset = WindowDataset(rows, folder, description["window"], size, sectors)
+        dataset: StockDataset | WindowDataset = WindowDataset(
+            data_dir / "rows", folder, description["window"], size, sectors
+        )
     else:
-        series, charts, sector_ids, labels = (folder / f"{name}.npy" for name in SEED_ARRAYS)
+        series, charts, sector_ids, labels = (folder / f"{name}.npy" for name in ARRAYS)
         dataset = StockDataset(series, charts, sector_ids, labels, num_sectors=sectors)
     if description is not None:
-        _check_digests(dataset, description["digests"], Path(data_dir))
+        _check_digests(dataset, description["digests"], data_dir)
         dataset.samples_digest = description["digests"].get(f"{split}/samples.parquet", "not described")
     return dataset
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         """The features of each window's last day: float32 (N,F)."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def samples(self) -> pl.DataFrame | None:
         """samples.parquet beside the arrays: code, date, forward returns ... one row per sample. None: not there.
 
@@ -162,7 +163,7 @@ class SampleSubset(SampleDataset):
         """SHA-256 of the whole dataset's fingerprint and the indices."""
         return hashlib.sha256(self.dataset.fingerprint.encode() + self.indices.tobytes()).hexdigest()
 
-    @property
+    @cached_property
     def samples(self) -> pl.DataFrame | None:
         """The rows of the whole dataset's samples.parquet at `indices`."""
         table = self.dataset.samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from lasps.data.datasets.loading import SEED_ARRAYS
+from lasps.data.datasets.loading import ARRAYS
 from lasps.data.datasets.scan import STAMP_NAME, digest, frame_digest, open_array, read_stamps
 from lasps.data.integrity.dataset_folder import Dataset
 from lasps.data.integrity.findings import Finding, found, hits_without_date, plural
@@ -44,6 +44,6 @@ def _scanned(data: Dataset) -> dict[str, str]:
         f"{split}/{role}.npy": value
         for split in data.splits
         for stamp in read_stamps(data.folder / split / STAMP_NAME)
-        if set(stamp["digests"]) == set(SEED_ARRAYS)
+        if set(stamp["digests"]) == set(ARRAYS)
         for role, value in stamp["digests"].items()
     }

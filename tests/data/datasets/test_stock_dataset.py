@@ -113,27 +113,28 @@ def test_a_pickled_dataset_carries_no_data_and_reads_the_same(tmp_path, arrays):
 
 
 def test_samples_are_the_table_beside_the_arrays_or_none(tmp_path, arrays):
-    dataset = StockDataset(*save(tmp_path, arrays))
-    assert dataset.samples is None
+    paths = save(tmp_path, arrays)
+    assert StockDataset(*paths).samples is None
     pl.DataFrame({"code": [f"{i:06d}" for i in range(N)]}).write_parquet(tmp_path / "samples.parquet")
-    assert dataset.samples.height == N
+    dataset = StockDataset(*paths)
+    assert dataset.samples.height == N and dataset.samples is dataset.samples  # read once
     assert dataset.get_sector_subset(1).samples["code"].to_list() == [f"{i:06d}" for i in dataset.get_sector_indices(1)]
     pl.DataFrame({"code": ["1"]}).write_parquet(tmp_path / "samples.parquet")
     with pytest.raises(ValueError, match="expected 23 rows"):
-        _ = dataset.samples
+        _ = StockDataset(*paths).samples
     (tmp_path / "samples.parquet").write_bytes(b"PAR1torn")
     with pytest.raises(ValueError, match="samples.parquet: expected one row per sample, got: .*build"):
-        _ = dataset.samples
+        _ = StockDataset(*paths).samples
 
 
 @pytest.mark.parametrize(("column", "array"), [("label", "labels"), ("sector", "sector_ids")])
 def test_a_table_whose_rows_are_shifted_is_refused(tmp_path, arrays, column, array):
-    dataset = StockDataset(*save(tmp_path, arrays))
+    paths = save(tmp_path, arrays)
     pl.DataFrame({column: arrays[array]}).write_parquet(tmp_path / "samples.parquet")
-    assert dataset.samples.height == N
+    assert StockDataset(*paths).samples.height == N
     pl.DataFrame({column: np.roll(arrays[array], 1)}).write_parquet(tmp_path / "samples.parquet")
     with pytest.raises(ValueError, match=f"expected {column} . in row"):
-        _ = dataset.samples
+        _ = StockDataset(*paths).samples
 
 
 def spoil(arrays, name, index, value):
