@@ -56,7 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="where the dataset goes")
     parser.add_argument("--force", action="store_true", help="replace a dataset of another fingerprint")
     parser.add_argument("--if-missing", action="store_true", help="do nothing where a dataset stands already")
-    parser.add_argument("--materialize", action="store_true", help="also write the seed's four arrays per split")
+    parser.add_argument(
+        "--materialize", action="store_true", help="also write the interchange format's four arrays per split"
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     synthetic = parser.add_argument_group("synthetic market")
     synthetic.add_argument("--preset", default="default", help="default or tiny")

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]WHERE[,WHERE ...]")
     add_data_flags(parser, batch_size=512)
     parser.add_argument(
-        "--split", choices=("test", "val", "both"), default="test", help="val is a selection split: shown, never judged"
+        "--split", choices=("test", "val", "both"), default="test", help="val is a selection split: shown, never tested"
     )
     parser.add_argument("--baselines", action="store_true", help="fit (once) and show every baseline of --data-dir")
     parser.add_argument(

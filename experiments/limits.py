@@ -131,14 +131,14 @@ class Effect:
 
 def calibrated(data: Any, samples: Any, heads: dict[int, dict[str, Tensor]]) -> Tensor:
     """Calibrated log probabilities float64 (N, C) of the initial heads, those in `heads` instead where given."""
-    from lasps.evaluation.calibration import corrected_log_probabilities
+    from lasps.evaluation.calibration import calibrated_log_probabilities
     from lasps.training.heads.acceptance import logits_of
 
     found = torch.empty(len(samples), len(data.class_weights), dtype=torch.float64)
     for sector, rows in samples.rows_by_sector().items():
         start, gamma = data.start_head(sector)
         logits = logits_of(heads.get(sector, start), samples.features[rows]).double().numpy()
-        found[rows] = torch.from_numpy(corrected_log_probabilities(logits, gamma, data.class_weights))
+        found[rows] = torch.from_numpy(calibrated_log_probabilities(logits, gamma, data.class_weights))
     return found
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""One dataset, several seeds: Phases 1, 3 and 2 of each, with the controls of Phase 2, for compare.py to judge.
+"""One dataset, several seeds: Phases 1, 3 and 2 of each, with the controls of Phase 2, for compare.py to test.
 
     python experiments/seeds.py --data-dir data/krx --output-dir checkpoints/krx --lr 3e-4 --batch-size 512
     python experiments/compare.py phase3_final=checkpoints/krx/seed7/phase3_final.pt,checkpoints/krx/seed8/... ...

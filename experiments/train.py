@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train the model: Phase 1 (backbone), Phase 3 (end to end), Phase 2 (sector heads).
 
-python experiments/train.py                 # all three, in the plan's order 1, 3, 2
+python experiments/train.py                 # all three, in the order 1, 3, 2
 python experiments/train.py --phase 2       # one of them, from the checkpoint before it
 python experiments/train.py --resume        # go on where Ctrl-C or a crash left off
 """

@@ -34,7 +34,7 @@ DEFAULTS = THREE_PHASE_CONFIG["phase2_sector_heads"]
 
 
 def parse_args() -> argparse.Namespace:
-    """The flags of this script: the plan's, and what a study can set."""
+    """The flags of this script: the original specification's, and what a study can set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
     add_data_flags(parser, batch_size=DEFAULTS["batch_size"])

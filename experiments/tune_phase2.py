@@ -75,9 +75,9 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
         start_gamma=gamma_of(args.checkpoint),
     )
     assert data.val is not None
-    studied, judged = split_val(data.val)
+    studied, unseen = split_val(data.val)
     base, _, _ = common_change(replace(data, val=studied), fitting_default(data), device=device)
-    return base, judged
+    return base, unseen
 
 
 def digest_of(data: Any) -> str:
@@ -157,7 +157,7 @@ def main() -> None:
 
     args.storage = absolute(args.storage)
     device = resolve_device(args.device)
-    data, judged = load_data(args, device)
+    data, unseen = load_data(args, device)
     tags = {
         "optuna.study": args.study,
         "checkpoint": args.checkpoint.name,
@@ -179,7 +179,7 @@ def main() -> None:
         if args.helper is not None or running_elsewhere(study):
             logger.info(f"Study {args.study}: another worker prints the conclusion")
         else:
-            report(conclude(study, data, judged, device, make_variables(args)), study, run, args)
+            report(conclude(study, data, unseen, device, make_variables(args)), study, run, args)
 
 
 def report(found: Any, study: Any, run: Any, args: argparse.Namespace) -> None:

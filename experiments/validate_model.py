@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Validate a checkpoint: its loss, accuracy and class-wise accuracy, with the baselines they are judged by.
+"""Validate a checkpoint: its loss, accuracy and class-wise accuracy, with the baselines to read them beside.
 
 python experiments/validate_model.py --checkpoint checkpoints/phase2_best.pt
 """

@@ -63,7 +63,7 @@ def tensor_batches(features: Tensor, labels: Tensor, order: np.ndarray, batch_si
 
 
 def loader_batches(features: Tensor, labels: Tensor, order: np.ndarray, batch_size: int) -> Iterator[Pair]:
-    """The same batches from a DataLoader, as the seed's plan builds it."""
+    """The same batches from a DataLoader, as the original specification builds it."""
     yield from DataLoader(TensorDataset(features, labels), batch_size=batch_size, sampler=order.tolist())
 
 

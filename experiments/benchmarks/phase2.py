@@ -1,6 +1,6 @@
-"""The whole of Phase 2 against the plan's loop, which runs the frozen backbone for every batch of every epoch.
+"""The whole of Phase 2 against the specified loop, which runs the frozen backbone for every batch of every epoch.
 
-Both sides read charts and series through the same dataset, judge val after every epoch, and keep nothing on disk.
+Both sides read charts and series through the same dataset, evaluate on val after every epoch, and keep nothing on disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lasps.training.phase2 import head_data, train_phase2
 
 
 def random_dataset(folder: Path, sizes: list[int], seed: int, window: int = WINDOW) -> StockDataset:
-    """The seed's four arrays: random windows and charts of the default sizes."""
+    """The four arrays of the interchange format: random windows and charts of the default sizes."""
     rng, n = np.random.default_rng(seed), sum(sizes)
     width = MODEL_CONFIG["linear_transformer"]["input_dim"]
     arrays: dict[str, np.ndarray] = {
@@ -58,7 +58,7 @@ def sector_loaders(dataset: StockDataset, batch_size: int) -> dict[int, DataLoad
 def plain_phase2(
     model: SectorAwareFusionModel, train: StockDataset, val: StockDataset, setting: HeadSettings
 ) -> dict[int, list[float]]:
-    """The plan's Phase 2: sector by sector, epoch by epoch, the whole model for every batch; val losses per epoch."""
+    """Phase 2 as specified: sector by sector, epoch by epoch, the whole model for every batch; val losses per epoch."""
     model.eval()
     model.freeze_backbone()
     criterion = FocalLoss(gamma=setting.gamma, weight=torch.tensor(settings.CLASS_WEIGHTS))

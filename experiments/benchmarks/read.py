@@ -1,4 +1,4 @@
-"""Shuffled batches of series and charts on one core, against the seed's way: one item after the other from arrays."""
+"""Shuffled batches of series and charts on one core, against one item after the other from the four arrays."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def seed_rate(out: Path) -> float:
 
 
 def item_by_item(arrays: list[np.ndarray], order: np.ndarray) -> list[Tensor]:
-    """The seed's dataset and collate function: a dict of tensors per sample, stacked."""
+    """The original specification's dataset and collate function: a dict of tensors per sample, stacked."""
     items = []
     for i in order:
         series, chart, sector, label = (array[i] for array in arrays)

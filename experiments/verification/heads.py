@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.verification.known_answers import EDGE, N_SIGNALS, Finding
 from experiments.verification.simulation import SimulatedMarket, simulate_market
 from lasps.evaluation import verdict
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of
@@ -101,7 +101,7 @@ def forecast(split: Split, heads: dict[int, dict[str, Tensor]], gamma: float) ->
     for sector, head in heads.items():
         rows = split.sectors == sector
         logits[rows] = logits_of(head, torch.from_numpy(split.features[rows])).numpy()
-    return split.market.forecast(corrected_probabilities(logits, gamma))
+    return split.market.forecast(calibrated_probabilities(logits, gamma))
 
 
 def phase2_against_phase1(seed: int, coefficients: Array) -> Difference:
@@ -159,6 +159,6 @@ def fit_common_head(x: Array, y: NDArray[np.int64]) -> Callable[[Array], Array]:
     @torch.no_grad()
     def probabilities(z: Array) -> Array:
         scaled = torch.from_numpy(((z - mean) / spread).astype(np.float32))
-        return corrected_probabilities(logits_of(head, scaled).numpy(), gamma)
+        return calibrated_probabilities(logits_of(head, scaled).numpy(), gamma)
 
     return probabilities

@@ -1,8 +1,8 @@
 """Hyperparameters of the model and its three training phases.
 
-The seed's code indexes these as plain dicts, so they are plain dicts, nested, that refuse to be changed: a run's
-hyperparameters are those written here or given on the command line, never patched in between. Each number says where
-it comes from.
+The original specification indexes these as plain dicts, so they are plain dicts, nested, that refuse to be changed: a
+run's hyperparameters are those written here or given on the command line, never patched in between. Each number says
+where it comes from.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ MODEL_CONFIG = FrozenDict(
         output_dim=64,
     ),
     fusion=FrozenDict(
-        shared_dim=128,  # the plan's 128 shared features
-        head_hidden=64,  # the plan's head: 128 -> 64 -> 3
+        shared_dim=128,  # 128 shared features, as the original specification has them
+        head_hidden=64,  # the original specification's head: 128 -> 64 -> 3
         head_dropout=0.1,  # guess, not tuned
     ),
 )
@@ -50,7 +50,7 @@ TRAINING_CONFIG = FrozenDict(
     batch_size=128,
     epoch_samples=100_000,  # Phases 1 and 3 look at val this often; guess: real markets overfit within a pass
     eval_batch_size=512,
-    focal_gamma=2.0,  # Lin et al. 2017, and the plan's criterion
+    focal_gamma=2.0,  # Lin et al. 2017, and the original specification's criterion
     weight_decay=0.01,  # AdamW's default
     warmup_fraction=0.1,  # guess, not tuned
     gradient_clip=1.0,  # Pascanu et al. 2013; the usual norm

@@ -6,7 +6,7 @@ rows/bars.npy                float32 (R,5): open, high, low, close (KRW), volume
 rows/stock_starts.npy        int64 (stocks,): each stock's first row
 {train,val,test}/ends.npy    int64 (N,): the row of each window's last day
 {train,val,test}/sector_ids.npy, labels.npy, samples.parquet
-{train,val,test}/time_series.npy, chart_images.npy     the seed's interchange form, on request
+{train,val,test}/time_series.npy, chart_images.npy     the interchange format, on request
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def refuse_unknown_folder(out_dir: Path) -> None:
     finish_replacement(out_dir)
     if not is_empty(out_dir) and read_description(out_dir) is None:
         raise ValueError(
-            f"{out_dir} is not empty and has no {DESCRIPTION_NAME}: it holds files of somebody else, "
+            f"{out_dir} is not empty and has no {DESCRIPTION_NAME}: not a lasps dataset, "
             "which a build never writes over. Choose another folder, or empty this one yourself"
         )
 
@@ -89,7 +89,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 
 def materialize_split(folder: Path, split: str, window: int, chart_size: tuple[int, int], num_sectors: int) -> None:
-    """Write the seed's time_series.npy and chart_images.npy of one split, in chunks."""
+    """Write the interchange format's time_series.npy and chart_images.npy of one split, in chunks."""
     dataset = WindowDataset(folder / "rows", folder / split, window, chart_size, num_sectors)
     shapes = {"time_series": ((window, dataset.num_features), np.float32), "chart_images": ((3, *chart_size), np.uint8)}
     series, charts = (

@@ -51,7 +51,7 @@ class PanelReport:
     """What `make_panel` read, dropped and repaired, as row counts.
 
     `outside_rows` have their open or close outside low..high by more than rounding; they are left as they came, for
-    the integrity gate to judge. `halts` holds (code, date) of the dropped halted rows.
+    the integrity gate to check. `halts` holds (code, date) of the dropped halted rows.
     """
 
     rows_read: int

@@ -40,7 +40,7 @@ def _checked_weights(gamma: float, class_weights: ArrayLike | None, classes: int
     return weights
 
 
-def corrected_log_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weights: ArrayLike | None = None) -> Array:
+def calibrated_log_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weights: ArrayLike | None = None) -> Array:
     """Log probabilities (..., C) float64 of a model trained with a weighted focal loss; see the module.
 
     Works on logarithms throughout, so that q -> 0 and q -> 1 lose no digits. gamma = 0 with equal weights
@@ -50,7 +50,7 @@ def corrected_log_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weigh
     if np.ndim(gamma):
         gammas, log_p = np.broadcast_to(np.asarray(gamma, dtype=np.float64), z.shape[:-1]), np.empty_like(z)
         for one in np.unique(gammas):
-            log_p[gammas == one] = corrected_log_probabilities(z[gammas == one], float(one), class_weights)
+            log_p[gammas == one] = calibrated_log_probabilities(z[gammas == one], float(one), class_weights)
         return log_p
     gamma = float(gamma)  # type: ignore[arg-type]
     weights = _checked_weights(gamma, class_weights, z.shape[-1])
@@ -66,10 +66,10 @@ def corrected_log_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weigh
     return np.asarray(log_softmax(log_eta, axis=-1))
 
 
-def corrected_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weights: ArrayLike | None = None) -> Array:
+def calibrated_probabilities(logits: ArrayLike, gamma: ArrayLike, class_weights: ArrayLike | None = None) -> Array:
     """Class probabilities (..., C) float64 from the logits of a model trained with FocalLoss(gamma, weights).
 
     Raises:
         ValueError: non-finite logits, gamma < 0, or weights that are not C positive numbers.
     """
-    return np.exp(corrected_log_probabilities(logits, gamma, class_weights))
+    return np.exp(calibrated_log_probabilities(logits, gamma, class_weights))

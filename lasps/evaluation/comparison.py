@@ -73,19 +73,19 @@ class Comparison:
     # ---------------------------------------------------------------------------------------- what follows
 
     @property
-    def judged(self) -> str | None:
+    def verdict_split(self) -> str | None:
         """The split that the verdict is about; None where all are selection splits."""
         return next((split for split in self.splits if split not in verdict.SELECTION_SPLITS), None)
 
     @property
     def selection_splits(self) -> list[str]:
-        """Those of its splits that something was chosen on: shown, never judged."""
+        """Those of its splits that something was chosen on: shown, never tested."""
         return sorted(verdict.SELECTION_SPLITS & set(self.splits))
 
     @property
     def main(self) -> Comparison:
-        """The split to be shown first: the judged one, else the first."""
-        return self.on(self.judged or self.splits[0])
+        """The split to be shown first: the one that the verdict is about, else the first."""
+        return self.on(self.verdict_split or self.splits[0])
 
     def on(self, split: str) -> Comparison:
         """The same with one split's rows."""

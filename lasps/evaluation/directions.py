@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.evaluation.calibration import corrected_log_probabilities
+from lasps.evaluation.calibration import calibrated_log_probabilities
 
 Array = NDArray[np.float64]
 
@@ -128,8 +128,8 @@ def movement_frame(
     Args:
         initial, change: logits (N, C) of the initial heads, and what is added to them; gamma: one, or (N,).
     """
-    before = corrected_log_probabilities(initial, gamma, class_weights)
-    after = corrected_log_probabilities(np.asarray(initial) + np.asarray(change), gamma, class_weights)
+    before = calibrated_log_probabilities(initial, gamma, class_weights)
+    after = calibrated_log_probabilities(np.asarray(initial) + np.asarray(change), gamma, class_weights)
     divergence = (np.exp(before) * (before - after)).sum(axis=1)
     frame = pl.DataFrame({"sector": np.asarray(sector_ids, dtype=np.int64), "kl": divergence})
     return (

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.evaluation.prediction_schema import (
     N_EXAMPLES,
     P_COLUMNS,
@@ -87,7 +87,7 @@ class Forecast:
             ValueError: other lengths, or values that `prediction_schema` refuses.
         """
         z = np.asarray(logits)
-        p, raw = corrected_probabilities(z, gamma, class_weights), corrected_probabilities(z, 0.0)
+        p, raw = calibrated_probabilities(z, gamma, class_weights), calibrated_probabilities(z, 0.0)
         columns = dict(zip(RAW_P_COLUMNS, raw.T, strict=False))
         return _from_arrays(p, labels, sector_ids, samples, columns)
 

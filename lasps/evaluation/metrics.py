@@ -43,7 +43,7 @@ def log_loss(p: ArrayLike, labels: ArrayLike) -> float:
 def focal_losses(
     raw_p: ArrayLike, labels: ArrayLike, gamma: ArrayLike = FOCAL_GAMMA, weights: ArrayLike | None = None
 ) -> Array:
-    """(N,) alpha_t (1 - p_t)^gamma (-log p_t) of the *uncorrected* softmax: the loss the model was trained on."""
+    """(N,) alpha_t (1 - p_t)^gamma (-log p_t) of the *raw* softmax: the loss the model was trained on."""
     y = np.asarray(labels, dtype=np.int64)
     p_t = np.asarray(raw_p, dtype=np.float64)[np.arange(len(y)), y]
     alpha = 1.0 if weights is None else np.asarray(weights, dtype=np.float64)[y]

@@ -34,8 +34,8 @@ def sentence(pair: Mapping[str, Row], sectors: Sequence[Row], split: str) -> str
     a, b = primary["a"], primary["b"]
     if split in SELECTION_SPLITS:
         return (
-            f"{split} is a selection split, so nothing is judged on it: {b} minus {a} is log loss {number(primary)}"
-            f"{_accuracy(accuracy, 1, judged=False)}."
+            f"{split} is a selection split, so nothing is tested on it: {b} minus {a} is log loss {number(primary)}"
+            f"{_accuracy(accuracy, 1, tested=False)}."
         )
     if primary["low"] is None:
         return (
@@ -50,7 +50,7 @@ def sentence(pair: Mapping[str, Row], sectors: Sequence[Row], split: str) -> str
         start = f"{first} is better than {second} on {split} (log loss {number(primary, sign)})"
     n_seeds = primary["n_seeds"]
     over = f" ({n_seeds} seeds, interval over seeds and days)" if n_seeds > 1 else ""
-    return start + _accuracy(accuracy, sign, judged=True) + _sectors(sectors) + over + "."
+    return start + _accuracy(accuracy, sign, tested=True) + _sectors(sectors) + over + "."
 
 
 def _excludes_zero(row: Row) -> bool:
@@ -65,10 +65,10 @@ def _why_no_interval(row: Row) -> str:
     return "the difference is not finite"
 
 
-def _accuracy(row: Row | None, sign: int, judged: bool) -> str:
+def _accuracy(row: Row | None, sign: int, tested: bool) -> str:
     if row is None:
         return ""
-    return f"; accuracy {number(row, sign)}" + ("" if _excludes_zero(row) or not judged else " is not distinguishable")
+    return f"; accuracy {number(row, sign)}" + ("" if _excludes_zero(row) or not tested else " is not distinguishable")
 
 
 def _sectors(sectors: Sequence[Row]) -> str:
@@ -87,7 +87,7 @@ def listed(names: Iterable[str]) -> str:
 def first_line(model: str, against: Mapping[str, Row], split: str) -> str:
     """Whether a model beats LightGBM and volatility bins: {baseline: row of model minus baseline in log loss}."""
     if split in SELECTION_SPLITS:
-        return f"{model} is not judged against the baselines: {split} is a selection split."
+        return f"{model} is not tested against the baselines: {split} is a selection split."
     known = {name: against[name] for name in MUST_BEAT if name in against}
     if not known:
         return f"{model} is not compared with {listed(MUST_BEAT)} on {split} (--baselines does)."

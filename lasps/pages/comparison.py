@@ -26,7 +26,7 @@ HOW = (
     "0.4 T^(2/3) cosines and Student's t (Lazarus, Lewis, Stock and Watson 2018), 95 %, two-sided. Over days: true of "
     "these weights on other days. Over seeds and days: true of the method, trained again.",
     "The primary metric is log loss on a split that nothing was chosen on; p-values of the default pairs after Holm, "
-    "those of sectors after Holm over the sectors. Val chose epochs, heads and hyperparameters: shown, not judged.",
+    "those of sectors after Holm over the sectors. Val chose epochs, heads and hyperparameters: shown, not tested.",
     "Rank IC: mean over days of the Spearman correlation of P(BUY) - P(SELL) with the 5-day return; ICIR is its mean "
     "over its standard deviation, not annualised; skip: from close t+1 to t+6, without the bid-ask bounce of one day.",
 )
@@ -34,7 +34,7 @@ HOW = (
 
 def comparison_page(comparison: Comparison, title: str = "lasps: comparison") -> str:
     """The whole comparison as one self-contained HTML page."""
-    view = View(comparison, comparison.judged or comparison.splits[0])
+    view = View(comparison, comparison.verdict_split or comparison.splits[0])
     verdict = comparison.verdict or ("One model: nothing to compare it with but the baselines.",)
     differences = difference_figure(view)
     shown = [
@@ -101,7 +101,11 @@ def difference_figure(view: View) -> Figure | None:
     oracle = pairs.filter(pl.col("role") == "oracle", pl.col("b") == view.deployed)
     rows = []
     for row in pl.concat([asked, oracle]).iter_rows(named=True):
-        answer = "still to gain" if row["role"] == "oracle" else tables.answer(row, view.comparison.judged is not None)
+        answer = (
+            "still to gain"
+            if row["role"] == "oracle"
+            else tables.answer(row, view.comparison.verdict_split is not None)
+        )
         name = tables.nice(row["a"]) if row["b"] == view.deployed else f"{row['b']} vs {row['a']}"
         rows.append(
             {

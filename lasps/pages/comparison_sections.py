@@ -165,7 +165,7 @@ def _all_pairs(view: View) -> Section | None:
         Section(
             "all-pairs",
             "All pairs",
-            "b minus a; better is judged on log loss. p is Holm's for the default pairs, uncorrected for the others.",
+            "b minus a; better is decided by log loss. p is Holm's for the default pairs, uncorrected for the others.",
             tables=(("", table),),
         )
         if table
@@ -224,7 +224,7 @@ def _behaviour(view: View) -> Section | None:
 
 def _other_split(view: View) -> Section | None:
     made = [("Models", tables.full_model_table(view.of("models"))), ("Pairs", tables.pair_table(view.of("pairs")))]
-    selection = "; a selection split: shown, not judged" if view.split in ("train", "val") else ""
+    selection = "; a selection split: shown, not tested" if view.split in ("train", "val") else ""
     return Section(
         f"split-{view.split}",
         f"On {view.split}",

@@ -34,10 +34,10 @@ def nice(name: str) -> str:
     return NICE.get(name, name)
 
 
-def answer(pair: Row, judged: bool) -> str:
+def answer(pair: Row, tested: bool) -> str:
     """In words, is b better than a?"""
-    if pair["low"] is None or not judged:
-        return "not judged"
+    if pair["low"] is None or not tested:
+        return "not tested"
     return {"b": "better", "a": "worse", None: "undecided"}[pair["better"]]
 
 

@@ -15,14 +15,14 @@ from lasps.pages import comparison_tables as tables
 from lasps.pages.comparison_view import Comparison, View, few_days
 
 SELECTION_SPLITS = ("train", "val")
-"""Shown, not judged."""
+"""Shown, not tested."""
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 
 def show_comparison(comparison: Comparison, full: bool = False) -> None:
     """Print the verdict, the models and the default pairs; with `full` every model, pair, seed and split."""
-    view = View(comparison, comparison.judged or comparison.splits[0])
+    view = View(comparison, comparison.verdict_split or comparison.splits[0])
     few = few_days(view.n_days)
     terminal.show_lines(short_verdict(comparison.verdict), style="bold")
     terminal.show_lines([*([few] if few else []), *tables.identical_lines(comparison.identical)])
@@ -49,10 +49,10 @@ def split_title(view: View) -> str:
     """'test: 8,078 samples on 135 days; prior's log loss 1.0399, majority 50.3 %'."""
     m = view.of("models").row(0, named=True)
     days = f" on {count(m['n_days'])} days" if m["n_days"] else ", no dates"
-    judged = "" if view.comparison.judged == view.split else "; a selection split: shown, not judged"
+    tested = "" if view.comparison.verdict_split == view.split else "; a selection split: shown, not tested"
     return (
         f"{view.split}: {count(m['n'])} samples{days}; a constant forecast has log loss {decimal(m['prior_log_loss'])} "
-        f"and accuracy {percent(m['majority_accuracy'])} %{judged}"
+        f"and accuracy {percent(m['majority_accuracy'])} %{tested}"
     )
 
 

@@ -24,7 +24,7 @@ class Comparison(Protocol):
     @property
     def splits(self) -> tuple[str, ...]: ...
     @property
-    def judged(self) -> str | None: ...
+    def verdict_split(self) -> str | None: ...
     @property
     def deployed(self) -> str: ...
     @property
@@ -93,8 +93,8 @@ def context_line(view: View) -> str:
         parts.append(f"about {view.n_days // WEEK} independent weeks, since 5-day returns overlap")
     seeds = max(models["n_seeds"].to_list())
     parts.append("intervals 95 % over " + (f"{seeds} seeds and days" if seeds > 1 else "days"))
-    if view.comparison.judged is None:
-        parts.append("a selection split: shown, not judged")
+    if view.comparison.verdict_split is None:
+        parts.append("a selection split: shown, not tested")
     return "; ".join(parts) + "."
 
 

@@ -25,7 +25,7 @@ from lasps.data.panel import is_empty, is_halted
 from lasps.data.sampling import row_positions
 from lasps.data.scaling import RobustScaler
 from lasps.data.universe import stored_markets
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.pipeline.datasets import look_at
 from lasps.pipeline.validation import Checkpoint
 from lasps.reproducibility import write_atomically
@@ -69,7 +69,7 @@ def forecast(
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
     series, charts, sectors = model_inputs(known, ends, data)
     logits = predict_in_batches(checkpoint, series, charts, sectors, data, device)
-    p = corrected_probabilities(logits, checkpoint.gammas_of(sectors), checkpoint.calibration["class_weights"])
+    p = calibrated_probabilities(logits, checkpoint.gammas_of(sectors), checkpoint.calibration["class_weights"])
     return forecast_table(known[ends], listing, p), report
 
 

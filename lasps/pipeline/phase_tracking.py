@@ -40,7 +40,7 @@ def run_note(data: Dataset, phase: int | None = None) -> dict[str, str]:
     """The description that MLflow shows on a run's page: where to look for what. None: the pipeline's."""
     if phase is None:
         note = (
-            "One run per phase below this one. Here: the headline figures of each checkpoint by split, once they "
+            "One run per phase below this one. Here: the headline metrics of each checkpoint by split, once they "
             "are validated, and under *Artifacts* a sample of the charts that the network is given."
         )
     else:

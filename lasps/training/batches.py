@@ -32,7 +32,7 @@ class BatchLoader:
     `set_epoch(e)` chooses e; without it, e counts the passes. The last batch may be short; nothing is dropped.
 
     With `epoch_samples`, an epoch is that many samples of a shuffled pass and the next epoch goes on where it ended, so
-    that on a large market the weights are judged, and kept, as often as on a small one.
+    that on a large market the weights are evaluated, and kept, as often as on a small one.
 
     Yields:
         time series float32 (B,T,F), charts uint8 or float32 (B,3,H,W), sector ids int64 (B,), labels int64 (B,).
@@ -91,7 +91,7 @@ class Batch(NamedTuple):
 
 
 def iterate(loader: Iterable[Any], device: str | torch.device) -> Iterator[Batch]:
-    """The loader's batches on `device`: tuples of four tensors, dicts, or lists of the seed's items."""
+    """The loader's batches on `device`: tuples of four tensors, dicts, or lists of the interchange dataset's items."""
     for number, batch in enumerate(loader):
         tensors = _as_tensors(batch, number)
         yield Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))

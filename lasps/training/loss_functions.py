@@ -18,7 +18,7 @@ class FocalLoss(nn.Module):
 
     Args:
         num_classes: C.
-        gamma: >= 0; the plan's is 2.
+        gamma: >= 0; 2 in the original specification.
         weight: alpha (C,), positive; None is 1 for every class.
         reduction: "mean" as above, "sum", or "none" for the terms (B,).
     """

@@ -144,7 +144,7 @@ def head_data(
     class_weights: tuple[float, ...] | None = None,
     start_gamma: float | Sequence[float] = TRAINING_CONFIG["focal_gamma"],
 ) -> HeadData:
-    """Shared features of train and val and the start heads: what `train_heads` takes.
+    """Shared features of train and val and the initial heads: what `train_heads` takes.
 
     Args:
         train, val: `{sector: loader}`, or one loader or dataset over many sectors.

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
-from lasps.evaluation.calibration import corrected_log_probabilities
+from lasps.evaluation.calibration import calibrated_log_probabilities
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import derived_seed, seed_everything, tensor_fingerprint
 from lasps.tracking import NullTracker, Tracker
@@ -75,7 +75,7 @@ class PhaseRun:
     """optimiser steps done"""
     history: dict[str, list[float]] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
-    """val figures of the weights that the phase starts from, where these may be kept"""
+    """val metrics of the weights that the phase starts from, where these may be kept"""
     best_epoch: int = 0
     best_state: State = field(default_factory=dict)
 
@@ -83,9 +83,9 @@ class PhaseRun:
         """Finished epochs since the best one."""
         return self.epoch - self.best_epoch
 
-    def record(self, figures: Mapping[str, float]) -> None:
-        """Append one epoch's figures to the history."""
-        for name, value in figures.items():
+    def record(self, metrics: Mapping[str, float]) -> None:
+        """Append one epoch's metrics to the history."""
+        for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
 
 
@@ -140,7 +140,7 @@ class ThreePhaseTrainer:
     ) -> dict[str, Any]:
         """Backbone and common head on all sectors; at the end every sector's head is a copy of the common head.
 
-        The best weights are those of the epoch with the lowest val log loss of the corrected probabilities; training
+        The best weights are those of the epoch with the lowest val log loss of the calibrated probabilities; training
         stops `patience` epochs after it.
 
         Args:
@@ -172,7 +172,7 @@ class ThreePhaseTrainer:
 
         Args:
             keep_start: with val, the weights it starts from are a candidate too, as epoch 0: where no epoch is better
-                on val, the model stays as it was, best_epoch is 0, and the best_ figures are the start's.
+                on val, the model stays as it was, best_epoch is 0, and the best_ metrics are the start's.
         """
         return self._train_phase(3, train_loader, val_loader, epochs, lr, patience, keep_start)
 
@@ -209,12 +209,12 @@ class ThreePhaseTrainer:
         key = self._run_key(phase, train_loader, val_loader, epochs, lr, patience) | {"keep_start": keep_start}
         run = self._start(phase, lr, epochs * len(train_loader))
         if not self._restore(run, key) and keep_start and val_loader is not None:
-            self._judge_start(run, val_loader, epochs)
+            self._evaluate_start(run, val_loader, epochs)
         while run.epoch < epochs and run.epochs_without_gain() < patience:
-            figures = self._run_epoch(run, train_loader, val_loader, epochs)
-            self._keep_best(run, judged=val_loader is not None)
+            metrics = self._run_epoch(run, train_loader, val_loader, epochs)
+            self._keep_best(run, evaluated=val_loader is not None)
             self._save(run, key)
-            self._report(run, figures, epochs)
+            self._report(run, metrics, epochs)
         self.model.load_state_dict(run.best_state)
         self.model.eval()
         return summary(run)
@@ -222,7 +222,7 @@ class ThreePhaseTrainer:
     # ------------------------------------------------------------------------------------------------ one epoch
 
     def _run_epoch(self, run: PhaseRun, train_loader: Any, val_loader: Any, epochs: int) -> dict[str, float]:
-        """Train on all batches, judge on val, and write the figures into the run's history."""
+        """Train on all batches, evaluate on val, and write the metrics into the run's history."""
         seed_everything(derived_seed(self.seed, f"phase{run.phase}", run.epoch))
         set_epoch(train_loader, run.epoch, self.seed)
         bar = f"Phase {run.phase} [{run.epoch + 1}/{epochs}]"
@@ -230,15 +230,15 @@ class ThreePhaseTrainer:
         loss, samples = self._train_epoch(run, train_loader, bar)
         seconds = time.perf_counter() - started
         run.epoch += 1
-        figures = {
+        metrics = {
             "train_loss": loss,
-            **self._judge(run.phase, val_loader, bar),
+            **self._evaluate(run.phase, val_loader, bar),
             "lr": run.optimizer.param_groups[0]["lr"],
             "seconds": seconds,
             "samples_per_second": samples / max(seconds, 1e-9),
         }
-        run.record(figures)
-        return figures
+        run.record(metrics)
+        return metrics
 
     def _train_epoch(self, run: PhaseRun, loader: Any, bar: str) -> tuple[float, int]:
         """One pass over the training data: (sample mean of the loss, number of samples)."""
@@ -271,8 +271,8 @@ class ThreePhaseTrainer:
         run.step += 1
         return float(loss.detach())
 
-    def _judge(self, phase: int, val_loader: Any, bar: str) -> dict[str, float]:
-        """Focal loss, log loss of the corrected probabilities and accuracy on val, as sample means, in float32."""
+    def _evaluate(self, phase: int, val_loader: Any, bar: str) -> dict[str, float]:
+        """Focal loss, log loss of the calibrated probabilities and accuracy on val, as sample means, in float32."""
         if val_loader is None:
             return {}
         found = predict(self.model, val_loader, self.device, phase=phase, desc=f"{bar} val")
@@ -282,35 +282,35 @@ class ThreePhaseTrainer:
                 f"{bar}: the model's logits on val are not finite: it has diverged. "
                 "Lower the learning rate; the state of the epoch before is kept"
             )
-        log_p = corrected_log_probabilities(found.logits, self.options.focal_gamma, self.options.class_weights)
+        log_p = calibrated_log_probabilities(found.logits, self.options.focal_gamma, self.options.class_weights)
         return {
             "val_loss": float(self.options.criterion()(logits, labels)),
             "val_log_loss": float(-log_p[np.arange(len(found.labels)), found.labels].mean()),
             "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean()),
         }
 
-    def _judge_start(self, run: PhaseRun, val_loader: Any, epochs: int) -> None:
+    def _evaluate_start(self, run: PhaseRun, val_loader: Any, epochs: int) -> None:
         """Make the weights that the phase starts from its first candidate, epoch 0."""
-        run.start = self._judge(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
+        run.start = self._evaluate(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
         run.best_state = self.state_dict()
         logger.info(f"Phase{run.phase} [0/{epochs}] val_log_loss={run.start['val_log_loss']:.4f} (its start)")
         self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in run.start.items()}, step=0)
 
-    def _keep_best(self, run: PhaseRun, judged: bool) -> None:
-        """Take the weights as the best ones if val says so (or nothing is there to judge them)."""
+    def _keep_best(self, run: PhaseRun, evaluated: bool) -> None:
+        """Take the weights as the best ones if val says so (or there is no val)."""
         *earlier, score = [run.start.get("val_log_loss", float("inf")), *run.history.get("val_log_loss", [0.0])]
-        if not judged or score < min(earlier):
+        if not evaluated or score < min(earlier):
             run.best_epoch, run.best_state = run.epoch, self.state_dict()
 
-    def _report(self, run: PhaseRun, figures: Mapping[str, float], epochs: int) -> None:
+    def _report(self, run: PhaseRun, metrics: Mapping[str, float], epochs: int) -> None:
         """One line, and one call of the tracker."""
         shown = " ".join(
-            f"{name.removeprefix('train_')}={figures[name]:.4f}"
+            f"{name.removeprefix('train_')}={metrics[name]:.4f}"
             for name in ("train_loss", "val_loss", "val_log_loss", "val_accuracy")
-            if name in figures
+            if name in metrics
         )
-        logger.info(f"Phase{run.phase} [{run.epoch}/{epochs}] {shown} {figures['samples_per_second']:.0f} samples/s")
-        self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in figures.items()}, step=run.epoch)
+        logger.info(f"Phase{run.phase} [{run.epoch}/{epochs}] {shown} {metrics['samples_per_second']:.0f} samples/s")
+        self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in metrics.items()}, step=run.epoch)
 
     # ------------------------------------------------------------------------------------------------ start and state
 
@@ -345,7 +345,7 @@ class ThreePhaseTrainer:
         return key
 
     def _restore(self, run: PhaseRun, key: Mapping[str, Any]) -> bool:
-        """Whether model and run were brought to where an interrupted run was; without `resume`, remove what is left."""
+        """Restore an interrupted run; True if there was one. Without `resume`, remove what is left of it."""
         if self.resume_dir is None:
             return False
         path = resume_path(self.resume_dir, run.phase)
@@ -359,7 +359,7 @@ class ThreePhaseTrainer:
         run.optimizer.load_state_dict(state["optimizer"])
         run.epoch, run.step, run.history = state["epoch"], state["step"], state["history"]
         run.best_epoch, run.best_state, run.start = state["best_epoch"], state["best_state"], state["start"]
-        logger.info(f"Phase {run.phase}: going on after epoch {run.epoch}")
+        logger.info(f"Phase {run.phase}: resuming after epoch {run.epoch}")
         self.tracker.fill_metric_rows(tracked_rows(run))  # a kill between state and report loses the epoch's metrics
         return True
 

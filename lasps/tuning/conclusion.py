@@ -12,7 +12,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of
@@ -148,13 +148,13 @@ def read_conclusion(study: optuna.Study, storage: str | None = None) -> dict[str
 
 
 def conclude(
-    study: optuna.Study, data: HeadData, judged: HeadSamples, device: str | torch.device = "cpu", variables: str = ""
+    study: optuna.Study, data: HeadData, unseen: HeadSamples, device: str | torch.device = "cpu", variables: str = ""
 ) -> Conclusion:
     """Train default and best settings once more and compare the heads that each would save on the evaluation half.
 
     Args:
         data: as in the study, with the study's half of val.
-        judged: the evaluation half.
+        unseen: the evaluation half.
         variables: see `Conclusion`.
 
     Raises:
@@ -166,8 +166,8 @@ def conclude(
     best = study.best_trial
     compared = fitting_default(data), settings_of(best.params)
     results = [train_head(data, setting, device=device) for setting in compared]
-    forecasts = {"start": forecast(data, judged, None)}
-    forecasts |= {name: forecast(data, judged, r) for name, r in zip(("default", "best"), results, strict=True)}
+    forecasts = {"start": forecast(data, unseen, None)}
+    forecasts |= {name: forecast(data, unseen, r) for name, r in zip(("default", "best"), results, strict=True)}
     difference = day_difference(forecasts["default"], forecasts["best"], "log_loss")
     within = plateau_of(study, difference.standard_error or 0.0)
     return Conclusion(
@@ -191,27 +191,27 @@ def fitting_default(data: HeadData) -> HeadSettings:
     return replace(DEFAULT, min_samples=min(DEFAULT.min_samples, largest))
 
 
-def forecast(data: HeadData, judged: HeadSamples, result: HeadResult | None) -> Forecast:
-    """Calibrated probabilities on `judged`, rows sorted by day, from the heads that Phase 2 would save.
+def forecast(data: HeadData, unseen: HeadSamples, result: HeadResult | None) -> Forecast:
+    """Calibrated probabilities on `unseen`, rows sorted by day, from the heads that Phase 2 would save.
 
     Args:
         result: None for the initial heads.
     """
     accepted = {} if result is None else accepted_gains(data, result)
-    p = np.empty((len(judged), len(data.class_weights)))
-    for sector, rows in judged.rows_by_sector().items():
+    p = np.empty((len(unseen), len(data.class_weights)))
+    for sector, rows in unseen.rows_by_sector().items():
         head, gamma = data.start_head(sector)
         if result is not None and sector in accepted:
             head, gamma = result.best_heads[sector], result.gammas[sector]
-        p[rows] = corrected_probabilities(
-            logits_of(head, judged.features[torch.from_numpy(rows)]).double().numpy(), gamma, data.class_weights
+        p[rows] = calibrated_probabilities(
+            logits_of(head, unseen.features[torch.from_numpy(rows)]).double().numpy(), gamma, data.class_weights
         )
-    dates, day = (np.empty(0), None) if judged.days is None else np.unique(judged.days, return_inverse=True)
-    order = np.arange(len(judged)) if day is None else np.argsort(day, kind="stable")
+    dates, day = (np.empty(0), None) if unseen.days is None else np.unique(unseen.days, return_inverse=True)
+    order = np.arange(len(unseen)) if day is None else np.argsort(day, kind="stable")
     return Forecast(
         p[order],
-        judged.labels.numpy()[order],
-        judged.sector_ids.numpy()[order],
+        unseen.labels.numpy()[order],
+        unseen.sector_ids.numpy()[order],
         None if day is None else day[order].astype(np.int64),
         list(dates),
     )

@@ -21,7 +21,7 @@ from tests.evaluation.conftest import make_forecast, make_split
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """The seed's four arrays per split, with samples.parquet beside them."""
+    """The four arrays of the interchange format per split, with samples.parquet beside them."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for name, days in (("train", (40, 0, 1)), ("val", (12, 50, 2)), ("test", (25, 70, 3))):

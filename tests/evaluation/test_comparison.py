@@ -224,11 +224,11 @@ def test_the_sentence_is_the_one_of_the_specification():
             -0.003,
             -0.001,
             "val",
-            "val is a selection split, so nothing is judged on it: b minus a is log loss -0.0020 [-0.0030, -0.0010].",
+            "val is a selection split, so nothing is tested on it: b minus a is log loss -0.0020 [-0.0030, -0.0010].",
         ),
     ],
 )
-def test_worse_equal_and_unjudged_are_said_as_such(value, low, high, split, said):
+def test_worse_equal_and_untested_are_said_as_such(value, low, high, split, said):
     assert verdict.sentence(pair_of("a", "b", difference("log_loss", value, low, high)), [], split) == said
 
 

@@ -141,8 +141,8 @@ def test_sectors_carry_names_and_their_own_correction(found):
     assert found.sectors.filter(split="val")["better"].is_null().all()
 
 
-def test_the_verdict_is_at_most_four_sentences_about_the_judged_split(found):
-    assert found.judged == "test" and found.splits == ("test", "val") and found.deployed == "phase2_best"
+def test_the_verdict_is_at_most_four_sentences_about_the_tested_split(found):
+    assert found.verdict_split == "test" and found.splits == ("test", "val") and found.deployed == "phase2_best"
     assert len(found.verdict) == 4 and all(" on test" in line for line in found.verdict)
     assert found.verdict[0].startswith("phase2_best is better than phase1_best")
     assert found.first_line == found.verdict[2] and "closes" in found.verdict[3]

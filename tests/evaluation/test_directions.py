@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.evaluation.directions import SharedDirections, direction_frames, movement_frame
 from lasps.plots.directions import clustered, most_followed, shared_directions
 from lasps.plots.style import sector_name
@@ -90,7 +90,7 @@ def test_a_sector_moved_by_the_divergence_of_its_calibrated_probabilities(gamma:
     initial, change, sectors = rng.normal(size=(50, 3)), rng.normal(size=(50, 3)), np.repeat([4, 9], 25)
     change[sectors == 9] = 1.5  # all classes alike: nothing moves
     found = movement_frame(initial, change, sectors, gamma, refused=[9])
-    p, q = (corrected_probabilities(z[:25], gamma) for z in (initial, initial + change))
+    p, q = (calibrated_probabilities(z[:25], gamma) for z in (initial, initial + change))
     assert found["mean_kl"][0] == pytest.approx((p * np.log(p / q)).sum(axis=1).mean())
     assert found["mean_kl"][1] == pytest.approx(0, abs=1e-12)
     assert found["n"].to_list() == [25, 25] and found["refused"].to_list() == [False, True]

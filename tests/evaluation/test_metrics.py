@@ -103,11 +103,11 @@ def test_focal_loss_is_of_the_raw_softmax():
     assert weighted == pytest.approx(3 * 0.8**2 * -np.log(0.2))
 
 
-def test_coverage_starts_with_what_the_model_is_surest_of(forecast):
+def test_coverage_starts_with_what_the_model_is_most_confident_of(forecast):
     f = forecast
     curve = metrics.coverage_curve(f, (0.1, 1.0))
-    surest = np.argsort(-f.p.max(1))[:240]
-    assert curve[0]["accuracy"] == pytest.approx((f.predicted == f.labels)[surest].mean())
+    most_confident = np.argsort(-f.p.max(1))[:240]
+    assert curve[0]["accuracy"] == pytest.approx((f.predicted == f.labels)[most_confident].mean())
     assert curve[1]["accuracy"] == pytest.approx((f.predicted == f.labels).mean())
 
 

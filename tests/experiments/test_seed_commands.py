@@ -1,4 +1,4 @@
-"""The plan's commands on a dataset of just the plan's four arrays, as somebody else would have made it."""
+"""The original specification's commands on a dataset of just its four arrays, as somebody else would have made it."""
 
 import argparse
 import json
@@ -176,11 +176,11 @@ def test_phases_1_and_3_train_on_foreign_arrays_too(arrays: Path, tmp_path: Path
     assert (tmp_path / "out" / "phase3_final.pt").is_file()
 
 
-def test_a_study_judges_its_start_heads_by_the_loss_they_were_trained_with(arrays: Path, bare: Path) -> None:
+def test_a_study_evaluates_its_initial_heads_by_the_loss_they_were_trained_with(arrays: Path, bare: Path) -> None:
     save_checkpoint(bare, load_checkpoint(bare)[0], {"calibration": {"focal_gamma": 0.5, "class_weights": [1, 1, 1]}})
-    data, judged = tune_phase2.load_data(argparse.Namespace(checkpoint=bare, data_dir=arrays), "cpu")
+    data, unseen = tune_phase2.load_data(argparse.Namespace(checkpoint=bare, data_dir=arrays), "cpu")
     assert data.start_gamma == 0.5 and data.start_head(4)[1] == 0.5
-    assert len(data.val) + len(judged) <= SIZES["val"] and len(judged) > 20
+    assert len(data.val) + len(unseen) <= SIZES["val"] and len(unseen) > 20
 
 
 def test_a_flag_of_another_phase_is_named_in_a_warning(arrays: Path, bare: Path, tmp_path: Path, capfd) -> None:

@@ -275,12 +275,12 @@ def made_comparison(
         for c, share in zip(CLASSES, (0.278, 0.498, 0.224), strict=True):
             frames["prior"].append({"split": split, "class": c, "share": share, "source": "training frequencies"})
     made = {name: pl.DataFrame(rows, schema=SCHEMAS[name]) for name, rows in frames.items()}
-    judged = next((s for s in splits if s not in ("train", "val")), None)
+    verdict_split = next((s for s in splits if s not in ("train", "val")), None)
     deployed = "phase2_best" if "phase2_best" in models else next(m for m in reversed(models) if kind(m) == "model")
     return SimpleNamespace(
         **made,
         splits=splits,
-        judged=judged,
+        verdict_split=verdict_split,
         selection_splits=tuple(s for s in splits if s in ("train", "val")),
         deployed=deployed,
         notes=(),

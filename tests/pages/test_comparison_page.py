@@ -57,10 +57,10 @@ def test_one_model_without_baselines_still_makes_a_page(made) -> None:
     assert "nothing to compare it with" in page and 'id="sectors"' not in page
 
 
-def test_a_selection_split_is_shown_but_not_judged(made) -> None:
+def test_a_selection_split_is_shown_but_not_tested(made) -> None:
     page = comparison_page(made(splits=("val",)))
-    assert "a selection split: shown, not judged" in page and not re.search(r"<td[^>]*>better<", page)
-    assert '"answer":"not judged"' in page
+    assert "a selection split: shown, not tested" in page and not re.search(r"<td[^>]*>better<", page)
+    assert '"answer":"not tested"' in page
 
 
 def test_sectors_have_korean_and_english_names(made) -> None:

@@ -27,9 +27,9 @@ def test_a_constant_line_one_day_or_nothing_is_not_drawn() -> None:
 
 
 def test_a_specification_is_json_without_nan() -> None:
-    row = {"name": "a", "difference": 0.1, "low": None, "high": None, "shown": "+0.1", "answer": "not judged"}
+    row = {"name": "a", "difference": 0.1, "low": None, "high": None, "shown": "+0.1", "answer": "not tested"}
     frame = pl.DataFrame([row], schema_overrides={"low": pl.Float64, "high": pl.Float64})
-    assert '"label": "a: not judged"' in json.dumps(comparison.differences(frame), allow_nan=False)
+    assert '"label": "a: not tested"' in json.dumps(comparison.differences(frame), allow_nan=False)
     assert comparison.differences(frame.with_columns(difference=pl.lit(None, pl.Float64))) is None
 
 

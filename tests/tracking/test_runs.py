@@ -285,7 +285,7 @@ def test_the_number_of_a_process_in_another_container_or_before_a_restart_says_n
     seen = float(tags["lasps.seen"])
     assert not is_dead(tags, now=seen + 60) and is_dead(tags, now=seen + 3600)
     assert not is_dead({key: value for key, value in tags.items() if key != "lasps.seen"}, now=seen + 3600)
-    assert not is_dead({**process_tags(), "lasps.seen": "0"}), "a process that can be looked up is not judged by it"
+    assert not is_dead({**process_tags(), "lasps.seen": "0"}), "a process that can be looked up needs no heartbeat"
 
 
 def test_a_heartbeat_takes_back_that_a_later_start_declared_the_process_gone(tracker, location):

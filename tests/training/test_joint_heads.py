@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from experiments.benchmarks.heads_reference import plain_joint_loop
-from lasps.evaluation.calibration import corrected_log_probabilities
+from lasps.evaluation.calibration import calibrated_log_probabilities
 from lasps.models.sector_aware_model import ClassificationHead
 from lasps.training.checkpoints import load_checkpoint, save_checkpoint
-from lasps.training.heads.acceptance import Acceptance, accept_together, judge
+from lasps.training.heads.acceptance import Acceptance, accept_together, acceptance_of
 from lasps.training.heads.data import HeadData, stacked_heads_of
 from lasps.training.heads.directions import autograd_gradients, calibrated_loss_and_gradient, calibrated_losses
 from lasps.training.heads.joint import JOINT, train_directions
@@ -67,7 +67,7 @@ def test_the_calibrated_loss_is_the_evaluations_and_its_gradient_autograds(scale
     gamma, weights = torch.tensor([[0.0], [2.0]], dtype=torch.float64).repeat(25, 1), (1.0, 0.8, 1.2)
     log_weights = torch.tensor(weights, dtype=torch.float64).log()
     losses, slope = calibrated_loss_and_gradient(logits.detach(), y, gamma, log_weights)
-    expected = -corrected_log_probabilities(logits.detach().numpy(), gamma[:, 0].numpy(), weights)
+    expected = -calibrated_log_probabilities(logits.detach().numpy(), gamma[:, 0].numpy(), weights)
     assert np.allclose(losses, expected[np.arange(50), y], rtol=1e-9, atol=1e-12)
     (reference,) = torch.autograd.grad(calibrated_losses(logits, y, gamma, log_weights).sum(), logits)
     assert torch.allclose(slope, reference, rtol=1e-5, atol=1e-9)
@@ -121,7 +121,7 @@ def test_without_an_effect_nothing_is_accepted_and_no_head_changes():
 
 def test_the_whole_is_accepted_at_one_sided_5_percent_over_blocks():
     gains, blocks = np.repeat([1.0, -0.4, 0.9, 0.2], 5), np.repeat(np.arange(4), 5)
-    found = judge(gains, blocks)
+    found = acceptance_of(gains, blocks)
     assert found.accepted and not found.significant  # above one standard error, below 2.35 of them
     assert Acceptance(20, 4, 1.0, 0.4).significant and not Acceptance(20, 1, 1.0, 0.0).significant
 
@@ -144,7 +144,7 @@ def test_the_saved_file_gives_the_trained_val_loss(tmp_path):
     series, charts, sectors, labels = val.tensors
     with torch.no_grad():
         logits = model(series, charts, sectors)["logits"]
-    losses = -corrected_log_probabilities(logits.numpy(), 2.0)[np.arange(len(labels)), labels.numpy()]
+    losses = -calibrated_log_probabilities(logits.numpy(), 2.0)[np.arange(len(labels)), labels.numpy()]
     for sector, entry in history.items():
         epoch = 0 if entry["kept_start"] else entry["best_epoch"]
         assert losses[(sectors == sector).numpy()].mean() == pytest.approx(entry["val_losses"][epoch], abs=1e-6)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lasps.training.heads.acceptance import accept_heads, blocks_of, equal_blocks, judge, log_losses
+from lasps.training.heads.acceptance import accept_heads, acceptance_of, blocks_of, equal_blocks, log_losses
 from lasps.training.heads.data import HeadData, HeadResult, as_samples
 from lasps.training.heads.settings import HeadSettings
 from lasps.training.phase2 import train_phase2
@@ -33,14 +33,14 @@ def test_the_standard_error_is_that_of_block_means_when_blocks_are_equal():
     gains = np.random.default_rng(0).normal(size=60)
     blocks = np.repeat(np.arange(6), 10)
     means = gains.reshape(6, 10).mean(axis=1)
-    found = judge(gains, blocks)
+    found = acceptance_of(gains, blocks)
     assert found.gain == pytest.approx(gains.mean())
     assert found.standard_error == pytest.approx(means.std(ddof=1) / np.sqrt(6))
 
 
 def test_days_that_move_together_are_not_taken_for_independent_samples():
     gains = np.repeat([1.0, -0.9, 1.0, -0.9], 250)
-    together, apart = judge(gains, np.repeat(np.arange(4), 250)), judge(gains, np.arange(1000))
+    together, apart = acceptance_of(gains, np.repeat(np.arange(4), 250)), acceptance_of(gains, np.arange(1000))
     assert not together.accepted and apart.accepted
 
 
@@ -48,15 +48,15 @@ def test_days_that_move_together_are_not_taken_for_independent_samples():
     ("gains", "accepted"), [([0.2, 0.3, 0.2], True), ([0.2, -0.2, 0.1], False), ([-0.2] * 3, False)]
 )
 def test_a_head_is_accepted_if_its_gain_exceeds_one_standard_error(gains, accepted):
-    assert judge(np.array(gains), np.arange(3)).accepted is accepted
+    assert acceptance_of(np.array(gains), np.arange(3)).accepted is accepted
 
 
 def test_one_block_or_no_sample_proves_nothing():
-    assert not judge(np.ones(5), np.zeros(5)).accepted
-    assert not judge(np.empty(0), np.empty(0)).accepted
+    assert not acceptance_of(np.ones(5), np.zeros(5)).accepted
+    assert not acceptance_of(np.empty(0), np.empty(0)).accepted
 
 
-def test_losses_are_of_corrected_probabilities():
+def test_losses_are_of_calibrated_probabilities():
     logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), np.array([0])
     plain = log_losses(logits, labels, 0.0, (1.0, 1.0, 1.0))
     assert plain == pytest.approx(-float(logits.log_softmax(1)[0, 0]))
@@ -64,7 +64,7 @@ def test_losses_are_of_corrected_probabilities():
     assert log_losses(logits, labels, 0.0, (3.0, 1.0, 1.0)) > plain
 
 
-def judged_on(val, start, better, gamma=2.0, start_gamma=2.0):
+def accepted_on(val, start, better, gamma=2.0, start_gamma=2.0):
     """Two sectors' heads `better` (trained with gamma) against `start` (with start_gamma)."""
     stacked = {name: torch.stack([value, value]) for name, value in start.items()}
     data = HeadData(val, stacked, val, (1.0, 1.0, 1.0), start_gamma)
@@ -80,18 +80,18 @@ HEAD = {
 
 
 def test_a_sector_without_val_samples_keeps_its_start():
-    judged = judged_on(val_samples(np.arange(40)), HEAD, {**HEAD, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])})
-    assert judged[0].accepted and judged[0].blocks == 4
-    assert not judged[1].accepted and judged[1].n == 0
+    found = accepted_on(val_samples(np.arange(40)), HEAD, {**HEAD, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])})
+    assert found[0].accepted and found[0].blocks == 4
+    assert not found[1].accepted and found[1].n == 0
 
 
 def test_start_and_head_are_each_corrected_for_the_loss_they_were_trained_with():
     logits = {**HEAD, "fc2.bias": torch.tensor([1.0, 0.0, 0.0])}
     val, labels = val_samples(np.arange(40)), np.zeros(1, dtype=int)
     loss = {g: log_losses(logits["fc2.bias"][None], labels, g, (1.0, 1.0, 1.0))[0] for g in (0.0, 2.0)}
-    assert judged_on(val, logits, logits)[0].gain == 0
-    assert judged_on(val, logits, logits, gamma=0.0)[0].gain == pytest.approx(loss[2.0] - loss[0.0])
-    assert judged_on(val, logits, logits, start_gamma=[0.0, 2.0])[0].gain == pytest.approx(loss[0.0] - loss[2.0])
+    assert accepted_on(val, logits, logits)[0].gain == 0
+    assert accepted_on(val, logits, logits, gamma=0.0)[0].gain == pytest.approx(loss[2.0] - loss[0.0])
+    assert accepted_on(val, logits, logits, start_gamma=[0.0, 2.0])[0].gain == pytest.approx(loss[0.0] - loss[2.0])
 
 
 def test_accepted_heads_are_the_pooled_best_epochs_and_the_others_their_start(lines):
@@ -133,4 +133,4 @@ def test_the_loss_of_every_head_is_known_when_new_heads_are_trained_with_another
     assert mixed.focal_gamma == [0.0 if s in mixed and not mixed[s]["kept_start"] else 2.0 for s in range(4)]
     same = train_phase2(make_trainer(), loaders(Market(sizes)), 1, val_loaders=val, cache=False, rank=0)
     assert same.focal_gamma == 2.0
-    assert mixed[0]["val_losses"][0] == pytest.approx(same[0]["val_losses"][0])  # the start is judged by its own loss
+    assert mixed[0]["val_losses"][0] == pytest.approx(same[0]["val_losses"][0])  # the start is found by its own loss

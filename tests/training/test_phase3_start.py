@@ -19,11 +19,14 @@ def trained() -> ThreePhaseTrainer:
 
 def test_where_no_epoch_is_better_on_val_the_start_stays_to_the_bit():
     trainer = trained()
-    start, judged = trainer.state_dict(), trainer._judge(3, make_loaders()[1], "start")
+    start, before = trainer.state_dict(), trainer._evaluate(3, make_loaders()[1], "start")
     result = fit(trainer, lr=0.5, keep_start=True)
-    assert min(result["val_log_loss"]) > judged["val_log_loss"], "the rate must be one that makes everything worse"
+    assert min(result["val_log_loss"]) > before["val_log_loss"], "the rate must be one that makes everything worse"
     assert result["best_epoch"] == 0 and same(trainer.state_dict(), start)
-    assert (result["best_val_log_loss"], result["best_val_loss"]) == (judged["val_log_loss"], judged["val_loss"])
+    assert (result["best_val_log_loss"], result["best_val_loss"]) == (
+        before["val_log_loss"],
+        before["val_loss"],
+    )
 
 
 def test_an_epoch_that_is_better_on_val_replaces_the_start():

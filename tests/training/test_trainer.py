@@ -14,7 +14,7 @@ import torch
 from loguru import logger
 from torch.utils.data import DataLoader
 
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.tracking import NullTracker
 from lasps.training.batches import BatchLoader
@@ -104,7 +104,7 @@ def test_the_returned_figures_are_sample_means_of_the_best_weights():
     history = trainer.train_phase1(train, val, epochs=3, lr=1e-2, patience=3)
     found = predict(trainer.model, val.dataset, phase=1, batch_size=50)  # other batches than in training
     loss = FocalLoss(3, 2.0, [1.0, 0.5, 2.0])(torch.from_numpy(found.logits), torch.from_numpy(found.labels))
-    p = corrected_probabilities(found.logits, 2.0, (1.0, 0.5, 2.0))
+    p = calibrated_probabilities(found.logits, 2.0, (1.0, 0.5, 2.0))
     best = history["best_epoch"]
     assert history["best_val_loss"] == history["val_loss"][best - 1] == pytest.approx(float(loss), rel=1e-5)
     assert history["best_val_log_loss"] == min(history["val_log_loss"]) == history["val_log_loss"][best - 1]
@@ -126,12 +126,12 @@ def test_training_stops_when_val_does_not_gain_and_goes_back_to_the_best_weights
     scores = iter([0.9, 0.8, 0.8, 0.85, 0.7])
     trainer, seen = make_trainer(), []
 
-    def judged(self, phase, val_loader, bar):
+    def evaluated(self, phase, val_loader, bar):
         seen.append(trainer.state_dict())
         score = next(scores)
         return {"val_loss": score / 2, "val_log_loss": score, "val_accuracy": 0.5}
 
-    monkeypatch.setattr(ThreePhaseTrainer, "_judge", judged)
+    monkeypatch.setattr(ThreePhaseTrainer, "_evaluate", evaluated)
     history = trainer.train_phase3(*make_loaders(), epochs=9, lr=1e-2, patience=2)
     assert (history["best_epoch"], history["best_val_loss"], history["best_val_log_loss"]) == (2, 0.4, 0.8)
     assert len(history["train_loss"]) == 4  # a tie is no gain

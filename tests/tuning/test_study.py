@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from lasps import tracking
 from lasps.config.settings import settings
-from lasps.evaluation.calibration import corrected_probabilities
+from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.tracking import NullTracker
 from lasps.tracking.environment import process_tags
 from lasps.tracking.location import connect, local_location
@@ -43,8 +43,8 @@ def short_space(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def halves(data: HeadData):
     assert data.val is not None
-    studied, judged = split_val(data.val)
-    return HeadData(data.train, data.start, studied, data.class_weights), judged
+    studied, unseen = split_val(data.val)
+    return HeadData(data.train, data.start, studied, data.class_weights), unseen
 
 
 def opened(tmp_path: Path, data: HeadData, **changes) -> optuna.Study:
@@ -58,23 +58,23 @@ def opened(tmp_path: Path, data: HeadData, **changes) -> optuna.Study:
 def test_the_halves_alternate_in_blocks_of_ten_days_and_share_no_day():
     days = np.repeat(np.arange(100), 3)
     val = as_samples(np.zeros((300, 2)), np.zeros(300), np.zeros(300), days)
-    studied, judged = split_val(val)
+    studied, unseen = split_val(val)
     assert sorted(set(studied.days)) == [d for d in range(100) if d // 10 % 2 == 0]
-    assert sorted(set(judged.days)) == [d for d in range(100) if d // 10 % 2 == 1]
+    assert sorted(set(unseen.days)) == [d for d in range(100) if d // 10 % 2 == 1]
 
 
 def test_a_short_val_is_split_finer_with_a_warning_and_one_day_not_at_all():
     val = as_samples(np.zeros((30, 2)), np.zeros(30), np.zeros(30), np.repeat(np.arange(15), 2))
-    studied, judged = split_val(val)
-    assert sorted(set(studied.days)) == [0, 1, 4, 5, 8, 9, 12, 13] and len(studied) + len(judged) == 30
+    studied, unseen = split_val(val)
+    assert sorted(set(studied.days)) == [0, 1, 4, 5, 8, 9, 12, 13] and len(studied) + len(unseen) == 30
     with pytest.raises(ValueError, match="at least two days"):
         split_val(as_samples(np.zeros((5, 2)), np.zeros(5), np.zeros(5), np.zeros(5)))
 
 
 def test_samples_without_dates_are_cut_in_file_order():
-    studied, judged = split_val(as_samples(np.arange(100.0)[:, None], np.zeros(100), np.zeros(100)))
+    studied, unseen = split_val(as_samples(np.arange(100.0)[:, None], np.zeros(100), np.zeros(100)))
     assert studied.features[:, 0].tolist() == [i for i in range(100) if i // 10 % 2 == 0]
-    assert len(judged) == 50
+    assert len(unseen) == 50
 
 
 # ------------------------------------------------------------------------------------------------ objective
@@ -90,7 +90,7 @@ def test_the_objective_is_the_log_loss_over_all_sectors_small_and_refused_ones_w
     for i, (x, y, s) in enumerate(zip(data.val.features, data.val.labels, data.val.sector_ids, strict=True)):
         sector = int(s)
         head = result.best_heads[sector] if sector in kept else {k: v[sector] for k, v in data.start.items()}
-        p[i] = corrected_probabilities(logits_of(head, x[None]).double().numpy(), 2.0)[0, int(y)]
+        p[i] = calibrated_probabilities(logits_of(head, x[None]).double().numpy(), 2.0)[0, int(y)]
     assert kept_log_loss(data, result, kept) == pytest.approx(-np.log(p).mean(), abs=1e-6)
 
 
@@ -263,17 +263,17 @@ def test_three_workers_of_which_one_is_killed_finish_the_study(halves, tmp_path)
 
 
 def concluded(halves, tmp_path: Path, n_trials: int = 5) -> tuple[Conclusion, optuna.Study]:
-    data, judged = halves
+    data, unseen = halves
     found = opened(tmp_path, data)
     run_trials(found, data, n_trials, NullTracker())
-    return conclude(found, data, judged), found
+    return conclude(found, data, unseen), found
 
 
 def test_the_conclusion_compares_best_and_default_on_days_the_study_did_not_see(halves, tmp_path):
-    data, judged = halves
-    assert not set(judged.days) & set(data.val.days)
+    data, unseen = halves
+    assert not set(unseen.days) & set(data.val.days)
     found, of_study = concluded(halves, tmp_path)
-    assert found.difference.n == len(judged) and found.difference.n_days == len(set(judged.days.tolist()))
+    assert found.difference.n == len(unseen) and found.difference.n_days == len(set(unseen.days.tolist()))
     assert found.difference.difference == pytest.approx(found.log_loss["best"] - found.log_loss["default"])
     assert found.best == {k: of_study.best_trial.params[k] for k in TUNED}
     assert found.command == "make train-phase2 STUDY=s"
@@ -295,11 +295,11 @@ def test_a_gain_within_noise_is_called_so_and_one_beyond_it_is_not(halves, tmp_p
 
 
 def test_the_start_heads_forecast_is_that_of_the_start_heads(halves):
-    data, judged = halves
-    start = forecast(data, judged, None)
+    data, unseen = halves
+    start = forecast(data, unseen, None)
     head = {name: value[0] for name, value in data.start.items()}
-    p = corrected_probabilities(logits_of(head, judged.features).double().numpy(), 2.0)
-    expected = -np.log(p[np.arange(len(judged)), judged.labels.numpy()]).mean()
+    p = calibrated_probabilities(logits_of(head, unseen.features).double().numpy(), 2.0)
+    expected = -np.log(p[np.arange(len(unseen)), unseen.labels.numpy()]).mean()
     assert log_loss_of(start) == pytest.approx(expected) and (np.diff(start.day) >= 0).all()
 
 

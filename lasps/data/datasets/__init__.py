@@ -1,1 +1,1 @@
-"""Samples as tensors: from the seed's four arrays, or cut on demand from rows stored once."""
+"""Samples as tensors: from the interchange format's four arrays, or cut on demand from rows stored once."""

@@ -1,4 +1,4 @@
-"""The seed's dataset: four .npy arrays per split, anyone's, checked before anything is trained on them."""
+"""The interchange format: four .npy arrays per split, anyone's, checked before anything is trained on them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Samples cut from rows that are stored once: windows and charts are made when a batch is asked for.
 
-A market of 600,000 windows of 60 days would be 370 GB in the seed's four arrays; its rows are 300 MB. Nothing is held
-in memory but memory maps, so a window costs no anonymous memory, and shuffled reading is as fast as sequential.
+600,000 windows of 60 days would be 370 GB in the interchange format's four arrays; their rows are 300 MB. Nothing is
+held in memory but memory maps, so a window costs no anonymous memory, and shuffled reading is as fast as sequential.
 """
 
 from __future__ import annotations

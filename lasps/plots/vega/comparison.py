@@ -16,7 +16,7 @@ ANSWER_COLORS = {
     "better": "var(--better)",
     "worse": "var(--worse)",
     "undecided": "var(--unsure)",
-    "not judged": "var(--unsure)",
+    "not tested": "var(--unsure)",
     "still to gain": "var(--unsure)",
 }
 ROW_STEP = 66

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from lasps.config.dataset_config import HORIZON
-from lasps.evaluation.calibration import corrected_log_probabilities
+from lasps.evaluation.calibration import calibrated_log_probabilities
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
 from lasps.training.heads.stack import one_thread_on_a_processor
 
@@ -56,12 +56,12 @@ def accept_heads(
     """
     assert data.val is not None
     rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
-    judged, gains = {}, gains_of(data, result) if gains is None else gains
+    found, gains = {}, gains_of(data, result) if gains is None else gains
     for sector in result.best_heads:
         own = rows.get(sector, np.empty(0, dtype=np.int64))
         own_blocks = equal_blocks(len(own)) if blocks is None else blocks[own]
-        judged[sector] = judge(gains.get(sector, np.empty(0)), own_blocks)
-    return judged
+        found[sector] = acceptance_of(gains.get(sector, np.empty(0)), own_blocks)
+    return found
 
 
 def accept_together(data: HeadData, result: HeadResult, gains: Mapping[int, np.ndarray] | None = None) -> Acceptance:
@@ -70,12 +70,12 @@ def accept_together(data: HeadData, result: HeadResult, gains: Mapping[int, np.n
     rows, blocks = data.val.rows_by_sector(), blocks_of(data.val)
     trained = [sector for sector in result.best_heads if sector in rows]
     if not trained:
-        return judge(np.empty(0), np.empty(0))
+        return acceptance_of(np.empty(0), np.empty(0))
     own = np.concatenate([rows[sector] for sector in trained])
     gains = gains_of(data, result) if gains is None else gains
     all_gains = np.concatenate([gains[sector] for sector in trained])
     order = np.argsort(own)  # without dates, blocks are made of neighbours in the file
-    return judge(all_gains[order], equal_blocks(len(own)) if blocks is None else blocks[own[order]])
+    return acceptance_of(all_gains[order], equal_blocks(len(own)) if blocks is None else blocks[own[order]])
 
 
 def gains_of(data: HeadData, result: HeadResult) -> dict[int, np.ndarray]:
@@ -99,7 +99,7 @@ def _gains(data: HeadData, result: HeadResult, sector: int, rows: np.ndarray) ->
     return before - log_losses(logits_of(result.best_heads[sector], features), labels, gamma, data.class_weights)
 
 
-def judge(gains: np.ndarray, blocks: np.ndarray) -> Acceptance:
+def acceptance_of(gains: np.ndarray, blocks: np.ndarray) -> Acceptance:
     """Mean gain and its standard error from the spread of block sums around their share of the mean.
 
     The mean is a ratio (sum of gains / number of samples) of block totals; its linearised variance is
@@ -144,8 +144,8 @@ def logits_of(head: Mapping[str, Tensor], features: Tensor) -> Tensor:
 
 
 def log_losses(logits: Tensor, labels: np.ndarray, gamma: float, class_weights: tuple[float, ...]) -> np.ndarray:
-    """-log of the corrected probability of each label: logits (..., N, C), labels (N,) -> (..., N) float64."""
+    """-log of the calibrated probability of each label: logits (..., N, C), labels (N,) -> (..., N) float64."""
     if len(labels) == 0:
         return np.zeros(logits.shape[:-1])
-    log_p = corrected_log_probabilities(logits.to("cpu", torch.float64).numpy(), gamma, class_weights)
+    log_p = calibrated_log_probabilities(logits.to("cpu", torch.float64).numpy(), gamma, class_weights)
     return -log_p[..., np.arange(len(labels)), labels]

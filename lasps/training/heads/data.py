@@ -71,11 +71,11 @@ class HeadSamples:
 
 @dataclass(frozen=True)
 class HeadData:
-    """Everything a head is trained and judged on.
+    """Everything a head is trained and evaluated on.
 
     train: samples to fit; start: parameter name -> (S, ...), the heads that training starts from and is pulled to
     (`stacked_heads_of`); val: samples to choose on, or None; class_weights: the focal loss' alpha_t in label order;
-    start_gamma: the focal exponent that the start heads were trained with, one number or one per sector.
+    start_gamma: the focal exponent that the initial heads were trained with, one number or one per sector.
     """
 
     train: HeadSamples
@@ -105,7 +105,7 @@ class HeadData:
         return len(self.start["fc1.weight"])
 
     def start_head(self, sector: int) -> tuple[dict[str, Tensor], float]:
-        """A sector's start head by parameter name, and its focal exponent."""
+        """A sector's initial head by parameter name, and its focal exponent."""
         gamma = np.broadcast_to(self.start_gamma, self.num_sectors)[sector]
         return {name: value[sector] for name, value in self.start.items()}, float(gamma)
 
@@ -157,7 +157,7 @@ class HeadResult:
 
     @property
     def best_val_log_loss(self) -> float:
-        """Pooled corrected val log loss at best_epoch; NaN without val."""
+        """Pooled calibrated val log loss at best_epoch; NaN without val."""
         return self.val_log_loss[self.best_epoch] if self.val_log_loss else float("nan")
 
 

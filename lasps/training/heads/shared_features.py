@@ -67,7 +67,7 @@ def shared_samples(
     entry = _known_entry(cache_dir, prefix, sources, batch_size, desc) if cache_dir is not None else None
     found = read_entry(entry) if entry is not None else None
     if found is not None and not _still_true(found, model, sources, torch.device(device)):
-        logger.warning(f"{desc}: kept features are of another version of the code, computed again")
+        logger.warning(f"{desc}: cached features do not match this code; recomputing")
         found = None
     if found is None:
         found = _compute(model, sources, torch.device(device), batch_size, desc, cache_dir, prefix)
@@ -173,7 +173,7 @@ def _encode_batch(model: nn.Module, batch: Batch, device: torch.device, done: in
 
 @torch.no_grad()
 def _still_true(kept: HeadSamples, model: nn.Module, sources: list[SampleSource], device: torch.device) -> bool:
-    """Whether the backbone still gives the first kept features: weights say nothing of changed code."""
+    """Whether the backbone still gives the first cached features: weights say nothing of changed code."""
     model.to(device)
     batch = next(sources[0].batches(CHECKED_SAMPLES), None)
     if batch is None or len(kept) == 0:
@@ -265,7 +265,7 @@ def read_entry(entry: Path) -> HeadSamples | None:
         features = _load(entry / "features.npy")
         labels, sectors = np.load(entry / "labels.npy"), np.load(entry / "sector_ids.npy")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning(f"{entry.name}: kept features are damaged ({error}), computed again")
+        logger.warning(f"{entry.name}: cached features are damaged ({error}), computed again")
         shutil.rmtree(entry, ignore_errors=True)
         return None
     os.utime(entry)

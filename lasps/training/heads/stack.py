@@ -194,7 +194,7 @@ class HeadStack:
     """A heads and their AdamW state, trained together one epoch at a time.
 
     Args:
-        start: (A, P) start heads of the sectors, in the order of `batches.sectors`.
+        start: (A, P) initial heads of the sectors, in the order of `batches.sectors`.
     """
 
     def __init__(

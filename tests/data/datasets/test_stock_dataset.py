@@ -1,4 +1,4 @@
-"""The seed's four arrays: what is read, and what is refused."""
+"""The four arrays of the interchange format: what is read, and what is refused."""
 
 import os
 import pickle

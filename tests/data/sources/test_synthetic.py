@@ -232,7 +232,7 @@ def test_class_shares_are_near_those_of_the_korean_market(market: SyntheticMarke
 
 
 def test_labels_come_as_often_as_stated() -> None:
-    """Chi-square over bins of the stated probability; every tenth row of a stock, so that labels do not overlap.
+    """Chi-square over bins of the predicted probability; every tenth row of a stock, so that labels do not overlap.
 
     Stocks of one day share the market's and the sector's return, which would widen the statistic's distribution, so
     this market has next to no common factors; the test after the next one tests those. 99.9 % quantile.
