@@ -136,7 +136,7 @@ def calibrated(data: Any, samples: Any, heads: dict[int, dict[str, Tensor]]) -> 
 
     found = torch.empty(len(samples), len(data.class_weights), dtype=torch.float64)
     for sector, rows in samples.rows_by_sector().items():
-        start, gamma = data.start_head(sector)
+        start, gamma = data.initial_head(sector)
         logits = logits_of(heads.get(sector, start), samples.features[rows]).double().numpy()
         found[rows] = torch.from_numpy(calibrated_log_probabilities(logits, gamma, data.class_weights))
     return found

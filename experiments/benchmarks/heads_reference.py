@@ -100,8 +100,8 @@ def plain_joint_loop(
     where = torch.zeros(data.num_sectors, dtype=torch.int64)
     if not common:
         where[list(own)] = torch.arange(len(own))
-    base = torch.stack([logits_of(data.start_head(int(s))[0], one[None])[0] for s, one in zip(ids, x, strict=True)])
-    gamma = torch.tensor([[data.start_head(int(s))[1]] for s in ids])
+    base = torch.stack([logits_of(data.initial_head(int(s))[0], one[None])[0] for s, one in zip(ids, x, strict=True)])
+    gamma = torch.tensor([[data.initial_head(int(s))[1]] for s in ids])
     alpha = torch.tensor(data.class_weights, dtype=torch.float64).log()
     shape = (1 if common else len(own), setting.rank, x.shape[1], len(data.class_weights))
     first = views_of(first_weights(setting.seed, *shape), *shape)

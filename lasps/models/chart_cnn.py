@@ -43,7 +43,8 @@ class ChartCNN(nn.Module):
         if top or left:
             charts = functional.pad(charts, (left, 0, top, 0))
         maps = functional.adaptive_avg_pool2d(self.stages(charts), POOLED)
-        return self.output(maps.flatten(1))
+        pooled: Tensor = self.output(maps.flatten(1))
+        return pooled
 
 
 def stage(before: int, after: int, kernel: tuple[int, int], stride: tuple[int, int], padding: int) -> nn.Sequential:

@@ -65,9 +65,10 @@ class LinearAttention(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         _, heads, head_width, _ = self.in_weight.shape
         projected = functional.linear(x, self.in_weight.flatten(0, 2), self.in_bias.flatten())
-        queries, keys, values = projected.unflatten(-1, (3, heads, head_width)).permute(2, 0, 3, 1, 4).contiguous()
+        queries, keys, values = projected.view(*x.shape[:2], 3, heads, head_width).permute(2, 0, 3, 1, 4).contiguous()
         attended = linear_attention(queries, keys, values)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return mixed
 
 
 class TransformerLayer(nn.Module):
@@ -88,7 +89,8 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        added: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return added
 
 
 class LinearTransformerEncoder(nn.Module):
@@ -136,7 +138,8 @@ class LinearTransformerEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x)
         x = self.norm(x)
-        return self.pool(torch.cat([x.mean(dim=1), x[:, -1]], dim=1))
+        pooled: Tensor = self.pool(torch.cat([x.mean(dim=1), x[:, -1]], dim=1))
+        return pooled
 
     def _patches(self, x: Tensor) -> Tensor:
         """(B, T, F) -> (B, N, P * F), the newest day last."""

@@ -47,11 +47,11 @@ class ClassificationHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(hidden_dim, num_classes)
         self.linear: nn.Linear | None = None
-        self.register_load_state_dict_pre_hook(_linear_as_saved)
+        self.register_load_state_dict_pre_hook(_linear_as_saved)  # type: ignore[no-untyped-call]
 
     def forward(self, shared: Tensor) -> Tensor:
         """(B, 128) -> (B, C)."""
-        logits = self.fc2(self.dropout(functional.relu(self.fc1(shared))))
+        logits: Tensor = self.fc2(self.dropout(functional.relu(self.fc1(shared))))
         return logits if self.linear is None else logits + self.linear(shared)
 
     def add_linear(self) -> nn.Linear:
@@ -210,22 +210,24 @@ class SectorAwareFusionModel(nn.Module):
             )
         encoded = self.ts_encoder(time_series.index_select(2, self.encoder_columns))
         chart = self.cnn(charts) if self.uses_charts else encoded.new_zeros(len(charts), self.cnn.output.out_features)
-        return self.shared_fusion(encoded, chart, time_series)
+        shared: Tensor = self.shared_fusion(encoded, chart, time_series)
+        return shared
 
     def classify(self, shared: Tensor, sector_ids: Tensor | None = None, phase: int = 3) -> Tensor:
         """Shared features (B, 128) -> logits (B, C) float32, outside any autocast; see `forward`."""
         if phase not in PHASES:
             raise ValueError(f"phase: expected 1 (common head), 2 or 3 (sector heads), got {phase!r}")
         with torch.autocast(shared.device.type, enabled=False):
-            if phase == 1:
-                return self.common_head(shared.float())
-            return self._through_sector_heads(shared.float(), self._checked_sectors(sector_ids, len(shared)))
+            if phase != 1:
+                return self._through_sector_heads(shared.float(), self._checked_sectors(sector_ids, len(shared)))
+            logits: Tensor = self.common_head(shared.float())
+            return logits
 
     def _through_sector_heads(self, shared: Tensor, sector_ids: Tensor) -> Tensor:
         """Each sample through its sector's head, one call per head that occurs: (B, 128), (B,) -> (B, C)."""
         order = torch.argsort(sector_ids, stable=True)
         counts = torch.bincount(sector_ids, minlength=self.num_sectors).tolist()
-        parts = shared[order].split(counts)
+        parts = torch.split(shared[order], counts)
         logits = torch.cat([head(part) for head, part in zip(self.sector_heads, parts, strict=True) if len(part)])
         return logits[torch.argsort(order)]
 

@@ -411,7 +411,8 @@ DATA_KEYS = (
 def gamma_of(source: Path | None) -> float | list[float]:
     """The focal exponent of a checkpoint's heads, one or one per sector; the config's where nothing is known."""
     calibration = ((None if source is None else read_meta(source)) or {}).get("calibration", {})
-    return calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
+    gamma: float | list[float] = calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
+    return gamma
 
 
 def finished_before(output: Path, key: str) -> dict[str, Any] | None:

@@ -49,7 +49,8 @@ class Checkpoint:
     def gammas_of(self, sector_ids: ArrayLike) -> np.ndarray:
         """The focal exponent that each sample's head was trained with: float64 (N,)."""
         gammas = np.broadcast_to(np.asarray(self.calibration["focal_gamma"], dtype=float), self.model.num_sectors)
-        return gammas[np.asarray(sector_ids)]
+        own: np.ndarray = gammas[np.asarray(sector_ids)]
+        return own
 
 
 def open_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -124,13 +124,14 @@ def as_loader(data: Any, batch_size: int) -> Iterable[Any]:
     Raises:
         ValueError: there is nothing in it.
     """
+    loader: Iterable[Any] = data
     if hasattr(data, "batch") and hasattr(data, "__len__"):
-        data = BatchLoader(data, batch_size)
+        loader = BatchLoader(data, batch_size)
     elif isinstance(data, Dataset):
-        data = DataLoader(data, batch_size=batch_size, shuffle=False)
-    if hasattr(data, "__len__") and not len(data):
+        loader = DataLoader(data, batch_size=batch_size, shuffle=False)
+    if isinstance(loader, Sized) and not len(loader):
         raise ValueError("expected at least one sample, got an empty dataset or loader")
-    return data
+    return loader
 
 
 def checked_loader(loader: Any, name: str) -> None:

@@ -56,7 +56,8 @@ def predict(
     """
 
     def run(batch: Batch) -> Tensor:
-        return model(batch.time_series, batch.charts, batch.sector_ids, phase=phase)["logits"]
+        shared = model.encode(batch.time_series, batch.charts)
+        return model.classify(shared, batch.sector_ids, phase)
 
     return Predictions(*_over_batches(model, run, data, device, batch_size, desc, autocast))
 

@@ -236,7 +236,7 @@ def _history(data: HeadData, nested: NestedResult) -> Phase2History:
     return history
 
 
-# ------------------------------------------------------------------------------------------------ what is said
+# ------------------------------------------------------------------------------------------------ log and metrics
 
 
 def _log(history: Phase2History, data: HeadData) -> None:

@@ -46,7 +46,7 @@ def write_state(path: Path, key: Any, state: Any) -> None:
     write_atomically(path, MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
-def read_state(path: Path, device: str | torch.device = "cpu") -> tuple[Any, Any]:
+def read_state(path: Path, device: str | torch.device = "cpu") -> tuple[Any, dict[str, Any]]:
     """(key, state) of a state file; not a byte of a file whose digest is wrong is used.
 
     Raises:

@@ -232,7 +232,7 @@ class ThreePhaseTrainer:
         run.epoch += 1
         metrics = {
             "train_loss": loss,
-            **self._evaluate(run.phase, val_loader, bar),
+            **self.evaluate(run.phase, val_loader, bar),
             "lr": run.optimizer.param_groups[0]["lr"],
             "seconds": seconds,
             "samples_per_second": samples / max(seconds, 1e-9),
@@ -271,7 +271,7 @@ class ThreePhaseTrainer:
         run.step += 1
         return float(loss.detach())
 
-    def _evaluate(self, phase: int, val_loader: Any, bar: str) -> dict[str, float]:
+    def evaluate(self, phase: int, val_loader: Any, bar: str) -> dict[str, float]:
         """Focal loss, log loss of the calibrated probabilities and accuracy on val, as sample means, in float32."""
         if val_loader is None:
             return {}
@@ -291,7 +291,7 @@ class ThreePhaseTrainer:
 
     def _evaluate_start(self, run: PhaseRun, val_loader: Any, epochs: int) -> None:
         """Make the weights that the phase starts from its first candidate, epoch 0."""
-        run.start = self._evaluate(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
+        run.start = self.evaluate(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
         run.best_state = self.state_dict()
         logger.info(f"Phase{run.phase} [0/{epochs}] val_log_loss={run.start['val_log_loss']:.4f} (its start)")
         self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in run.start.items()}, step=0)

@@ -200,7 +200,7 @@ def forecast(data: HeadData, unseen: HeadSamples, result: HeadResult | None) -> 
     accepted = {} if result is None else accepted_gains(data, result)
     p = np.empty((len(unseen), len(data.class_weights)))
     for sector, rows in unseen.rows_by_sector().items():
-        head, gamma = data.start_head(sector)
+        head, gamma = data.initial_head(sector)
         if result is not None and sector in accepted:
             head, gamma = result.best_heads[sector], result.gammas[sector]
         p[rows] = calibrated_probabilities(

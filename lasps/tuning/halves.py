@@ -28,7 +28,7 @@ def split_val(val: HeadSamples) -> tuple[HeadSamples, HeadSamples]:
             "expected a val split of at least two days, to choose on one half and evaluate on the other; got "
             f"{len(val)} samples of one day"
         )
-    return _rows(val, np.flatnonzero(even), "study"), _rows(val, np.flatnonzero(~even), "judged")
+    return _rows(val, np.flatnonzero(even), "study"), _rows(val, np.flatnonzero(~even), "unseen")
 
 
 def _blocks(val: HeadSamples) -> np.ndarray:

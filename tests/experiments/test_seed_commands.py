@@ -179,7 +179,7 @@ def test_phases_1_and_3_train_on_foreign_arrays_too(arrays: Path, tmp_path: Path
 def test_a_study_evaluates_its_initial_heads_by_the_loss_they_were_trained_with(arrays: Path, bare: Path) -> None:
     save_checkpoint(bare, load_checkpoint(bare)[0], {"calibration": {"focal_gamma": 0.5, "class_weights": [1, 1, 1]}})
     data, unseen = tune_phase2.load_data(argparse.Namespace(checkpoint=bare, data_dir=arrays), "cpu")
-    assert data.start_gamma == 0.5 and data.start_head(4)[1] == 0.5
+    assert data.start_gamma == 0.5 and data.initial_head(4)[1] == 0.5
     assert len(data.val) + len(unseen) <= SIZES["val"] and len(unseen) > 20
 
 

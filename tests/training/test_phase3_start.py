@@ -19,7 +19,7 @@ def trained() -> ThreePhaseTrainer:
 
 def test_where_no_epoch_is_better_on_val_the_start_stays_to_the_bit():
     trainer = trained()
-    start, before = trainer.state_dict(), trainer._evaluate(3, make_loaders()[1], "start")
+    start, before = trainer.state_dict(), trainer.evaluate(3, make_loaders()[1], "start")
     result = fit(trainer, lr=0.5, keep_start=True)
     assert min(result["val_log_loss"]) > before["val_log_loss"], "the rate must be one that makes everything worse"
     assert result["best_epoch"] == 0 and same(trainer.state_dict(), start)

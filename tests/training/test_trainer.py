@@ -131,7 +131,7 @@ def test_training_stops_when_val_does_not_gain_and_goes_back_to_the_best_weights
         score = next(scores)
         return {"val_loss": score / 2, "val_log_loss": score, "val_accuracy": 0.5}
 
-    monkeypatch.setattr(ThreePhaseTrainer, "_evaluate", evaluated)
+    monkeypatch.setattr(ThreePhaseTrainer, "evaluate", evaluated)
     history = trainer.train_phase3(*make_loaders(), epochs=9, lr=1e-2, patience=2)
     assert (history["best_epoch"], history["best_val_loss"], history["best_val_log_loss"]) == (2, 0.4, 0.8)
     assert len(history["train_loss"]) == 4  # a tie is no gain

@@ -93,10 +93,12 @@ def _gains(data: HeadData, result: HeadResult, sector: int, rows: np.ndarray) ->
     """What the sector's best head takes off the log loss of each of its val samples at `rows`."""
     assert data.val is not None
     features, labels = data.val.features[rows], data.val.labels[rows].numpy()
-    start, start_gamma = data.start_head(sector)
-    before = log_losses(logits_of(start, features), labels, start_gamma, data.class_weights)
+    start, start_gamma = data.initial_head(sector)
     gamma = result.gammas.get(sector, result.settings.gamma)
-    return before - log_losses(logits_of(result.best_heads[sector], features), labels, gamma, data.class_weights)
+    before = log_losses(logits_of(start, features), labels, start_gamma, data.class_weights)
+    after = log_losses(logits_of(result.best_heads[sector], features), labels, gamma, data.class_weights)
+    gain: np.ndarray = before - after
+    return gain
 
 
 def acceptance_of(gains: np.ndarray, blocks: np.ndarray) -> Acceptance:
@@ -148,4 +150,5 @@ def log_losses(logits: Tensor, labels: np.ndarray, gamma: float, class_weights: 
     if len(labels) == 0:
         return np.zeros(logits.shape[:-1])
     log_p = calibrated_log_probabilities(logits.to("cpu", torch.float64).numpy(), gamma, class_weights)
-    return -log_p[..., np.arange(len(labels)), labels]
+    losses: np.ndarray = -log_p[..., np.arange(len(labels)), labels]
+    return losses

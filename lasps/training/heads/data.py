@@ -104,7 +104,7 @@ class HeadData:
     def num_sectors(self) -> int:
         return len(self.start["fc1.weight"])
 
-    def start_head(self, sector: int) -> tuple[dict[str, Tensor], float]:
+    def initial_head(self, sector: int) -> tuple[dict[str, Tensor], float]:
         """A sector's initial head by parameter name, and its focal exponent."""
         gamma = np.broadcast_to(self.start_gamma, self.num_sectors)[sector]
         return {name: value[sector] for name, value in self.start.items()}, float(gamma)

@@ -62,7 +62,7 @@ the losses, float64 (B,)."""
 def views_of(vector: Tensor, sectors: int, rank: int, width: int, classes: int) -> Weights:
     """Weights that share memory with `vector` (P,)."""
     shapes = ((sectors, rank), (rank, width), (classes, rank), (sectors, classes))
-    parts = vector.split([rows * columns for rows, columns in shapes])
+    parts = torch.split(vector, [rows * columns for rows, columns in shapes])
     return Weights(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 

@@ -93,6 +93,7 @@ def vmap_gradients(params: Parameters, grads: Parameters, batch: HeadBatch, gamm
     if keep is None:
         keep = x.new_ones(rows, x.shape[1], params["fc1.bias"].shape[-1], dtype=torch.bool)
     dropout = keep / keep_rate
+    losses: Tensor
     found, losses = vmap(grad_and_value(one_head_loss))(params, x, y, weight, gammas, dropout)
     for name, value in found.items():
         grads[name].copy_(value)

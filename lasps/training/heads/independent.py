@@ -166,7 +166,7 @@ class HeadTraining:
         """sector -> mean calibrated val log loss of the head it starts from: epoch 0."""
         found = {}
         for sector, own in self.val_rows.items():
-            head, gamma = self.data.start_head(sector)
+            head, gamma = self.data.initial_head(sector)
             logits = logits_of(head, self.data.val.features[own])  # type: ignore[union-attr]
             labels = self.data.val.labels[own].numpy()  # type: ignore[union-attr]
             found[sector] = float(log_losses(logits, labels, gamma, self.data.class_weights).mean())

@@ -130,11 +130,11 @@ class Part:
         self.position, self.labels = position[self.sector_ids], samples.labels[self.rows]
         self.gamma = torch.tensor(np.broadcast_to(data.start_gamma, data.num_sectors).astype(float))[self.sector_ids]
         self.base = torch.empty(len(rows), len(data.class_weights), dtype=torch.float64)
-        for sector in self.sector_ids.unique().tolist():
+        for sector in torch.unique(self.sector_ids).tolist():
             own = (self.sector_ids == sector).nonzero().squeeze(1)
-            for part in own.split(VAL_ROWS):
+            for part in torch.split(own, VAL_ROWS):
                 features = samples.features.index_select(0, self.rows[part])
-                self.base[part] = logits_of(data.start_head(sector)[0], features).double()
+                self.base[part] = logits_of(data.initial_head(sector)[0], features).double()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -233,7 +233,7 @@ class JointTraining:
                 )
 
     def _batches(self, order: Tensor) -> Iterator[JointBatch]:
-        segments = order.split(self.batch_size * max(1, SEGMENT_SAMPLES // self.batch_size))
+        segments = torch.split(order, self.batch_size * max(1, SEGMENT_SAMPLES // self.batch_size))
         for gathered in made_ahead(self.train.batch(segment, self.mean, self.eye) for segment in segments):
             for begin in range(0, len(gathered.y), self.batch_size):
                 yield JointBatch(*(value[begin : begin + self.batch_size] for value in gathered))
@@ -272,7 +272,7 @@ class JointTraining:
     def _val_losses(self) -> np.ndarray:
         assert self.val is not None
         found = []
-        for index in torch.arange(len(self.val)).split(VAL_ROWS):
+        for index in torch.split(torch.arange(len(self.val)), VAL_ROWS):
             batch = self.val.batch(index, self.mean, self.eye)
             logits = batch.base + change_of(self.weights, batch.x, batch.sector)
             found.append(calibrated_losses(logits, batch.y, batch.gamma, self.log_class_weights).cpu().numpy())
@@ -304,7 +304,7 @@ class JointTraining:
         result = self.result
         result.directions = self._directions(self.best)
         result.heads, result.best_heads = self._heads(self._directions(self.vector)), self._heads(result.directions)
-        result.gammas = {sector: self.data.start_head(sector)[1] for sector in self.sectors}
+        result.gammas = {sector: self.data.initial_head(sector)[1] for sector in self.sectors}
         return result
 
     def _directions(self, vector: Tensor) -> Directions:
@@ -316,7 +316,7 @@ class JointTraining:
 
     def _heads(self, directions: Directions) -> dict[int, dict[str, Tensor]]:
         return {
-            sector: with_linear(self.data.start_head(sector)[0], *directions.linear(position))
+            sector: with_linear(self.data.initial_head(sector)[0], *directions.linear(position))
             for position, sector in enumerate(self.sectors)
         }
 
@@ -374,6 +374,6 @@ class JointTraining:
 def _mean_of(features: Tensor, rows: Tensor) -> Tensor:
     """Mean (D,) float64 of the features at `rows`."""
     total, ones = torch.zeros(features.shape[1], dtype=torch.float64), features.new_ones(MEAN_ROWS)
-    for part in rows.split(MEAN_ROWS):
+    for part in torch.split(rows, MEAN_ROWS):
         total += ones[: len(part)] @ features.index_select(0, part)
     return total / len(rows)

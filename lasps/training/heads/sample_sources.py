@@ -55,7 +55,8 @@ class SampleSource:
 
     def _raw_batches(self, batch_size: int) -> Iterable[Any]:
         if self.indices is None:
-            return self.dataset
+            whole: Iterable[Any] = self.dataset
+            return whole
         if callable(getattr(self.dataset, "batch", None)):
             starts = range(0, len(self.indices), batch_size)
             return (self.dataset.batch(self.indices[first : first + batch_size]) for first in starts)

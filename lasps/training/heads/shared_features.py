@@ -1,4 +1,4 @@
-"""The frozen backbone's shared features, computed once per (backbone weights, data) and kept on disk.
+"""The frozen backbone's shared features, computed once per (backbone weights, data) and cached on disk.
 
 An entry is a folder `{precision}-{backbone}-{data}` of features.npy, labels.npy, sector_ids.npy and meta.json with each
 file's size and SHA-256. It is written beside its final name and renamed when complete, and it is verified when read, so
@@ -50,12 +50,12 @@ def shared_samples(
     with_days: bool = False,
     desc: str = "shared features",
 ) -> HeadSamples:
-    """The samples behind `loaders` as the heads see them: one pass of the backbone in eval mode, or none if kept.
+    """The samples behind `loaders` as the heads see them: one pass of the backbone in eval mode, or none if cached.
 
     Args:
         model: with `encode(ts, img) -> (B, D)`. Its modes are restored; weights, buffers and gradients are untouched.
         loaders: `{sector: loader}`, or one loader or dataset over many sectors.
-        cache_dir: where features are kept; None computes them in memory.
+        cache_dir: where features are cached; None computes them in memory.
         with_days: look up each sample's date in the datasets' `samples` table; without one, days are None.
 
     Raises:
@@ -73,7 +73,7 @@ def shared_samples(
         found = _compute(model, sources, torch.device(device), batch_size, desc, cache_dir, prefix)
     else:
         _check_sectors(sources, found.sector_ids)
-        logger.info(f"{desc}: {len(found)} samples kept from an earlier pass")
+        logger.info(f"{desc}: {len(found)} samples cached by an earlier pass")
     if days is None or len(days) != len(found):
         return found
     return HeadSamples(found.features, found.labels, found.sector_ids, days, found.fingerprint)
@@ -109,10 +109,10 @@ def _compute(
         _publish(folder, entry, features, labels, sectors, f"{prefix}-{data}")
     del features
     _forget_old(cache_dir, entry)
-    kept = read_entry(entry)
-    if kept is None:
+    cached = read_entry(entry)
+    if cached is None:
         raise ValueError(f"{entry}: features just written cannot be read back: check the disk, or use cache=False")
-    return kept
+    return cached
 
 
 @torch.no_grad()
@@ -168,25 +168,26 @@ def _encode_batch(model: nn.Module, batch: Batch, device: torch.device, done: in
             f"{done + len(bad) - 1}, first {done + int(bad.nonzero()[0, 0])}: the backbone's weights or its input are "
             "broken there"
         )
-    return found.numpy()
+    features: np.ndarray = found.numpy()
+    return features
 
 
 @torch.no_grad()
-def _still_true(kept: HeadSamples, model: nn.Module, sources: list[SampleSource], device: torch.device) -> bool:
+def _still_true(cached: HeadSamples, model: nn.Module, sources: list[SampleSource], device: torch.device) -> bool:
     """Whether the backbone still gives the first cached features: weights say nothing of changed code."""
     model.to(device)
     batch = next(sources[0].batches(CHECKED_SAMPLES), None)
-    if batch is None or len(kept) == 0:
+    if batch is None or len(cached) == 0:
         return False
     with evaluating(model):
         found = _encode_batch(model, batch, device, 0)
-    return bool(np.allclose(found, kept.features[: len(found)].numpy(), rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE))
+    return bool(np.allclose(found, cached.features[: len(found)].numpy(), rtol=CHECK_TOLERANCE, atol=CHECK_TOLERANCE))
 
 
 def _check_sectors(sources: list[SampleSource], sector_ids: Tensor) -> None:
     """As reading the samples does: an earlier pass may have read them through other loaders."""
     sizes = [len(source.indices) for source in sources if source.indices is not None]
-    for source, own in zip(sources, sector_ids.split(sizes), strict=True):
+    for source, own in zip(sources, torch.split(sector_ids, sizes), strict=True):
         source.check_sectors(own)
 
 
@@ -213,7 +214,7 @@ def _known_entry(cache_dir: Path, prefix: str, sources: list[SampleSource], batc
     if all(source.fingerprint for source in sources):
         return cache_dir / f"{prefix}-{_described(sources)[:40]}"
     if any(source.indices is None for source in sources) or not list(cache_dir.glob(f"{prefix}-content-*")):
-        return None  # an iterable may end after one pass; and nothing kept, nothing to look for
+        return None  # an iterable may end after one pass; and nothing cached, nothing to look for
     digest = hashlib.sha256()
     for batch in tqdm(_all_batches(sources, batch_size), desc=f"{desc}: hash", unit="batch", disable=None):
         _hash_batch(digest, batch)
@@ -253,7 +254,7 @@ def _days_of(sources: list[SampleSource]) -> np.ndarray | None:
 
 
 def read_entry(entry: Path) -> HeadSamples | None:
-    """A kept entry, verified; None if it is not there. A damaged one is removed with a warning."""
+    """A cached entry, verified; None if it is not there. A damaged one is removed with a warning."""
     if not entry.is_dir():
         return None
     try:
@@ -265,7 +266,7 @@ def read_entry(entry: Path) -> HeadSamples | None:
         features = _load(entry / "features.npy")
         labels, sectors = np.load(entry / "labels.npy"), np.load(entry / "sector_ids.npy")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning(f"{entry.name}: cached features are damaged ({error}), computed again")
+        logger.warning(f"{entry.name}: cached features are damaged ({error}); recomputing")
         shutil.rmtree(entry, ignore_errors=True)
         return None
     os.utime(entry)
@@ -276,7 +277,8 @@ def read_entry(entry: Path) -> HeadSamples | None:
 
 def _load(path: Path) -> np.ndarray:
     """Mapped copy-on-write when large, so that nobody can write to the file; else in memory."""
-    return np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED_BYTES else None)
+    array: np.ndarray = np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED_BYTES else None)
+    return array
 
 
 def _publish(

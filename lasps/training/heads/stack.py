@@ -53,7 +53,7 @@ class HeadLayout:
     def views(self, rows: Tensor) -> dict[str, Tensor]:
         """Rows (R, P) to name -> (R, ...), sharing memory."""
         sizes = [shape.numel() for shape in self.shapes.values()] + [self.padded - self.size]
-        parts = rows.split(sizes, dim=1)
+        parts = torch.split(rows, sizes, dim=1)
         return {
             name: part.view(len(rows), *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=False)
         }
