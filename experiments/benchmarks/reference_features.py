@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import talib
 
-from lasps.data.features.bars import LARGEST_MOVE, SMALLEST_RATIO
+from lasps.data.features.rolling import LARGEST_MOVE, SMALLEST_RATIO
 
 Formulas = dict[str, Callable[[], pd.Series]]
 """Feature -> how to compute it; only what is asked for is computed."""

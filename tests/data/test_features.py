@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.benchmarks.reference_features import all_features, base_of
 from lasps.data import features
 from lasps.data.charts import render
 from lasps.data.features import DEFAULT_FEATURES, FEATURES, LONGEST, compute_features, volatility, window_columns
@@ -18,7 +19,6 @@ from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders, assign_splits
 
 from .markets import FIRST_DAY, make_raw_market
-from .reference_features import reference_features
 
 NAMES = [feature.name for feature in FEATURES]
 REMEMBERS_EVERYTHING = {"rsi_14", "macd", "macd_signal", "macd_histogram"}
@@ -46,7 +46,9 @@ def everything(panel) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def reference(panel) -> pd.DataFrame:
-    return reference_features(panel.to_pandas())
+    bars, bases = panel.to_pandas(), sorted({base_of(name) for name in NAMES})
+    rounded = pd.DataFrame(all_features(bars, bases).astype(np.float32), columns=bases)  # ranks are of what is stored
+    return pd.DataFrame(all_features(bars, NAMES, ranked=rounded), columns=NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from lasps.data.features.bars import Bars
 from lasps.data.features.cross_section import DayGroups
 from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, Feature
+from lasps.data.features.rolling import RollingBars
 from lasps.data.panel import PRICES, segment_starts
 
 __all__ = [
@@ -56,7 +56,7 @@ def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) ->
     with np.errstate(invalid="ignore", divide="ignore"):
         for first, last in _chunks(starts):
             rows = slice(starts[first], starts[last])
-            bars = Bars([a[rows] for a in arrays], starts[first : last + 1] - starts[first])
+            bars = RollingBars([a[rows] for a in arrays], starts[first : last + 1] - starts[first])
             _fill(out[rows], bars, columns)
     _fill_cross_section(out, panel, columns)
     return out[:, : len(wanted)] if bases else out
@@ -66,7 +66,7 @@ def volatility(panel: pl.DataFrame, days: int = 20) -> np.ndarray:
     """Standard deviation (ddof 1) of the last `days` daily log returns, unscaled: float64 (R,), NaN where undefined."""
     starts = _checked_starts(panel)
     arrays = _bar_arrays(panel)
-    bars = Bars(arrays, starts)
+    bars = RollingBars(arrays, starts)
     return np.where(bars.position >= days, bars.volatility(days), np.nan)
 
 
@@ -119,7 +119,7 @@ def _chunks(starts: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _fill(out: np.ndarray, bars: Bars, columns: Sequence[Feature]) -> None:
+def _fill(out: np.ndarray, bars: RollingBars, columns: Sequence[Feature]) -> None:
     """Write the chunk's stock-alone features into out (n, F), NaN where the look-back is not there."""
     by_feature = np.zeros((len(columns), len(out)), dtype=np.float32)
     for values, feature in zip(by_feature, columns, strict=True):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lasps.config.dataset_config import WINDOW
-from lasps.data.features.bars import SMALLEST_RATIO, Array, Bars, lag
 from lasps.data.features.cross_section import DayGroups
+from lasps.data.features.rolling import SMALLEST_RATIO, Array, RollingBars, lag
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Feature:
     group: str
     doc: str
     lookback: int
-    of_stock: Callable[[Bars], Array] | None = None
+    of_stock: Callable[[RollingBars], Array] | None = None
     of_day: Callable[[np.ndarray, DayGroups], np.ndarray] | None = None
     base: str | None = None
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from lasps.config.dataset_config import HORIZON
-from lasps.data.sources.synthetic import bars as bars_of
+from lasps.data.sources.synthetic import ohlcv
 from lasps.data.sources.synthetic.latent import Latent, Stocks, draw_stocks, random_stream, regime_paths, simulate
 from lasps.data.sources.synthetic.oracle import OracleForecast, RowStates, class_probabilities
 from lasps.data.sources.synthetic.parameters import (
@@ -150,7 +150,7 @@ def make_market(
     change = calendar.index(borders["val_start"]) if regime_day is None else regime_day
     latent = simulate(seed, stocks, beta, n_days, change, p)
     listing = _listing(stocks)
-    panel, state = _frames(listing["code"].to_numpy(), calendar, latent, bars_of.make_bars(seed, stocks, latent, p))
+    panel, state = _frames(listing["code"].to_numpy(), calendar, latent, ohlcv.make_bars(seed, stocks, latent, p))
     return SyntheticMarket(seed, effect, panel, listing, state, borders, beta, p, stocks, calendar, change)
 
 

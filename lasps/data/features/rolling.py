@@ -27,7 +27,7 @@ SMALLEST_RATIO = 1e-3
 """Floor of volatilities and ranges before their logarithm, a tenth of a percent a day: guess, not tuned."""
 
 
-class Bars:
+class RollingBars:
     """Rows of whole stocks, one after the other, with rolling windows that look back within them.
 
     Values at rows whose window would reach before their stock's first row are meaningless; the caller masks them by
