@@ -18,7 +18,7 @@ from lasps.data.sampling import choose_samples
 from lasps.data.scaling import RobustScaler
 from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders
-from tests.data.market import BORDERS, DAYS, FEW_FEATURES, small_panel
+from tests.factories import BORDERS, DAYS, FEW_FEATURES, small_panel
 
 SOURCE = {"name": "made up", "fetched": "2020-12-31", "universe": "common"}
 SPLITS = ("train", "val", "test")

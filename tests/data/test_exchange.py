@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from lasps.data import exchange
 from lasps.data.integrity import bars as gate
 from lasps.data.panel import limit_breaks, make_panel, market_calendar
-
-from .markets import make_raw_market
+from tests.factories import make_raw_market
 
 
 def days(*texts: str) -> np.ndarray:

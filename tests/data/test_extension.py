@@ -14,7 +14,7 @@ from lasps.data.extension import extend_dataset, with_former_stocks
 from lasps.data.overlap import compare_overlap
 from lasps.data.spec import DatasetSpec
 from lasps.data.universe import select_universe
-from tests.data.market import BORDERS, DAYS, FEW_FEATURES, small_panel
+from tests.factories import BORDERS, DAYS, FEW_FEATURES, small_panel
 
 PRICES = ["open", "high", "low", "close"]
 LAST = DAYS[220]

@@ -17,8 +17,8 @@ from lasps.data.panel import make_panel
 from lasps.data.sampling import choose_samples
 from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders, assign_splits
-
-from .markets import FIRST_DAY, make_raw_market
+from tests.factories import RAW_FIRST_DAY as FIRST_DAY
+from tests.factories import make_raw_market
 
 NAMES = [feature.name for feature in FEATURES]
 REMEMBERS_EVERYTHING = {"rsi_14", "macd", "macd_signal", "macd_histogram"}

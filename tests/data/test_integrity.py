@@ -14,7 +14,7 @@ from lasps.data import integrity
 from lasps.data.integrity import bars as bar_checks
 from lasps.data.integrity import moves
 from lasps.data.panel import make_panel
-from tests.factories import FIRST_DAY, halted, market, put, scaled, weekdays
+from tests.factories import FIRST_DAY, halted, market, put, scaled, signed, weekdays
 
 
 def noteworthy(report: integrity.IntegrityReport) -> set[str]:
@@ -73,14 +73,6 @@ def test_shares_without_a_price_are_no_empty_row_for_the_gate_nor_the_panel() ->
     assert integrity.check(raw=raw)["non_positive_prices"].count == 1
     with pytest.raises(ValueError, match="1 bars have some values missing"):
         make_panel(raw)
-
-
-def signed(raw: pl.DataFrame) -> pl.DataFrame:
-    """The prices below the day before's close with a minus, as Kiwoom's opt10086 has them."""
-    last = pl.col("close").shift(1).over("code").fill_null(0)
-    return raw.with_columns(
-        pl.when(pl.col(c) < last).then(-pl.col(c)).otherwise(pl.col(c)).alias(c) for c in bar_checks.PRICES
-    )
 
 
 def test_signs_before_prices_are_diagnosed_and_no_day_is_suggested_to_be_masked() -> None:

@@ -6,8 +6,7 @@ import pytest
 
 from lasps.data.labels import classify, make_labels
 from lasps.data.panel import make_panel, market_calendar
-
-from .markets import make_raw_market
+from tests.factories import make_raw_market
 
 DAY = dt.date(2024, 1, 1)
 

@@ -12,8 +12,7 @@ from lasps.data.panel import (
     segment_starts,
     validate_panel,
 )
-
-from .markets import make_raw_market
+from tests.factories import make_raw_market
 
 DAY = dt.date(2024, 1, 2)
 

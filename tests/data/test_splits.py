@@ -17,8 +17,7 @@ from lasps.data.splits import (
     subsample,
     walk_forward_borders,
 )
-
-from .markets import make_raw_market
+from tests.factories import make_raw_market
 
 DAYS = np.arange(np.datetime64("2024-01-01"), np.datetime64("2024-01-31"))  # 30 days
 BORDERS = Borders.from_dict(

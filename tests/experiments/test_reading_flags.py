@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from experiments import build_dataset, check_data
-from tests.data.test_integrity import market, signed
+from tests.factories import market, signed
 
 INDUSTRIES = ("통신 및 방송 장비 제조업", "기초 화학물질 제조업", "기타 금융업")
 

@@ -14,7 +14,7 @@ from experiments import predict
 from lasps.config.clock import SEOUL
 from lasps.data.integrity import IntegrityError
 from lasps.pipeline.forecast import gated, trading_day
-from tests.data.test_integrity import halted, market, put, scaled
+from tests.factories import halted, market, put, scaled
 from tests.pipeline.conftest import call
 
 DATA = {"features": ["return_1", "log_volatility_20"], "window": 60, "warm_up": 0, "universe": {"name": "common"}}

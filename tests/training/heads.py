@@ -7,6 +7,12 @@ import torch
 
 from lasps.models.sector_aware_model import ClassificationHead
 from lasps.training.heads.data import HeadData, as_samples, stacked_heads_of
+from lasps.training.heads.settings import HeadSettings
+
+BASE = HeadSettings(
+    lr=2e-3, epochs=10, min_samples=1, l2_sp=0.0, weight_decay=0.0, batch_size=32, gamma=2.0, dropout=0.0, seed=3
+)
+
 
 CLASS_WEIGHTS = (1.0, 0.8, 1.2)
 

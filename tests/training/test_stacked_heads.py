@@ -13,13 +13,9 @@ from experiments.benchmarks.heads_reference import plain_loops
 from lasps.training.heads.data import HeadData, as_samples
 from lasps.training.heads.gradients import HeadBatch, vmap_gradients, written_out_gradients
 from lasps.training.heads.independent import train_heads
-from lasps.training.heads.settings import HeadSettings
 from lasps.training.heads.stack import HeadLayout, HeadStack, SectorBatches, epoch_order
-from tests.training.heads import head_market
+from tests.training.heads import BASE, head_market
 
-BASE = HeadSettings(
-    lr=2e-3, epochs=10, min_samples=1, l2_sp=0.0, weight_decay=0.0, batch_size=32, gamma=2.0, dropout=0.0, seed=3
-)
 UNEVEN = [150, 33, 1, 64, 300]  # a short last batch, a last batch of one, a sector of one sample
 
 
@@ -291,8 +287,7 @@ KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
 from lasps.training.heads.independent import train_heads
-from tests.training.heads import head_market
-from tests.training.test_stacked_heads import BASE
+from tests.training.heads import BASE, head_market
 def kill(epoch, values):
     if epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from lasps.data.build import build_dataset
 from lasps.data.datasets import scan
 from lasps.data.datasets.loading import check_described, load_split, read_description
 from lasps.data.spec import DatasetSpec
-from tests.data.market import BORDERS, FEW_FEATURES, small_panel
+from tests.factories import BORDERS, FEW_FEATURES, small_panel
 
 
 @pytest.fixture(scope="module")

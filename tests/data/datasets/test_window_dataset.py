@@ -20,7 +20,7 @@ from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.features import compute_features
 from lasps.data.scaling import RobustScaler
 from lasps.data.spec import DatasetSpec
-from tests.data.market import BORDERS, FEW_FEATURES, small_panel
+from tests.factories import BORDERS, FEW_FEATURES, small_panel
 
 SIZE = (20, 190)
 
