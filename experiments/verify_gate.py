@@ -181,7 +181,7 @@ def named(part: pl.DataFrame, checks: tuple[str, ...]) -> tuple[set[tuple[str, s
     """(check, code, day) of everything that these checks name, and whether one of them is fatal."""
     from lasps.data.integrity import bars as prepared
     from lasps.data.integrity import findings
-    from lasps.data.integrity.checks import BAR_CHECKS
+    from lasps.data.integrity.report import BAR_CHECKS
 
     findings.MAX_EXAMPLES = part.height  # all places, not the first five
     found = [check(prepared.prepare(part)) for check in BAR_CHECKS if check.__name__ in checks]

@@ -298,7 +298,9 @@ class FolderCheck:
     def __call__(self, folder: Path) -> dict[str, Any]:
         finished = integrity.check(dataset=folder)
         self.report = integrity.IntegrityReport(
-            self.report.findings + finished.findings, self.report.figures | finished.figures, tuple(self.options.waive)
+            self.report.findings + finished.findings,
+            self.report.plot_data | finished.plot_data,
+            tuple(self.options.waive),
         )
         with reported_if_stopped(self.report, self.options):
             self.report.raise_if_fatal(self.options.waive)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lasps.data import integrity
 from lasps.data.exchange import known_sessions
 from lasps.data.integrity import bars as bar_checks
-from lasps.data.integrity import calendar_days, checks, volumes
+from lasps.data.integrity import days, volumes
+from lasps.data.integrity import report as checks
 from lasps.data.panel import PRICES
 from tests.factories import halted, market, put, scaled, weekdays
 
@@ -222,4 +223,4 @@ def test_checks_of_a_part_know_the_whole_history() -> None:
     assert part.place.max() == 49 and part.traded["rank"].min() == 150
     for check in checks.BAR_CHECKS:
         assert checks.run(check, part).count == 0
-    assert volumes.volume_outliers(part).count == 0 and calendar_days.unfinished_last_day(part).count == 0
+    assert volumes.volume_outliers(part).count == 0 and days.unfinished_last_day(part).count == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lasps.data import integrity
 from lasps.data.integrity import bars as bar_checks
-from lasps.data.integrity import moves
+from lasps.data.integrity import prices
 from lasps.data.panel import make_panel
 from tests.factories import FIRST_DAY, halted, market, put, scaled, signed, weekdays
 
@@ -303,7 +303,7 @@ def test_every_split_ratio_at_any_place_is_found_with_its_ratio(ratio: float, ro
 
 @pytest.mark.parametrize(("ratio", "name"), [(0.51, "1/2"), (0.198, "1/5"), (10.2, "10"), (1.49, "3/2"), (30.0, "")])
 def test_ratios_near_a_split_are_named(ratio: float, name: str) -> None:
-    assert moves.nearest_simple_ratio(ratio) == name
+    assert prices.nearest_simple_ratio(ratio) == name
 
 
 def test_frozen_prices_volume_outliers_and_missing_days_are_noted() -> None:

@@ -14,8 +14,8 @@ from experiments import check_data
 from lasps.data import integrity
 from lasps.data.dataset_files import write_description
 from lasps.data.datasets.loading import SCHEMA_VERSION
-from lasps.data.integrity import html_report
-from lasps.data.integrity.dataset_folder import open_dataset
+from lasps.data.integrity import show
+from lasps.data.integrity.dataset import open_dataset
 from tests.factories import market, scaled
 
 N, WINDOW, F = 60, 60, 6
@@ -169,7 +169,7 @@ def test_charts_made_on_demand_are_drawn_and_looked_at(tmp_path: Path) -> None:
     np.save(folder / "rows" / "bars.npy", bars)
     report = integrity.check(dataset=folder)
     assert (report["blank_charts"].n_checked, report["blank_charts"].count) == (3 * N, 0)
-    caption, picture = report.figures["charts"][0]
+    caption, picture = report.plot_data["charts"][0]
     assert caption == "000000 2020-01-01 SELL" and picture.shape == (96, 180, 3) and picture.max() > 0
 
 
@@ -256,10 +256,10 @@ def test_small_and_empty_sectors_are_listed_with_their_sizes() -> None:
 
 
 def test_sector_sizes_are_in_the_report_even_when_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lasps.data.integrity.industries.MIN_SECTOR_STOCKS", 1)
+    monkeypatch.setattr("lasps.data.integrity.listing.MIN_SECTOR_STOCKS", 1)
     report = integrity.check(with_sectors(list(range(20))))
     assert report["small_sectors"].count == 0 and len(report["small_sectors"].table) == 20
-    assert [f.title for f in html_report.figures(report)] == ["Coverage", "Daily moves", "Sectors"]
+    assert [f.title for f in show.report_plots(report)] == ["Coverage", "Daily moves", "Sectors"]
 
 
 @pytest.mark.parametrize("bad", [None, 20, -1])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lasps.data import integrity
-from lasps.data.integrity.html_report import write_html
+from lasps.data.integrity.show import write_html
 from lasps.data.sources.synthetic import make_market
 from lasps.pages.comparison import comparison_page
 

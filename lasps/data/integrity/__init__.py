@@ -14,15 +14,11 @@ import polars as pl
 
 from lasps.config.dataset_config import HORIZON, WINDOW
 from lasps.config.sectors import SECTORS, sector_of_industry
-from lasps.data.integrity import bars as _bars
-from lasps.data.integrity import dataset_folder as _folder
-from lasps.data.integrity import digests as _digests
-from lasps.data.integrity import industries as _industries
-from lasps.data.integrity import trading_days as _days
-from lasps.data.integrity.checks import BAR_CHECKS, CHECK_NAMES, DATASET_CHECKS, PANEL, run
-from lasps.data.integrity.figures import bar_figures, dataset_figures
+from lasps.data.integrity import dataset as _dataset
+from lasps.data.integrity import days
+from lasps.data.integrity import listing as _listing
+from lasps.data.integrity.bars import prepare
 from lasps.data.integrity.findings import Finding
-from lasps.data.integrity.html_report import write_html
 from lasps.data.integrity.repairs import (
     accept,
     apply_repairs,
@@ -32,8 +28,17 @@ from lasps.data.integrity.repairs import (
     read_repairs,
     rescale_segment,
 )
-from lasps.data.integrity.report import IntegrityError, IntegrityReport, validate_waivers
-from lasps.data.integrity.text_report import as_text
+from lasps.data.integrity.report import (
+    BAR_CHECKS,
+    CHECK_NAMES,
+    DATASET_CHECKS,
+    PANEL,
+    IntegrityError,
+    IntegrityReport,
+    run,
+    validate_waivers,
+)
+from lasps.data.integrity.show import as_text, bar_plot_data, dataset_plot_data, write_html
 
 __all__ = [
     "CHECK_NAMES",
@@ -86,25 +91,25 @@ def check(
     if panel is None and raw is None and dataset is None:
         raise ValueError("nothing to check: give raw bars, a panel or a dataset folder")
     findings: list[Finding] = []
-    figures: dict[str, Any] = {}
+    plot_data: dict[str, Any] = {}
     table = raw if raw is not None else panel
     if table is not None:
-        bars = _bars.prepare(table)
+        bars = prepare(table)
         if forecast_rows is not None:
             bars = bars.read_by_forecast(forecast_rows)
-        findings += [run(one, bars) for one in BAR_CHECKS] + [run(_days.short_histories, bars, window, horizon)]
-        figures |= bar_figures(bars)
+        findings += [run(one, bars) for one in BAR_CHECKS] + [run(days.short_histories, bars, window, horizon)]
+        plot_data |= bar_plot_data(bars)
         if listing is not None:
             findings += _listing_checks(bars.rows["code"].unique(), listing)
     if panel is not None and "sector" in panel.columns:
         findings += _sector_checks(panel)
     if dataset is not None:
-        data = _folder.open_dataset(dataset)
+        data = _dataset.open_dataset(dataset)
         findings += [run(one, data) for one in DATASET_CHECKS]
         if deep:
-            findings.append(run(_digests.altered_files, data))
-        figures |= dataset_figures(data)
-    return IntegrityReport(findings, figures)
+            findings.append(run(_dataset.altered_files, data))
+        plot_data |= dataset_plot_data(data)
+    return IntegrityReport(findings, plot_data)
 
 
 def no_panel(failure: Exception) -> Finding:
@@ -121,11 +126,11 @@ def no_panel(failure: Exception) -> Finding:
 
 def _listing_checks(codes: pl.Series, listing: pl.DataFrame) -> list[Finding]:
     return [
-        run(_industries.codes_without_industry, codes, listing),
-        run(_industries.industries_without_sector, codes, listing, sector_of_industry),
+        run(_listing.codes_without_industry, codes, listing),
+        run(_listing.industries_without_sector, codes, listing, sector_of_industry),
     ]
 
 
 def _sector_checks(panel: pl.DataFrame) -> list[Finding]:
-    checks = (_industries.sector_values, _industries.small_sectors, _industries.dominant_sector)
+    checks = (_listing.sector_values, _listing.small_sectors, _listing.dominant_sector)
     return [run(check, panel, len(SECTORS)) for check in checks]

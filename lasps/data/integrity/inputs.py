@@ -8,7 +8,7 @@ import numpy as np
 
 from lasps.config.dataset_config import CHART_SIZE
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.integrity.dataset_folder import N_CLASSES, Dataset, Split
+from lasps.data.integrity.dataset import N_CLASSES, DatasetFolder, SplitArrays
 from lasps.data.integrity.findings import Finding, found, hits_without_date, percent, plural
 
 FEATURE_ROWS = 200_000
@@ -23,7 +23,7 @@ SHEET_CHARTS = 24
 _CHUNK_BYTES = 64 * 2**20
 
 
-def feature_rows(data: Dataset) -> np.ndarray | None:
+def feature_rows(data: DatasetFolder) -> np.ndarray | None:
     """Up to FEATURE_ROWS rows (R, F) float32, evenly spaced; None where the dataset has no features."""
     if data.features is not None:
         step = max(1, data.features.shape[0] // FEATURE_ROWS)
@@ -36,7 +36,7 @@ def feature_rows(data: Dataset) -> np.ndarray | None:
     return None
 
 
-def feature_values(data: Dataset) -> Finding:
+def feature_values(data: DatasetFolder) -> Finding:
     """Features that are constant, mostly missing or not finite."""
     x, names = feature_rows(data), data.feature_names
     if x is None or x.size == 0:
@@ -69,7 +69,7 @@ def _is_flag(column: np.ndarray) -> bool:
     return bool(np.isin(column[:: max(1, len(column) // 1000)], (0.0, 1.0)).all() and np.isin(column, (0.0, 1.0)).all())
 
 
-def duplicated_features(data: Dataset) -> Finding:
+def duplicated_features(data: DatasetFolder) -> Finding:
     """Pairs of features with |r| > DUPLICATE_R."""
     x, names = feature_rows(data), data.feature_names
     if x is None or len(x) < 3:
@@ -92,7 +92,7 @@ def duplicated_features(data: Dataset) -> Finding:
     )
 
 
-def blank_charts(data: Dataset) -> Finding:
+def blank_charts(data: DatasetFolder) -> Finding:
     """Charts of one single value. Stored charts are all looked at, charts made on demand by sample."""
     lines: list[tuple[str, str]] = []
     n = 0
@@ -116,7 +116,9 @@ def blank_charts(data: Dataset) -> Finding:
     )
 
 
-def split_charts(data: Dataset, split: Split, limit: int) -> tuple[np.ndarray, Iterable[tuple[int, np.ndarray]]]:
+def split_charts(
+    data: DatasetFolder, split: SplitArrays, limit: int
+) -> tuple[np.ndarray, Iterable[tuple[int, np.ndarray]]]:
     """(sample indices, iterator over (start, charts (b,3,H,W))) of stored charts, else of up to `limit` drawn ones."""
     if split.chart_images is not None:
         images = split.chart_images
@@ -129,7 +131,7 @@ def split_charts(data: Dataset, split: Split, limit: int) -> tuple[np.ndarray, I
     return indices, _drawn(data, split.ends[indices])
 
 
-def _drawn(data: Dataset, ends: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _drawn(data: DatasetFolder, ends: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     import torch
 
     from lasps.data.charts import render
@@ -143,7 +145,7 @@ def _drawn(data: Dataset, ends: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield start, render(bars, size=size).numpy()
 
 
-def contact_sheet(data: Dataset, n: int = SHEET_CHARTS) -> list[tuple[str, np.ndarray]]:
+def contact_sheet(data: DatasetFolder, n: int = SHEET_CHARTS) -> list[tuple[str, np.ndarray]]:
     """Up to `n` charts (H, W, 3) uint8 with a caption, evenly over the first split that has charts."""
     for split in data.splits.values():
         if split.chart_images is not None and len(split.chart_images):
@@ -162,7 +164,7 @@ def _rgb(chart: np.ndarray) -> np.ndarray:
     return picture if picture.dtype == np.uint8 else (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
 
 
-def _caption(split: Split, i: int) -> str:
+def _caption(split: SplitArrays, i: int) -> str:
     label = int(split.labels[i])
     name = CLASS_NAMES[label] if 0 <= label < N_CLASSES else str(label)
     if split.samples is None:

@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 
 from lasps.data.exchange import OLD_TICK_BORDERS, TICK_BORDERS, tick_size
-from lasps.data.integrity.bars import Bars
+from lasps.data.integrity.bars import RELISTING_GAP, Bars
 from lasps.data.integrity.findings import Finding, Severity, found, percent, plural
-from lasps.data.integrity.jumps import RELISTING_GAP
 
 VOLUME_FACTOR, VOLUME_DAYS = 200.0, 60
 """Volume against the median of the 60 traded rows before. Guess: 5e-4 to 2e-3 of real rows."""

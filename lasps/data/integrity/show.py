@@ -1,22 +1,57 @@
-"""The report as one HTML page: findings, examples, advice, plots of the data and a sample of the charts."""
+"""The report in the terminal and as one HTML page, with the small tables that its plots are drawn from."""
 
 from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
-from lasps.data.integrity.figures import MOVE_EDGES
+from lasps.config.sectors import SECTORS
+from lasps.data.integrity.bars import Bars
+from lasps.data.integrity.dataset import DatasetFolder, label_shares, label_table
 from lasps.data.integrity.findings import Finding
+from lasps.data.integrity.inputs import contact_sheet
 from lasps.data.integrity.report import IntegrityReport
 from lasps.pages import Cell, Column, Figure, Table, make_table, render
 from lasps.plots.vega import market
 from lasps.reproducibility import write_atomically
+
+MOVE_EDGES = np.linspace(-0.35, 0.35, 141)
+"""Histogram edges of daily moves, 0.5 points wide: the limits show as walls at 15 and 30 %."""
+
+
+def bar_plot_data(bars: Bars) -> dict[str, Any]:
+    """coverage: (date, traded, listed); moves: histogram counts of close-to-close moves, the ends collect the rest."""
+    moves = (bars.traded["change"].drop_nulls() - 1).clip(MOVE_EDGES[0], MOVE_EDGES[-1]).to_numpy()
+    return {
+        "coverage": bars.calendar.select("date", "traded", "listed"),
+        "moves": np.histogram(moves, MOVE_EDGES)[0],
+    }
+
+
+def dataset_plot_data(data: DatasetFolder) -> dict[str, Any]:
+    """label_shares: group (a split, a year, a sector), n and the share of each class; charts: [(caption, picture)]."""
+    table = label_table(data)
+    names = {sector.id: sector.english for sector in SECTORS}
+    shares = [
+        label_shares(table.filter(pl.col(by).is_not_null()), by)
+        .rename({by: "group"})
+        .with_columns(
+            pl.col("group").replace_strict(names, default=pl.col("group").cast(pl.String), return_dtype=pl.String)
+            if by == "sector"
+            else pl.col("group").cast(pl.String)
+        )
+        for by in ("split", "year", "sector")
+    ]
+    return {"label_shares": pl.concat(shares), "charts": contact_sheet(data)}
+
 
 SHOWN = ("fatal", "waived", "warning", "info", "clean")
 
@@ -38,7 +73,7 @@ def render_html(report: IntegrityReport, title: str) -> str:
         counts=f"{title}: {counts['fatal']} fatal, {counts['warning']} warnings, {counts['info']} notes.",
         findings=[r for r in rows if r["shown"] != "clean"],
         clean=[r["name"] for r in rows if r["shown"] == "clean"],
-        figures=figures(report),
+        figures=report_plots(report),
         charts=[{"caption": c, "png": _png(pixels)} for c, pixels in _charts(report)],
     )
 
@@ -81,9 +116,9 @@ def _table(rows: Sequence[Mapping[str, Any]] | None) -> Table | None:
     return make_table(rows, [column(key) for key in rows[0]]) if rows else None
 
 
-def figures(report: IntegrityReport) -> list[Figure]:
+def report_plots(report: IntegrityReport) -> list[Figure]:
     """The plots that the report has the numbers for."""
-    known = dict(report.figures)
+    known = dict(report.plot_data)
     sizes = next((f.table for f in report.findings if f.name == "small_sectors" and f.table), None)
     made = [
         (
@@ -107,7 +142,7 @@ def figures(report: IntegrityReport) -> list[Figure]:
 
 
 def _charts(report: IntegrityReport) -> Sequence[tuple[str, np.ndarray]]:
-    return report.figures.get("charts") or []
+    return report.plot_data.get("charts") or []
 
 
 def _png(pixels: np.ndarray) -> str:
@@ -115,3 +150,28 @@ def _png(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+MARKS = {"fatal": "FATAL", "warning": "warn", "info": "info"}
+
+
+def as_text(report: IntegrityReport, width: int = 100) -> str:
+    """Findings first, the worst on top, with examples and advice; clean checks as one line at the end."""
+    shown = [f for f in report.sorted() if f.count or f.severity != "info"]
+    clean = [f.name for f in report.sorted() if not (f.count or f.severity != "info")]
+    lines = [line for finding in shown for line in _finding(finding, report.waived, width)]
+    if clean:
+        lines += textwrap.wrap(f"clean  {', '.join(clean)}", width, subsequent_indent="       ")
+    counts = report.to_dict()["counts"]
+    lines.append(f"{counts['fatal']} fatal, {counts['warning']} warnings, {counts['info']} notes, {len(clean)} clean")
+    return "\n".join(lines)
+
+
+def _finding(finding: Finding, waived: tuple[str, ...], width: int) -> list[str]:
+    mark = "waived" if finding.name in waived and finding.severity == "fatal" else MARKS[finding.severity]
+    head = f"{mark:<6} {finding.name:<26} {finding.summary}"
+    lines = textwrap.wrap(head, width, subsequent_indent=" " * 34)
+    if finding.severity != "info":
+        lines += textwrap.wrap(f"-> {finding.advice}", width, initial_indent=" " * 7, subsequent_indent=" " * 10)
+        lines += [f"{' ' * 9}{' '.join(filter(None, example))}"[:width] for example in finding.examples]
+    return lines
