@@ -51,14 +51,14 @@ def main() -> None:
 def load(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """(shared features of train and val with the checkpoint's heads, test's)."""
     from lasps.data.datasets.loading import load_split
-    from lasps.pipeline.phases import gamma_of
-    from lasps.pipeline.validation import open_checkpoint
+    from lasps.training.checkpoints import Checkpoint
     from lasps.training.heads.shared_features import shared_samples
     from lasps.training.phase2 import head_data
 
-    model = open_checkpoint(args.checkpoint, device).model
+    checkpoint = Checkpoint.open(args.checkpoint, device)
+    model, gamma = checkpoint.model, checkpoint.card.focal_gamma
     train, val, test = (load_split(args.data_dir, split) for split in ("train", "val", "test"))
-    data = head_data(model, train, val, device=device, cache=False, start_gamma=gamma_of(args.checkpoint))
+    data = head_data(model, train, val, device=device, cache=False, start_gamma=gamma)
     return data, shared_samples(model, test, device=device, desc="shared features, test")
 
 

@@ -65,16 +65,15 @@ def main() -> None:
     from lasps.data.sources.files import read_bars, read_listing
     from lasps.pipeline.forecast import forecast, write_forecast
     from lasps.pipeline.screens import show_forecast
-    from lasps.pipeline.validation import open_checkpoint
+    from lasps.training.checkpoints import Checkpoint
 
     device, (source, listing) = resolve_device(args.device), files_of(args)
-    checkpoint = open_checkpoint(args.checkpoint, device)
+    checkpoint = Checkpoint.open(args.checkpoint, device)
     table, report = forecast(
         checkpoint,
         read_bars(source, **reading_of(args)),
         read_listing(listing, pad_codes=args.pad_codes),
         args.date,
-        device,
         names_in(args.waive),
     )
     print(f"What the integrity gate found in the bars that these forecasts read:\n{as_text(report)}")

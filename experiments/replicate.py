@@ -114,12 +114,11 @@ def compared(data_dir: Path, paths: dict[str, Path], device: str) -> dict[str, A
     from lasps.data.datasets.dataset import Dataset
     from lasps.evaluation.comparison import compare
     from lasps.pipeline.summary import baseline_tables
-    from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+    from lasps.pipeline.validation import validate_checkpoint
+    from lasps.training.checkpoints import Checkpoint
 
     data = Dataset.open(data_dir)
-    runs = {
-        name: validate_checkpoint(open_checkpoint(path, device), data, "test", device) for name, path in paths.items()
-    }
+    runs = {name: validate_checkpoint(Checkpoint.open(path, device), data, "test") for name, path in paths.items()}
     return compare(
         {name: {"test": [run.forecast]} for name, run in runs.items()},
         baselines={name: {"test": [by["test"]]} for name, by in baseline_tables(data, BASELINES).items()},
@@ -130,9 +129,9 @@ def compared(data_dir: Path, paths: dict[str, Path], device: str) -> dict[str, A
 
 def accepted_of(phase2: Path) -> dict[str, Any]:
     """What val accepted of Phase 2."""
-    from lasps.training.checkpoints import read_meta
+    from lasps.training.checkpoints import read_card
 
-    history = (read_meta(phase2) or {})["history"]
+    history = read_card(phase2).history
     return {
         "common_change": history["common_change_accepted"],
         "sectors": history["accepted"],

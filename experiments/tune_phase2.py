@@ -52,8 +52,8 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """Shared features of the checkpoint with the study's half of val, and the evaluation half."""
     from lasps.data.datasets.loading import load_split
     from lasps.pipeline.holdout import holdout_of, part_of_train
-    from lasps.pipeline.phases import check_fits, gamma_of
-    from lasps.pipeline.validation import open_checkpoint
+    from lasps.pipeline.phases import check_fits
+    from lasps.training.checkpoints import Checkpoint
     from lasps.training.heads.nested import common_change
     from lasps.training.phase2 import head_data
     from lasps.tuning import fitting_default, split_val
@@ -63,16 +63,16 @@ def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
             f"--checkpoint {args.checkpoint} does not exist. Make it with 'make train', or name another one."
         )
     train, val = load_split(args.data_dir, "train"), load_split(args.data_dir, "val")
-    model = open_checkpoint(args.checkpoint, device).model
-    check_fits(model, train, args.checkpoint)
+    checkpoint = Checkpoint.open(args.checkpoint, device)
+    check_fits(checkpoint.model, train, args.checkpoint)
     part = part_of_train(2, train, holdout_of(None, args.checkpoint))
     data = head_data(
-        model,
+        checkpoint.model,
         part,
         val,
         device=device,
         resume_dir=args.checkpoint.parent / ".resume",
-        start_gamma=gamma_of(args.checkpoint),
+        start_gamma=checkpoint.card.focal_gamma,
     )
     assert data.val is not None
     studied, unseen = split_val(data.val)

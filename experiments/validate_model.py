@@ -39,20 +39,19 @@ def main() -> None:
     from lasps.data.datasets.dataset import Dataset
     from lasps.pipeline.validation import (
         keep_predictions,
-        open_checkpoint,
         predictions_path,
         print_block,
         validate_checkpoint,
     )
     from lasps.pipeline.validation_tracking import log_validation
     from lasps.tracking import open_tracker
+    from lasps.training.checkpoints import Checkpoint
 
     device = resolve_device(args.device)
     validation = validate_checkpoint(
-        open_checkpoint(args.checkpoint, device),
+        Checkpoint.open(args.checkpoint, device),
         Dataset.open(args.data_dir),
         args.split,
-        device,
         args.batch_size,
         args.without_flagged,
     )

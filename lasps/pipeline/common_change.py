@@ -7,6 +7,7 @@ are the input's. `phase2_best` minus it is the sector effect: the samples, the l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,19 @@ from loguru import logger
 from torch import Tensor
 
 from lasps.reproducibility import sha256_of
-from lasps.training.checkpoints import read_meta, save_checkpoint
+from lasps.training.checkpoints import Card, read_card, save_checkpoint
 from lasps.training.heads.acceptance import Acceptance
 from lasps.training.heads.nested import NestedResult
 
 COMMON_CHANGE = "common_change"
 
 
-def save_common_change(
-    phase2: Path, before: Mapping[str, Tensor], nested: NestedResult, meta: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Save it beside `phase2`, and return what that file's .json says of it; nothing for independent heads.
+def save_common_change(phase2: Path, before: Mapping[str, Tensor], nested: NestedResult, card: Card) -> dict[str, Any]:
+    """Save it beside `phase2`, and return what that one's card says of it; nothing for independent heads.
 
     Args:
         before: the weights that Phase 2 started from.
-        meta: of phase2_best.
+        card: of phase2_best.
     """
     if nested.common is None:
         return {}
@@ -38,31 +37,31 @@ def save_common_change(
         for sector, head in nested.common_heads.items()
         for name, value in head.items()
     }
-    history = {
-        "accepted": nested.common_accepted,
-        "val_log_loss": nested.common.val_log_loss,
-        "best_epoch": nested.common.best_epoch if nested.common_accepted else 0,
-    }
+    best_epoch = nested.common.best_epoch if nested.common_accepted else 0
     gamma = nested.base.start_gamma
-    calibration = meta["calibration"] | {"focal_gamma": gamma if isinstance(gamma, float) else list(gamma)}
-    own = {
-        "name": COMMON_CHANGE,
-        "calibration": calibration,
-        "history": history,
-        "key": None,
-        "mlflow": {},
-        "metrics": {"best_epoch": history["best_epoch"]},
-    }
-    digest = save_checkpoint(path, state, {**meta, **own})
+    own = replace(
+        card,
+        name=COMMON_CHANGE,
+        calibration=card.calibration | {"focal_gamma": gamma if isinstance(gamma, float) else list(gamma)},
+        history={
+            "accepted": nested.common_accepted,
+            "val_log_loss": nested.common.val_log_loss,
+            "best_epoch": best_epoch,
+        },
+        key=None,
+        mlflow={},
+        metrics={"best_epoch": best_epoch},
+    )
+    digest = save_checkpoint(path, state, own.as_json())
     logger.info(f"Saved: {path}")
-    return {COMMON_CHANGE: {"path": path.name, "sha256": digest}}
+    return {"path": path.name, "sha256": digest}
 
 
 def common_change_of(phase2: Path) -> Path | None:
     """The common change that was made with a Phase 2 checkpoint; None where there is none, or another run's."""
-    said = (read_meta(phase2) or {}).get(COMMON_CHANGE)
+    made = read_card(phase2).common_change
     path = phase2.with_name(f"{COMMON_CHANGE}.pt")
-    return path if said and path.is_file() and sha256_of(path) == said["sha256"] else None
+    return path if made and path.is_file() and sha256_of(path) == made["sha256"] else None
 
 
 def nested_history(nested: NestedResult) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from lasps.data.splits import SPLITS
 from lasps.evaluation import baselines
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline.summary import baseline_split
-from lasps.pipeline.validation import keep_predictions, open_checkpoint, predictions_path, validate_checkpoint
+from lasps.pipeline.validation import keep_predictions, predictions_path, validate_checkpoint
 from lasps.reproducibility import write_atomically
 from lasps.tracking import download_predictions
+from lasps.training.checkpoints import Checkpoint
 
 BASELINE_VERSION = 3
 """Part of the cache's key: raise it when a baseline's forecast changes."""
@@ -85,8 +86,8 @@ class Loader:
         return [_of_run(where, split) for split in self.splits]
 
     def _validated(self, path: Path, split: str) -> Forecast:
-        checkpoint = open_checkpoint(path, self.device)
-        forecast = validate_checkpoint(checkpoint, self.data, split, self.device, self.batch_size).forecast
+        checkpoint = Checkpoint.open(path, self.device)
+        forecast = validate_checkpoint(checkpoint, self.data, split, self.batch_size).forecast
         keep_predictions(forecast, predictions_path(path, checkpoint.name, split))
         return forecast
 

@@ -8,9 +8,10 @@ import torch
 
 from lasps.data.datasets.samples import SampleDataset, SampleSubset
 from lasps.evaluation.directions import SharedDirections, direction_frames, movement_frame
-from lasps.pipeline.validation import Checkpoint, Validation
+from lasps.pipeline.validation import Validation
 from lasps.plots.directions import shared_directions
 from lasps.tracking import Tracker
+from lasps.training.checkpoints import Checkpoint
 from lasps.training.inference import evaluating, shared_features
 
 LARGEST = 4096
@@ -31,15 +32,14 @@ def log_directions(validation: Validation, run: Tracker) -> None:
 
 def direction_tables(checkpoint: Checkpoint, dataset: SampleDataset) -> dict[str, pl.DataFrame]:
     """weights, readings and movement (`lasps.evaluation.directions`) on `dataset`; empty without shared directions."""
-    history = checkpoint.meta.get("history") or {}
+    history = checkpoint.card.history
     if not history.get("directions"):
         return {}
     directions = SharedDirections.of(history["directions"])
     refused = {int(sector) for sector, entry in history["sectors"].items() if entry.get("kept_start")}
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), LARGEST)).astype(int))
     seen = SampleSubset(dataset, rows)
-    device = next(checkpoint.model.parameters()).device
-    shared = shared_features(checkpoint.model, seen, device, desc="shared directions")
+    shared = shared_features(checkpoint.model, seen, checkpoint.device, desc="shared directions")
     weights, readings = direction_frames(
         directions, shared, seen.last_day_features(), feature_names(checkpoint, dataset.num_features), refused
     )
@@ -51,7 +51,7 @@ def direction_tables(checkpoint: Checkpoint, dataset: SampleDataset) -> dict[str
         change,
         seen.sector_ids,
         checkpoint.gammas_of(seen.sector_ids),
-        checkpoint.calibration["class_weights"],
+        checkpoint.card.class_weights,
         refused,
     )
     return {"weights": weights, "readings": readings, "movement": movement}
@@ -59,14 +59,13 @@ def direction_tables(checkpoint: Checkpoint, dataset: SampleDataset) -> dict[str
 
 def feature_names(checkpoint: Checkpoint, number: int) -> list[str]:
     """The names of the input features that the checkpoint was trained on; their numbers where it does not say."""
-    names = (checkpoint.meta.get("data") or {}).get("features") or []
+    names = checkpoint.card.data.get("features") or []
     return list(names) if len(names) == number else [f"feature {i}" for i in range(number)]
 
 
 def _logits(checkpoint: Checkpoint, shared: np.ndarray, sector_ids: np.ndarray) -> np.ndarray:
     """The heads' logits of shared features (N, D): (N, C)."""
-    model = checkpoint.model
-    device = next(model.parameters()).device
+    model, device = checkpoint.model, checkpoint.device
     with evaluating(model), torch.inference_mode():
         return (
             model.classify(torch.from_numpy(shared).to(device), torch.from_numpy(sector_ids).long().to(device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from lasps.data.panel import is_empty, is_halted
 from lasps.data.sampling import row_positions
 from lasps.data.scaling import RobustScaler
 from lasps.data.universe import stored_markets
-from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.pipeline.datasets import look_at
-from lasps.pipeline.validation import Checkpoint
 from lasps.reproducibility import write_atomically
+from lasps.training.batches import Batch
+from lasps.training.checkpoints import Checkpoint
 
 WHOLE_MARKET, RECENT_DAYS = 0.8, 20
 """A day is whole when this share of the codes of the days before has a bar. Guess: real days have 0.99."""
@@ -41,7 +41,6 @@ def forecast(
     bars: pl.DataFrame,
     listing: pl.DataFrame,
     date: str = "latest",
-    device: str = "cpu",
     waive: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, IntegrityReport]:
     """The class probabilities of every stock that traded on `date` and has a full window of history.
@@ -67,9 +66,7 @@ def forecast(
     day = trading_day(bars, date)
     report, known = gated(bars, listing, data, day, waive)
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
-    series, charts, sectors = model_inputs(known, ends, data)
-    logits = predict_in_batches(checkpoint, series, charts, sectors, data, device)
-    p = calibrated_probabilities(logits, checkpoint.gammas_of(sectors), checkpoint.calibration["class_weights"])
+    p = checkpoint.predict(batches(known, ends, data)).p
     return forecast_table(known[ends], listing, p), report
 
 
@@ -99,7 +96,7 @@ def gated(
 
 def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the checkpoint's .json says about its inputs, checked against this version of lasps."""
-    data = checkpoint.meta.get("data") or {}
+    data = checkpoint.card.data
     missing = [key for key in NEEDED if data.get(key) is None]
     if missing:
         raise ValueError(
@@ -111,7 +108,7 @@ def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
     if unknown:
         raise ValueError(
             f"{checkpoint.path}: trained on features that this version does not have: {unknown}. "
-            f"Use the version at git commit {checkpoint.meta.get('git_commit')}."
+            f"Use the version at git commit {checkpoint.card.git_commit}."
         )
     if len(data["features"]) != checkpoint.model.ts_input_dim:
         raise ValueError(
@@ -207,29 +204,18 @@ def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) ->
     return ends
 
 
-def model_inputs(
-    panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scaled windows (B,T,F) float32, bars (B,T,5) float32 and sector ids (B,) of the windows that end at `ends`."""
+def batches(panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]) -> Iterator[Batch]:
+    """The windows that end at the rows `ends`, scaled, with their charts; HOLD stands for labels of days to come."""
     scaler = RobustScaler.from_dict(data["scaler"])
     features = scaler.transform(compute_features(panel, data["features"]))
-    window = ends[:, None] + np.arange(1 - data["window"], 1)
     bars = panel.select("open", "high", "low", "close", "volume").to_numpy().astype(np.float32)
-    return features[window], bars[window], panel["sector"].to_numpy()[ends].astype(np.int64)
-
-
-@torch.inference_mode()
-def predict_in_batches(
-    checkpoint: Checkpoint, series: np.ndarray, bars: np.ndarray, sectors: np.ndarray, data: dict[str, Any], device: str
-) -> np.ndarray:
-    """Logits (B, 3), each sample through its sector's head."""
-    model, logits = checkpoint.model.to(device).eval(), []
-    for start in range(0, len(sectors), BATCH):
-        part = slice(start, start + BATCH)
-        charts = render(torch.from_numpy(np.ascontiguousarray(bars[part])), tuple(data["chart_size"]))
-        ts, sid = torch.from_numpy(series[part]).to(device), torch.from_numpy(sectors[part]).to(device)
-        logits.append(model(ts, charts.to(device), sid)["logits"].float().cpu().numpy())
-    return np.concatenate(logits)
+    sectors = torch.from_numpy(panel["sector"].to_numpy().astype(np.int64))
+    for start in range(0, len(ends), BATCH):
+        last = ends[start : start + BATCH]
+        window = last[:, None] + np.arange(1 - data["window"], 1)
+        charts = render(torch.from_numpy(bars[window]), tuple(data["chart_size"]))
+        unknown = torch.full((len(last),), CLASS_NAMES.index("HOLD"))
+        yield Batch(torch.from_numpy(features[window]), charts, sectors[last], unknown)
 
 
 def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.ndarray) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from loguru import logger
 from lasps.config.model_config import THREE_PHASE_CONFIG
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.samples import SampleDataset, SampleSubset
-from lasps.training.checkpoints import read_meta
+from lasps.training.checkpoints import read_card
 
 
 def part_of_train(phase: int, train: SampleDataset, holdout: float) -> SampleDataset:
@@ -49,8 +49,7 @@ def holdout_of(asked: float | None, source: Path | None) -> float:
 
     Asking for another share than the checkpoint's is followed with a warning: its backbone was fitted to another part.
     """
-    meta = (None if source is None else read_meta(source)) or {}
-    known = float(meta.get("phase", {}).get("phase2_holdout", THREE_PHASE_CONFIG["phase2_holdout"]))
+    known = float(read_card(source).phase.get("phase2_holdout", THREE_PHASE_CONFIG["phase2_holdout"]))
     if asked is None:
         return known
     if source is not None and asked != known:

@@ -41,7 +41,7 @@ from lasps.pipeline.phase_tracking import (
 from lasps.reproducibility import git_commit, json_text, seed_everything, sha256_of
 from lasps.tracking import NullTracker, Tracker
 from lasps.training.batches import BatchLoader
-from lasps.training.checkpoints import load_checkpoint, load_model, read_meta, save_checkpoint
+from lasps.training.checkpoints import Card, load_checkpoint, load_model, read_card, save_checkpoint
 from lasps.training.heads.settings import HeadSettings, warn_of_ignored
 from lasps.training.phase2 import train_sector_heads
 from lasps.training.trainer import ThreePhaseTrainer
@@ -177,9 +177,7 @@ def run_phase(phase: int, options: PhaseOptions, data: Dataset, parent: Tracker)
         logger.info(f"Phase {phase}: {job.output.name} is up to date, skipping Phase {phase}")
         if run_id is not None:  # stopped between its last weights and the end of its run
             with parent.run(job.name, tags=run_tags(options, data), resume_id=run_id) as tracker:
-                tracker.log_checkpoint(
-                    job.output, finished["metrics"], step=finished["history"]["best_epoch"], dataset="val"
-                )
+                tracker.log_checkpoint(job.output, finished.metrics, step=finished.history["best_epoch"], dataset="val")
         forget_run(options, job.name, phase)
         return job.output
     model = starting_model(job)
@@ -203,11 +201,11 @@ def run_phase(phase: int, options: PhaseOptions, data: Dataset, parent: Tracker)
         before = trainer.state_dict() if phase == 2 else {}
         history = TRAIN[phase](trainer, job)
         nested = history.pop("nested", None)
-        meta = checkpoint_meta(job, history) | {"mlflow": {"run_id": tracker.run_id, "parent_run_id": parent.run_id}}
+        card = card_of(job, history, {"run_id": tracker.run_id, "parent_run_id": parent.run_id})
         if nested is not None:
-            meta |= save_common_change(job.output, before, nested, meta)
-        save_checkpoint(job.output, trainer.state_dict(), meta)
-        tracker.log_checkpoint(job.output, meta["metrics"], step=history["best_epoch"], dataset="val")
+            card = replace(card, common_change=save_common_change(job.output, before, nested, card))
+        save_checkpoint(job.output, trainer.state_dict(), card.as_json())
+        tracker.log_checkpoint(job.output, card.metrics, step=history["best_epoch"], dataset="val")
     forget_run(options, job.name, phase)
     logger.info(f"Saved: {job.output}")
     if phase == 2:
@@ -245,7 +243,7 @@ def train_heads(trainer: ThreePhaseTrainer, job: PhaseJob) -> dict[str, Any]:
         of_sectors(job.train, large),
         of_sectors(job.data.val, large),
         heads_settings,
-        start_gamma=gamma_of(job.source),
+        start_gamma=read_card(job.source).focal_gamma,
         cache=job.options.cache,
     )
     start, best = (heads.val_log_loss[epoch] if heads.val_log_loss else None for epoch in (0, heads.best_epoch))
@@ -365,32 +363,33 @@ def check_fits(model: SectorAwareFusionModel, dataset: SampleDataset, checkpoint
 # ------------------------------------------------------------------------------------------------ outputs
 
 
-def checkpoint_meta(job: PhaseJob, history: dict[str, Any]) -> dict[str, Any]:
+def card_of(job: PhaseJob, history: dict[str, Any], mlflow: dict[str, Any]) -> Card:
     """What stands beside a checkpoint: all that is needed to use it without its dataset, and where it came from."""
     options, train, description = job.options, job.data.train, job.data.description
-    return {
-        "name": job.name,
-        "model": json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
-        "training": dict(TRAINING_CONFIG)
+    return Card(
+        name=job.name,
+        model=json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
+        training=dict(TRAINING_CONFIG)
         | {"batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed},
-        "phase": {"phase": job.phase} | job.config,
-        "data": {name: description.get(name) for name in DATA_KEYS}
+        phase={"phase": job.phase} | job.config,
+        data={name: description.get(name) for name in DATA_KEYS}
         | {
             "fingerprint": description.get("fingerprint", train.fingerprint),
             "chart_size": list(train.chart_size),
             "window": train.window,
             "train_class_frequencies": class_frequencies(train.labels),
         },
-        "calibration": {
+        calibration={
             "focal_gamma": history.get("focal_gamma", TRAINING_CONFIG["focal_gamma"]),
             "class_weights": list(settings.CLASS_WEIGHTS),
         },
-        "metrics": {name: value for name, value in history.items() if isinstance(value, (int, float))},
-        "history": history,
-        "input": None if job.source is None else {"path": job.source.name, "sha256": sha256_of(job.source)},
-        "key": job.key,
-        "git_commit": git_commit(),
-    }
+        metrics={name: value for name, value in history.items() if isinstance(value, (int, float))},
+        history=history,
+        input=None if job.source is None else {"path": job.source.name, "sha256": sha256_of(job.source)},
+        key=job.key,
+        git_commit=git_commit(),
+        mlflow=mlflow,
+    )
 
 
 DATA_KEYS = (
@@ -408,16 +407,9 @@ DATA_KEYS = (
 )
 
 
-def gamma_of(source: Path | None) -> float | list[float]:
-    """The focal exponent of a checkpoint's heads, one or one per sector; the config's where nothing is known."""
-    calibration = ((None if source is None else read_meta(source)) or {}).get("calibration", {})
-    gamma: float | list[float] = calibration.get("focal_gamma", TRAINING_CONFIG["focal_gamma"])
-    return gamma
-
-
-def finished_before(output: Path, key: str) -> dict[str, Any] | None:
-    """The .json of `output` if it was made by exactly this phase, from these inputs and settings; else None."""
+def finished_before(output: Path, key: str) -> Card | None:
+    """The card of `output` if it was made by exactly this phase, from these inputs and settings; else None."""
     if not output.is_file() or not output.with_suffix(".json").is_file():
         return None
-    _, meta = load_checkpoint(output)
-    return meta if meta is not None and meta.get("key") == key else None
+    card = Card.of(load_checkpoint(output)[1])
+    return card if card.key == key else None

@@ -13,7 +13,7 @@ from lasps import terminal
 from lasps.config import clock
 from lasps.config.dataset_config import HORIZON
 from lasps.config.settings import CLASS_NAMES
-from lasps.pipeline.validation import Checkpoint
+from lasps.training.checkpoints import Checkpoint
 
 OLD_DAYS = 5
 """Calendar days after which a forecast's bars are called old: longer than a weekend with a holiday (guess)."""
@@ -54,7 +54,7 @@ def show_forecast(
     table: pl.DataFrame, checkpoint: Checkpoint, top: int, out: Path | None, today: dt.date | None = None
 ) -> None:
     """Both ends of a forecast, compared with what a constant forecast says, and how old it is."""
-    data = checkpoint.meta.get("data") or {}
+    data = checkpoint.card.data
     prior = data.get("train_class_frequencies")
     day: dt.date = table["date"][0]
     print()

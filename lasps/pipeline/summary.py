@@ -22,12 +22,12 @@ from lasps.pipeline.common_change import COMMON_CHANGE, common_change_of
 from lasps.pipeline.validation import (
     Validation,
     keep_predictions,
-    open_checkpoint,
     predictions_path,
     validate_checkpoint,
 )
 from lasps.pipeline.validation_tracking import log_validation
 from lasps.tracking import Tracker
+from lasps.training.checkpoints import Checkpoint
 
 CHECKPOINTS = ("phase1_best", "phase3_final", COMMON_CHANGE, "phase2_best")
 SPLITS = ("val", "test")
@@ -47,10 +47,10 @@ def validate_all(
     """Every checkpoint on val and test: logged to its run, its prediction tables under OUTPUT_DIR/predictions/."""
     results: dict[str, dict[str, Validation]] = {}
     for name in checkpoints_of(output_dir):
-        checkpoint = open_checkpoint(output_dir / f"{name}.pt", device)
+        checkpoint = Checkpoint.open(output_dir / f"{name}.pt", device)
         results[name] = {}
         for split in SPLITS:
-            validation = validate_checkpoint(checkpoint, data, split, device, batch_size)
+            validation = validate_checkpoint(checkpoint, data, split, batch_size)
             keep_predictions(validation.forecast, predictions_path(checkpoint.path, name, split))
             before = results[PREDECESSOR[name]][split] if name in PREDECESSOR and split == "test" else None
             log_validation(validation, tracker, before)

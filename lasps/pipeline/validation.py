@@ -6,62 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from loguru import logger
-from numpy.typing import ArrayLike
 
-from lasps.config.model_config import TRAINING_CONFIG
-from lasps.config.settings import settings
 from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.samples import SampleDataset
 from lasps.data.labels import FLAGS
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import focal_losses, summary
-from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phases import check_fits
-from lasps.training.checkpoints import load_model
-from lasps.training.inference import predict
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded model, and what is known about it (`meta` is empty for a bare state_dict)."""
-
-    path: Path
-    model: SectorAwareFusionModel
-    meta: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """phase2_best, ...: what the tables call it."""
-        return str(self.meta.get("name") or self.path.stem)
-
-    @property
-    def calibration(self) -> dict[str, Any]:
-        """The loss it was trained with: focal_gamma (one, or one per sector) and class_weights.
-
-        The project's own for a bare state_dict.
-        """
-        own = {"focal_gamma": TRAINING_CONFIG["focal_gamma"], "class_weights": list(settings.CLASS_WEIGHTS)}
-        return own | {key: value for key, value in self.meta.get("calibration", {}).items() if value is not None}
-
-    def gammas_of(self, sector_ids: ArrayLike) -> np.ndarray:
-        """The focal exponent that each sample's head was trained with: float64 (N,)."""
-        gammas = np.broadcast_to(np.asarray(self.calibration["focal_gamma"], dtype=float), self.model.num_sectors)
-        own: np.ndarray = gammas[np.asarray(sector_ids)]
-        return own
-
-
-def open_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:
-    """Load and check a checkpoint file.
-
-    Raises:
-        ValueError, FileNotFoundError: see `lasps.training.checkpoints.load_model`.
-    """
-    model, meta = load_model(path)
-    logger.info(f"Loaded: {path}")
-    return Checkpoint(Path(path), model.to(device), meta or {})
+from lasps.training.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -83,7 +37,6 @@ def validate_checkpoint(
     checkpoint: Checkpoint,
     data: Dataset,
     split: str,
-    device: str = "cpu",
     batch_size: int = 512,
     without_flagged: bool = False,
 ) -> Validation:
@@ -100,22 +53,13 @@ def validate_checkpoint(
     dataset = data.split(split)
     check_fits(checkpoint.model, dataset, checkpoint.path)
     warn_if_other_data(checkpoint, data)
-    found = predict(checkpoint.model, dataset, device, batch_size=batch_size, desc=f"{checkpoint.name} on {split}")
-    weights = checkpoint.calibration["class_weights"]
-    forecast = Forecast.from_logits(
-        found.logits,
-        found.labels,
-        found.sector_ids,
-        samples=dataset.samples,
-        gamma=checkpoint.gammas_of(found.sector_ids),
-        class_weights=weights,
-    )
-    forecast = forecast.named(checkpoint.name, split, checkpoint.meta.get("training", {}).get("seed"))
+    forecast = checkpoint.predict(dataset, split, batch_size)
     if without_flagged:
         forecast = unflagged(forecast, dataset.samples)
     prior = data.prior_for(split)
     assert forecast.raw_p is not None
-    losses = focal_losses(forecast.raw_p, forecast.labels, checkpoint.gammas_of(forecast.sectors), weights)
+    gammas, weights = checkpoint.gammas_of(forecast.sectors), checkpoint.card.class_weights
+    losses = focal_losses(forecast.raw_p, forecast.labels, gammas, weights)
     metrics = summary(forecast, prior) | {
         "loss": float(losses.mean()),
         "checkpoint": str(checkpoint.path),
@@ -161,7 +105,7 @@ def warn_if_other_data(checkpoint: Checkpoint, data: Dataset) -> None:
     Raises:
         ValueError: the features have other names or scales than the checkpoint was trained on.
     """
-    description, trained_on = data.description, checkpoint.meta.get("data")
+    description, trained_on = data.description, checkpoint.card.data
     if not description or not trained_on:
         return
     for key in ("features", "scaler", "horizon", "threshold", "chart_size"):

@@ -39,7 +39,7 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
     """
     if tracker is None or isinstance(tracker, NullTracker):
         return
-    of_training = validation.checkpoint.meta.get("mlflow") or {}
+    of_training = validation.checkpoint.card.mlflow
     name, run_id, parent_id = validation.checkpoint.name, of_training.get("run_id"), of_training.get("parent_run_id")
     if run_id is None or validation.without_flagged:
         name, run_id = f"validate {name}" + (" without flagged" if validation.without_flagged else ""), None
@@ -58,7 +58,7 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
         run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
         if parent_id is not None:
             run.log_metrics_beside(parent_id, {f"{name}/{split}/{key}": validation.metrics[key] for key in HEADLINE})
-        if split == "val" and (history := validation.checkpoint.meta.get("history")):
+        if split == "val" and (history := validation.checkpoint.card.history):
             run.log_figure(learning_curves(validation.checkpoint.name, history), "learning_curves")
             log_directions(validation, run)
         for name, figure in validation_plots(validation.forecast).items():

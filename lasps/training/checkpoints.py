@@ -1,4 +1,4 @@
-"""Checkpoints: a bare state_dict in NAME.pt, where it came from in NAME.json beside it.
+"""Checkpoints: a bare state_dict in NAME.pt, its card (how to use it, where it came from) in NAME.json beside it.
 
 Saving replaces both in an order that a kill at any moment leaves loadable: (1) both temporary files are written and
 synchronised, (2) the old .json is removed, (3) the .pt is renamed into place, (4) the .json is. Between 2 and 4 there
@@ -13,17 +13,24 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from loguru import logger
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from lasps.config.model_config import TRAINING_CONFIG
+from lasps.config.settings import settings
+from lasps.evaluation.forecast import Forecast
 from lasps.files import sync, temporary_beside, told, write_synced
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import json_text
 from lasps.training.checkpoint_formats import checked_state, weights_in
+from lasps.training.inference import predict
 
 MADE_BY = {
     "phase1_best": "python experiments/train.py --phase 1",
@@ -37,6 +44,98 @@ OBJECTS = ("model", "training", "phase", "data", "calibration", "metrics", "hist
 """What is an object in the .json, where it is there."""
 PLAIN_NAME = r"\w[\w .=+-]*"
 """A checkpoint's name becomes part of a file's name."""
+Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What stands in the .json beside a checkpoint, by the same names; what nobody wrote (bare weights) is empty.
+
+    data: features, scaler, window, ... of the dataset; calibration: focal_gamma (one, or one per sector) and
+    class_weights of the loss; input: the checkpoint it started from; key: a digest of everything it depends on.
+    """
+
+    name: str = ""
+    model: Section = field(default_factory=dict)
+    training: Section = field(default_factory=dict)
+    phase: Section = field(default_factory=dict)
+    data: Section = field(default_factory=dict)
+    calibration: Section = field(default_factory=dict)
+    metrics: Section = field(default_factory=dict)
+    history: Section = field(default_factory=dict)
+    input: Section | None = None
+    key: str | None = None
+    git_commit: str | None = None
+    mlflow: Section = field(default_factory=dict)
+    common_change: Section = field(default_factory=dict)
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any] | None) -> Card:
+        """From a .json's content; None: an empty card."""
+        known = {part.name for part in fields(cls)}
+        return cls(**{name: value for name, value in (meta or {}).items() if name in known})
+
+    def as_json(self) -> dict[str, Any]:
+        """What `save_checkpoint` takes."""
+        return {name: value for name, value in vars(self).items() if value or name not in ("common_change", DIGEST)}
+
+    @property
+    def focal_gamma(self) -> float | list[float]:
+        """The focal exponent that the heads were trained with, one or one per sector; the project's own if unknown."""
+        gamma: float | list[float] | None = self.calibration.get("focal_gamma")
+        return TRAINING_CONFIG["focal_gamma"] if gamma is None else gamma
+
+    @property
+    def class_weights(self) -> tuple[float, ...]:
+        """Of the loss; the project's own if unknown."""
+        return tuple(self.calibration.get("class_weights") or settings.CLASS_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model on its device, and its card."""
+
+    path: Path
+    model: SectorAwareFusionModel
+    card: Card
+    device: str = "cpu"
+
+    @classmethod
+    def open(cls, path: str | Path, device: str = "cpu") -> Checkpoint:
+        """Load and check a checkpoint file; raises as `load_checkpoint`."""
+        model, card = load_model(path)
+        logger.info(f"Loaded: {path}")
+        return cls(Path(path), model.to(device), card, device)
+
+    @property
+    def name(self) -> str:
+        """phase2_best, ...: its name in tables."""
+        return self.card.name or self.path.stem
+
+    def gammas_of(self, sector_ids: ArrayLike) -> np.ndarray:
+        """The focal exponent that each sample's head was trained with: float64 (N,)."""
+        gammas: np.ndarray = np.broadcast_to(np.asarray(self.card.focal_gamma, dtype=float), self.model.num_sectors)
+        return np.take(gammas, np.asarray(sector_ids))
+
+    def predict(self, data: Any, split: str | None = None, batch_size: int = 512) -> Forecast:
+        """Calibrated probabilities of every sample, each through its sector's head.
+
+        Args:
+            data: a dataset, or batches as `lasps.training.inference.predict` takes them.
+        """
+        found = predict(
+            self.model, data, self.device, batch_size=batch_size, desc=f"{self.name} on {split or 'new data'}"
+        )
+        forecast = Forecast.from_logits(
+            found.logits,
+            found.labels,
+            found.sector_ids,
+            samples=getattr(data, "samples", None),
+            gamma=self.gammas_of(found.sector_ids),
+            class_weights=self.card.class_weights,
+        )
+        return forecast.named(self.name, split, self.card.training.get("seed"))
 
 
 def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
@@ -130,15 +229,15 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     return weights_in(content, path, advice), meta
 
 
-def load_model(path: str | Path) -> tuple[SectorAwareFusionModel, dict[str, Any] | None]:
-    """The model in a checkpoint file, in eval mode on the CPU, and what its .json says.
+def load_model(path: str | Path) -> tuple[SectorAwareFusionModel, Card]:
+    """The model in a checkpoint file, in eval mode on the CPU, and its card.
 
     Raises:
         ValueError, FileNotFoundError: see `load_checkpoint`; or the tensors are those of another model.
     """
     state, meta = load_checkpoint(path)
     try:
-        return SectorAwareFusionModel.from_state_dict(state), meta
+        return SectorAwareFusionModel.from_state_dict(state), Card.of(meta)
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from error
 
@@ -153,6 +252,11 @@ def checked_path(path: str | Path) -> Path:
     if path.suffix == ".json" or path.is_dir():
         raise ValueError(f"checkpoint {path}: expected a .pt file, got a {'folder' if path.is_dir() else '.json'}")
     return path
+
+
+def read_card(path: str | Path | None) -> Card:
+    """The card beside a checkpoint, empty where there is none (or no checkpoint); raises as `read_meta`."""
+    return Card.of(None if path is None else read_meta(path))
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:

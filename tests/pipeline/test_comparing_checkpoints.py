@@ -11,9 +11,9 @@ from experiments import compare, validate_model
 from lasps.config.settings import Settings
 from lasps.data.datasets.dataset import Dataset
 from lasps.evaluation.prediction_schema import P_COLUMNS
-from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.pipeline.validation import validate_checkpoint
 from lasps.tracking import runs
-from lasps.training.checkpoints import described
+from lasps.training.checkpoints import Checkpoint, described
 from tests.pipeline.conftest import call, move_heads
 
 
@@ -91,7 +91,7 @@ def test_the_validation_of_a_bare_checkpoint_is_a_file_and_a_run_of_its_own(job,
     )
     table = pl.read_parquet(tmp_path / "predictions" / "bare.test.parquet")
     again = validate_checkpoint(
-        open_checkpoint(tmp_path / "bare.pt"), Dataset.open(job.data_dir), "test"
+        Checkpoint.open(tmp_path / "bare.pt"), Dataset.open(job.data_dir), "test"
     ).forecast.table
     np.testing.assert_allclose(table.select(P_COLUMNS), again.select(P_COLUMNS), atol=1e-6)
     logged = runs()

@@ -18,8 +18,8 @@ from lasps.pipeline.forecast import forecast
 from lasps.pipeline.phase_options import PhaseOptions
 from lasps.pipeline.phases import run_phases
 from lasps.pipeline.summary import baseline_split, baseline_tables, compare_all, summarize, validate_all
-from lasps.pipeline.validation import open_checkpoint, unflagged, validate_checkpoint
-from lasps.training.checkpoints import load_checkpoint, save_checkpoint
+from lasps.pipeline.validation import unflagged, validate_checkpoint
+from lasps.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from tests.pipeline.conftest import Job
 
 CHECKPOINTS = ("phase1_best", "phase3_final", "phase2_best")
@@ -104,7 +104,7 @@ def test_the_last_known_label_is_the_one_of_five_traded_rows_ago(job: Job) -> No
 
 
 def test_a_forecast_equals_the_validation_of_the_same_day(job: Job) -> None:
-    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    checkpoint = Checkpoint.open(job.output_dir / "phase2_best.pt")
     table = validate_checkpoint(checkpoint, Dataset.open(job.data_dir), "test").forecast.table
     day = table["date"].value_counts().sort("count", "date")["date"][-1]
     validated = table.filter(pl.col("date") == day)
@@ -144,7 +144,7 @@ def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path
     gammas = [0.0 if sector % 2 else 2.0 for sector in range(20)]
     meta["calibration"]["focal_gamma"] = gammas
     save_checkpoint(tmp_path / "phase2_best.pt", load_checkpoint(tmp_path / "phase2_best.pt")[0], meta)
-    checkpoint = open_checkpoint(tmp_path / "phase2_best.pt")
+    checkpoint = Checkpoint.open(tmp_path / "phase2_best.pt")
     table = validate_checkpoint(checkpoint, Dataset.open(job.data_dir), "test").forecast.table
     same = (table["p_buy"] - table["raw_p_buy"]).abs().to_numpy() < 1e-9
     np.testing.assert_array_equal(same, table["sector"].to_numpy() % 2 == 1)
@@ -156,7 +156,7 @@ def test_heads_of_another_loss_are_corrected_sector_by_sector(job: Job, tmp_path
 
 
 def test_a_forecast_does_not_change_when_later_bars_arrive(job: Job) -> None:
-    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    checkpoint = Checkpoint.open(job.output_dir / "phase2_best.pt")
     days = job.market.panel["date"].unique().sort()
     day = days[-20]
     early, _ = forecast(checkpoint, job.market.panel.filter(pl.col("date") <= day), job.market.listing, "latest")
@@ -165,12 +165,12 @@ def test_a_forecast_does_not_change_when_later_bars_arrive(job: Job) -> None:
 
 
 def test_a_day_without_trading_and_a_bare_checkpoint_are_refused(job: Job, tmp_path) -> None:
-    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    checkpoint = Checkpoint.open(job.output_dir / "phase2_best.pt")
     with pytest.raises(ValueError, match="trading day of the source"):
         forecast(checkpoint, job.market.panel, job.market.listing, "1999-01-02")
     (tmp_path / "bare.pt").write_bytes((job.output_dir / "phase2_best.pt").read_bytes())
     with pytest.raises(ValueError, match="forecasts need features"):
-        forecast(open_checkpoint(tmp_path / "bare.pt"), job.market.panel, job.market.listing)
+        forecast(Checkpoint.open(tmp_path / "bare.pt"), job.market.panel, job.market.listing)
 
 
 def test_resuming_a_finished_job_keeps_its_files_and_another_seed_does_not(job: Job) -> None:
@@ -200,7 +200,7 @@ def test_a_small_sector_is_named_and_keeps_its_head(job: Job) -> None:
 
 def test_results_can_be_shown_without_labels_that_are_doubted_later(job: Job) -> None:
     forecast = validate_checkpoint(
-        open_checkpoint(job.output_dir / "phase2_best.pt"), Dataset.open(job.data_dir), "test"
+        Checkpoint.open(job.output_dir / "phase2_best.pt"), Dataset.open(job.data_dir), "test"
     ).forecast
     samples = pl.read_parquet(job.data_dir / "test" / "samples.parquet")
     doubted = np.arange(len(samples)) % 7 == 3

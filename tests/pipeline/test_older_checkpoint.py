@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from lasps.data.datasets.dataset import Dataset
-from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.pipeline.validation import validate_checkpoint
+from lasps.training.checkpoints import Checkpoint
 
 HERE = Path(__file__).parent / "checkpoint_9cef49f"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -41,18 +42,18 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_checkpoint_of_9cef49f_validates_to_the_same_numbers(arrays: Path, split: str) -> None:
-    found = validate_checkpoint(open_checkpoint(HERE / "phase2_best.pt"), Dataset.open(arrays), split).metrics
+    found = validate_checkpoint(Checkpoint.open(HERE / "phase2_best.pt"), Dataset.open(arrays), split).metrics
     assert {name: found[name] for name in EXPECTED[split]} == pytest.approx(EXPECTED[split], abs=1e-6)
 
 
 def test_its_bare_state_dict_does_too(arrays: Path, tmp_path: Path) -> None:
     bare = shutil.copy(HERE / "phase2_best.pt", tmp_path / "phase2_best.pt")
-    found = validate_checkpoint(open_checkpoint(Path(bare)), Dataset.open(arrays), "val").metrics
+    found = validate_checkpoint(Checkpoint.open(Path(bare)), Dataset.open(arrays), "val").metrics
     assert {name: found[name] for name in EXPECTED["bare val"]} == pytest.approx(EXPECTED["bare val"], abs=1e-6)
 
 
 def test_its_logits_are_the_same_and_its_heads_have_no_linear_path(arrays: Path) -> None:
-    model = open_checkpoint(HERE / "phase2_best.pt").model
+    model = Checkpoint.open(HERE / "phase2_best.pt").model
     names = ("time_series", "chart_images", "sector_ids")
     batch = [torch.from_numpy(np.load(arrays / "val" / f"{name}.npy"))[:3] for name in names]
     with torch.no_grad():

@@ -22,9 +22,10 @@ from lasps.evaluation.directions import SharedDirections
 from lasps.pipeline.direction_tracking import direction_tables
 from lasps.pipeline.phase_tracking import log_charts
 from lasps.pipeline.summary import validate_all
-from lasps.pipeline.validation import open_checkpoint, validate_checkpoint
+from lasps.pipeline.validation import validate_checkpoint
 from lasps.pipeline.validation_tracking import log_validation
 from lasps.tracking import NullTracker
+from lasps.training.checkpoints import Checkpoint
 from lasps.training.inference import predict, shared_features
 from tests.pipeline.conftest import Job, move_heads
 
@@ -132,21 +133,21 @@ def test_the_runs_of_a_finished_job_show_classes_and_what_phase_2_changed_by_sec
 
 def test_the_run_of_phase_2_shows_what_its_sectors_share(job: Job) -> None:
     keeper = Keeper()
-    checkpoint = open_checkpoint(job.output_dir / "phase2_best.pt")
+    checkpoint = Checkpoint.open(job.output_dir / "phase2_best.pt")
     log_validation(validate_checkpoint(checkpoint, Dataset.open(job.data_dir), "val"), keeper)  # type: ignore[arg-type]
-    saved = checkpoint.meta["history"]["directions"]
+    saved = checkpoint.card.history["directions"]
     weights, readings, movement = (
         keeper.tables[keeper.name, f"directions_{name}.json"] for name in ("weights", "readings", "movement")
     )
     assert len(weights) == len(saved["sectors"]) * len(saved["classes"][0])
-    assert set(readings["feature"]) <= set(checkpoint.meta["data"]["features"])
+    assert set(readings["feature"]) <= set(checkpoint.card.data["features"])
     assert (keeper.name, "shared_directions") in keeper.figures
 
     dataset = load_split(job.data_dir, "val")
     before, after = (
-        open_checkpoint(job.output_dir / f"{name}.pt")
+        Checkpoint.open(job.output_dir / f"{name}.pt")
         for name in (
-            "common_change" if checkpoint.meta["history"]["common_change_accepted"] else "phase3_final",
+            "common_change" if checkpoint.card.history["common_change_accepted"] else "phase3_final",
             "phase2_best",
         )
     )
@@ -161,6 +162,6 @@ def test_the_run_of_phase_2_shows_what_its_sectors_share(job: Job) -> None:
 
 def test_heads_that_share_nothing_have_no_such_picture(job: Job) -> None:
     validation = validate_checkpoint(
-        open_checkpoint(job.output_dir / "phase3_final.pt"), Dataset.open(job.data_dir), "val"
+        Checkpoint.open(job.output_dir / "phase3_final.pt"), Dataset.open(job.data_dir), "val"
     )
     assert direction_tables(validation.checkpoint, validation.dataset) == {}
