@@ -76,7 +76,7 @@ def row_of(data: Any, test: Any, rank: int, size: float, seed: int = 7) -> dict[
     gap = before - log_loss(known, y)
     closed = {}
     for name, changed in TRAINED.items():
-        heads = train_nested(planted, HeadSettings(**changed)).heads  # type: ignore[arg-type]
+        heads = train_nested(planted, HeadSettings(**changed)).heads
         closed[name] = (before - log_loss(calibrated(data, test, heads), y)) / gap
     return {"rank": rank, "size": size, "gap": gap, "gap_closed": closed}
 

@@ -79,7 +79,7 @@ def _steps(stride: int | Mapping[str, int]) -> dict[str, int]:
     steps = dict.fromkeys(SPLITS, stride) if isinstance(stride, int) else dict(stride)
     if set(steps) != set(SPLITS) or any(not isinstance(k, int) or k < 1 for k in steps.values()):
         raise ValueError(f"stride: expected a whole number >= 1, or one for each of {SPLITS}, got {stride}")
-    return steps  # type: ignore[return-value]
+    return steps
 
 
 def _stagger(panel: pl.DataFrame) -> np.ndarray:

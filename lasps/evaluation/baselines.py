@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import N_CLASSES, class_frequencies
 
+Known = TypeVar("Known", np.float64, np.int64)
 Array = NDArray[np.float64]
 VOLATILITY_BINS = 20
 SMOOTHING = 20.0  # pseudo-samples of the prior in every bin, sector and state (guess, not tuned)
@@ -113,7 +115,7 @@ def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None) -> Fitt
     return lambda split: table[bins(split.column("volatility_20"))]
 
 
-def _known(values: NDArray | None) -> NDArray:
+def _known(values: NDArray[Known] | None) -> NDArray[Known]:
     if values is None:
         raise Unavailable("needs the closes up to each window's last day, which bare arrays do not hold")
     return values

@@ -215,7 +215,7 @@ class Forecast:
     def where(self, mask: NDArray[np.bool_]) -> Forecast:
         """The rows of the mask; days keep their numbers, so that intervals see the same calendar."""
 
-        def cut(x: NDArray | None) -> NDArray | None:
+        def cut(x: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if x is None else x[mask]
 
         keys = None if self.given_keys is None else self.given_keys.filter(mask)
@@ -259,7 +259,7 @@ def _from_arrays(
     labels: ArrayLike,
     sector_ids: ArrayLike,
     samples: pl.DataFrame | None,
-    columns: Mapping[str, NDArray],
+    columns: Mapping[str, NDArray[Any]],
 ) -> Forecast:
     y, sectors = np.asarray(labels), np.asarray(sector_ids)
     if p.shape != (len(y), 3) or len(sectors) != len(y) or (samples is not None and len(samples) != len(y)):

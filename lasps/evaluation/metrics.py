@@ -160,7 +160,7 @@ def confidence_bins(confidence: Array, bins: int = ECE_BINS) -> NDArray[np.int64
     return np.searchsorted(edges, confidence, side="left")
 
 
-def _day_sum(day: NDArray[np.int64], n_days: int, weights: NDArray | None = None) -> Array:
+def _day_sum(day: NDArray[np.int64], n_days: int, weights: NDArray[Any] | None = None) -> Array:
     return np.bincount(day, weights, minlength=n_days).astype(np.float64)
 
 
@@ -174,7 +174,7 @@ def _of_rows(f: Forecast, sums: Array, value: Callable[[Array], Array]) -> DaySu
     return DaySums(sums, value, _day_sum(*_days(f)), dated=f.day is not None)
 
 
-def row_mean(f: Forecast, values: NDArray, weights: NDArray | None = None) -> DaySums:
+def row_mean(f: Forecast, values: NDArray[Any], weights: NDArray[Any] | None = None) -> DaySums:
     """Mean of (N,) values over samples, or their sum over that of (N,) weights (0 or 1: which rows count)."""
     day, n_days = _days(f)
     rows = _day_sum(day, n_days, weights)

@@ -59,7 +59,7 @@ def split_title(view: View) -> str:
 MODEL_COLUMNS: tuple[Column, ...] = (
     ("log loss", lambda r: decimal(r["log_loss"])),
     ("accuracy %", lambda r: percent(r["accuracy"], 2)),
-    *((f"{name} %", lambda r, name=name: percent(r[name])) for name in CLASS_NAMES),  # type: ignore[misc]
+    *((f"{name} %", lambda r, name=name: percent(r[name])) for name in CLASS_NAMES),
     ("macro-F1", lambda r: decimal(r["macro_f1"], 3)),
     ("rank IC", lambda r: " on ".join(t for t in (decimal(r["rank_ic"], 3), own_days(r, "rank_ic")) if t)),
     ("calib. %", lambda r: percent(r["expected_calibration_error"])),

@@ -182,7 +182,7 @@ def latest_day(days: pl.DataFrame, over: dt.date) -> dt.date:
             f"latest: forecasts as of {day}; passed over: {', '.join(passed[:5])}"
             + (f" and {len(passed) - 5} more" if len(passed) > 5 else "")
         )
-    return day  # type: ignore[no-any-return]
+    return day
 
 
 def _days_with_bars(bars: pl.DataFrame) -> pl.DataFrame:

@@ -40,12 +40,12 @@ def coverage(
     ax.plot(frame["date"], frame["stocks"], color="black", linewidth=0.9)
     ax.set_ylim(0, 1.15 * frame["stocks"].max())
     for name, day in (borders or {}).items():
-        ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")  # type: ignore[arg-type]
+        ax.axvline(day, color=MARK_COLOR, linewidth=0.9, linestyle=":")
         ax.annotate(
             name,
             (day, 1.07 * frame["stocks"].max()),
             fontsize=8,
-            color=MARK_COLOR,  # type: ignore[arg-type]
+            color=MARK_COLOR,
             xytext=(4, 0),
             textcoords="offset points",
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -84,7 +85,7 @@ class SyntheticMarket:
             future_drift=drift,
         )
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Plain numbers and texts for dataset.json: what was made, from which seed."""
         p = self.parameters
         return {
