@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from loguru import logger
@@ -28,15 +29,15 @@ INTERRUPTED_CODES = (130, 143)  # exit codes of Ctrl-C and of a polite kill
 class MlflowTracker:
     """A tracker over one MLflow store; `run` gives a tracker of the same kind that writes into a new run."""
 
+    experiment = "lasps"
+    _key: str | None = None
+    _status: str | None = None
+    _digests: Mapping[str, str] = MappingProxyType({})
+    _warned = False
+
     def __init__(self, location: Location, experiment: str = "lasps", system_metrics: bool = True) -> None:
-        self.location = location
-        self.experiment = experiment
-        self.system_metrics = system_metrics
+        self.location, self.experiment, self.system_metrics = location, experiment, system_metrics
         self._outbox = Outbox(location)
-        self._key: str | None = None
-        self._status: str | None = None
-        self._digests: dict[str, str] = {}
-        self._warned = False
 
     @property
     def run_id(self) -> str | None:
@@ -95,7 +96,7 @@ class MlflowTracker:
 
     def _child(self) -> MlflowTracker:
         child = copy.copy(self)
-        child._key, child._status, child._digests = uuid.uuid4().hex, None, dict(self._digests)
+        child._key, child._status = uuid.uuid4().hex, None
         return child
 
     @contextmanager
@@ -239,7 +240,7 @@ class MlflowTracker:
             source: where it lies.
             profile: counts worth reading in the UI.
         """
-        self._digests[name] = fingerprint[:DIGEST_LENGTH]
+        self._digests = {**self._digests, name: fingerprint[:DIGEST_LENGTH]}
         self._put(
             "dataset",
             name=name,

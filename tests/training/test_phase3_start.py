@@ -50,24 +50,19 @@ def test_a_resumed_phase_still_knows_its_start(tmp_path, monkeypatch):
         return fit(trainer, lr=0.5, keep_start=True), trainer.state_dict()
 
     whole = run(tmp_path / "whole")
-    epoch, calls = ThreePhaseTrainer._run_epoch, []
+    evaluate, calls = ThreePhaseTrainer.evaluate, []
 
-    def dies_in_its_second_phase_3_epoch(self, run, *rest):
-        calls.extend([1] * (run.phase == 3))
-        if len(calls) == 2:
+    def dies_in_its_second_phase_3_epoch(self, phase, *rest):
+        calls.extend([1] * (phase == 3))
+        if len(calls) == 3:  # the start, epoch 1, epoch 2
             raise KeyboardInterrupt
-        return epoch(self, run, *rest)
+        return evaluate(self, phase, *rest)
 
-    monkeypatch.setattr(ThreePhaseTrainer, "_run_epoch", dies_in_its_second_phase_3_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ThreePhaseTrainer, "evaluate", dies_in_its_second_phase_3_epoch)
         run(tmp_path / "cut")
-    trainer = trained_without_resume(monkeypatch, epoch)
+    trainer = trained()
     trainer.resume_dir, trainer.resume = tmp_path / "cut", True
     result = fit(trainer, lr=0.5, keep_start=True)
     assert (result["best_epoch"], result["best_val_log_loss"]) == (0, whole[0]["best_val_log_loss"])
     assert all(torch.equal(value, whole[1][name]) for name, value in trainer.state_dict().items())
-
-
-def trained_without_resume(monkeypatch, epoch) -> ThreePhaseTrainer:
-    monkeypatch.setattr(ThreePhaseTrainer, "_run_epoch", epoch)
-    return trained()

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -125,13 +123,13 @@ def test_a_finished_sectors_head_and_optimiser_do_not_move():
     batches = SectorBatches(data.train, [rows[1], rows[0]], [1, 0], (1, 1, 1), replace(BASE, batch_size=8), 0)
     stack = HeadStack(HeadLayout(data.start), start[[1, 0]], batches, replace(BASE, batch_size=8))
     seen = []
-    original = stack._adamw
+    original = stack.adamw
 
     def watched(active, scale, offset):
         original(active, scale, offset)
         seen.append([value[1].clone() for value in (stack.params, stack.first, stack.second)])
 
-    stack._adamw = watched
+    stack.adamw = watched
     stack.train_epoch(1)
     assert len(seen) == 5
     assert not torch.equal(seen[0][0], stack.start[1])
@@ -281,25 +279,3 @@ def test_a_state_of_another_job_or_a_damaged_one_is_not_used(tmp_path, damage):
     result = train_heads(data, setting, state_file=file)
     whole = train_heads(data, setting)
     assert same_bits(whole, result)
-
-
-KILLED = """
-import os, signal, sys, torch
-from pathlib import Path
-from lasps.training.heads.independent import train_heads
-from tests.training.heads import BASE, head_market
-def kill(epoch, values):
-    if epoch == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-train_heads(head_market([150, 33]), BASE, kill, state_file=Path(sys.argv[1]))
-"""
-
-
-def test_after_kill_9_a_repeated_call_gives_the_same_bits(tmp_path):
-    file = tmp_path / "state.pt"
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(file)], capture_output=True, timeout=120)
-    assert ended.returncode == -9, ended.stderr.decode()
-    data, epochs = head_market([150, 33]), []
-    resumed = train_heads(data, BASE, lambda epoch, values: epochs.append(epoch), state_file=file)
-    assert epochs[0] == 3
-    assert same_bits(train_heads(data, BASE), resumed)

@@ -227,7 +227,7 @@ class HeadStack:
             for t in range(len(segment)):
                 loss = self._gradients(segment, t, rows)
                 total[:rows] += loss * segment.sizes[t]
-                self._adamw(rows, scale[t], offset[t])
+                self.adamw(rows, scale[t], offset[t])
         return (total / torch.from_numpy(self.batches.sizes).to(total.device)).cpu()
 
     def _gradients(self, segment: Segment, t: int, rows: int) -> Tensor:
@@ -246,7 +246,7 @@ class HeadStack:
         offset = (EPSILON * correction1).unsqueeze(2) / -self.settings.lr
         return scale.to(self.params.dtype), offset.to(self.params.dtype)
 
-    def _adamw(self, rows: int, scale: Tensor, offset: Tensor) -> None:
+    def adamw(self, rows: int, scale: Tensor, offset: Tensor) -> None:
         """One AdamW step of the first `rows` rows, the L2-SP pull added to the gradient."""
         params, grads, work = self.params[:rows], self.grads[:rows], self.work[:rows]
         first, second = self.first[:rows], self.second[:rows]
