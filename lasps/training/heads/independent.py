@@ -5,28 +5,20 @@ Shapes: N samples, S sectors, P parameters of a head.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from loguru import logger
 from torch import Tensor
-from tqdm import tqdm
 
 from lasps.training.heads.acceptance import log_losses, logits_of
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
 from lasps.training.heads.gradients import Gradients, written_out_gradients
-from lasps.training.heads.joint import OnEpoch, trained_sectors
+from lasps.training.heads.joint import trained_sectors
 from lasps.training.heads.settings import HeadSettings
 from lasps.training.heads.stack import HeadLayout, HeadStack, SectorBatches, one_thread_on_a_processor
-from lasps.training.heads.state import read_head_state
-from lasps.training.resume import write_state
+from lasps.training.heads.state import EpochTraining, OnEpoch
 
 STATE_VERSION = 3
 VAL_ROWS = 16_384  # samples of one val product: bounds the memory of hidden units to 4 MB
@@ -49,25 +41,15 @@ def train_heads(
     """
     training = HeadTraining(data, settings, torch.device(device), gradients)
     training.resume(state_file)
-    bar = tqdm(
-        total=settings.epochs,
-        initial=training.epoch,
-        desc="sector heads",
-        unit="epoch",
-        disable=None if progress else True,
-    )
-    with bar, one_thread_on_a_processor(training.device):
-        while training.epoch < settings.epochs and not training.result.stopped:
-            training.train_epoch()
-            training.measure_val()
-            training.stop(on_epoch)
-            training.save(state_file)
-            bar.update()
+    with one_thread_on_a_processor(training.device):
+        training.run(on_epoch, state_file, "sector heads" if progress else None)
     return training.finish()
 
 
-class HeadTraining:
+class HeadTraining(EpochTraining):
     """All state of `train_heads`: the stack of heads and the result so far."""
+
+    version = (STATE_VERSION,)
 
     def __init__(self, data: HeadData, settings: HeadSettings, device: torch.device, gradients: Gradients) -> None:
         if "linear.weight" in data.start:
@@ -76,7 +58,7 @@ class HeadTraining:
                 "of an earlier Phase 2: start from phase3_final, or set rank to 1 or more"
             )
         self.data, self.settings, self.device = data, settings, device
-        self.layout, self.epoch = HeadLayout(data.start), 0
+        self.layout = HeadLayout(data.start)
         self.start = self.layout.pack(data.start, data.train.features.dtype)
         self.val = None if data.val is None or len(data.val) == 0 else _on_device(data.val, device)
         self.val_rows = {} if data.val is None else data.val.rows_by_sector()
@@ -112,12 +94,7 @@ class HeadTraining:
         """One epoch of every head; the training criterion's sample means into the result."""
         self.epoch += 1
         for sector, loss in zip(self.stack.batches.sectors, self.stack.train_epoch(self.epoch).tolist(), strict=True):
-            self.result.losses[sector].append(loss)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"Phase 2: expected a finite loss, got {loss} in epoch {self.epoch} of sector "
-                    f"{sector} with {self.settings}: lower lr; no head was changed"
-                )
+            self.record(sector, loss)
 
     def measure_val(self) -> None:
         """Calibrated val log loss after this epoch, by sector and pooled over all val samples; keep the best heads."""
@@ -147,12 +124,6 @@ class HeadTraining:
         losses = self.start_losses | last
         return sum(len(own) * losses[sector] for sector, own in self.val_rows.items()) / len(self.data.val)
 
-    def stop(self, on_epoch: OnEpoch | None) -> None:
-        """Ask the callback whether to go on."""
-        if on_epoch is not None:
-            value = self.result.val_log_loss[-1] if self.result.val_log_loss else math.nan
-            self.result.stopped = bool(on_epoch(self.epoch, np.array([value]))) and self.epoch < self.settings.epochs
-
     def finish(self) -> HeadResult:
         """The result, with the heads after the last epoch."""
         self.result.heads = self._heads()
@@ -174,40 +145,14 @@ class HeadTraining:
 
     # ------------------------------------------------------------------------------------------------ resume
 
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything the result depends on."""
-        digest = hashlib.sha256()
-        parts = [
-            STATE_VERSION,
-            asdict(self.settings),
-            list(self.data.class_weights),
-            self.device.type,
-            np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist(),
-        ]
-        digest.update(json.dumps(parts, sort_keys=True).encode())
-        for samples in (self.data.train, self.data.val):
-            digest.update(b"none" if samples is None else samples.digest().encode())
-        digest.update(self.start.numpy().tobytes())
-        return digest.hexdigest()
+    def state(self) -> dict[str, Any]:
+        """The result so far and the stack."""
+        result = {name: value for name, value in vars(self.result).items() if name != "settings"}
+        return {"result": result, "stack": self.stack.state()}
 
-    def resume(self, state_file: Path | None) -> None:
-        """Go on from `state_file` if it is this very job's."""
-        state = None if state_file is None else read_head_state(state_file, self.key, self.device)
-        if state is None:
-            return
-        self.epoch = state["epoch"]
-        for name, value in state["result"].items():
-            setattr(self.result, name, value)
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
         self.stack.load_state(state["stack"])
-        logger.info(f"Phase 2: resuming after epoch {self.epoch}")
-
-    def save(self, state_file: Path | None) -> None:
-        """Replace `state_file` by the state after this epoch, in one step."""
-        if state_file is None:
-            return
-        kept: dict[str, Any] = {name: value for name, value in vars(self.result).items() if name != "settings"}
-        write_state(state_file, self.key, {"epoch": self.epoch, "result": kept, "stack": self.stack.state()})
 
 
 def _on_device(samples: HeadSamples, device: torch.device) -> HeadSamples:

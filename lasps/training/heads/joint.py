@@ -6,19 +6,13 @@ against. Shapes: N samples of the trained sectors, S trained sectors, D width, C
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from loguru import logger
 from torch import Tensor
-from tqdm import tqdm
 
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.training.heads.acceptance import logits_of
@@ -35,8 +29,7 @@ from lasps.training.heads.directions import (
 )
 from lasps.training.heads.settings import HeadSettings
 from lasps.training.heads.stack import made_ahead, one_thread_on_a_processor
-from lasps.training.heads.state import read_head_state
-from lasps.training.resume import write_state
+from lasps.training.heads.state import EpochTraining, OnEpoch
 from lasps.training.schedule import BETAS, learning_rate_factor, warmup_steps_of
 
 JOINT = 16
@@ -49,9 +42,6 @@ SEGMENT_SAMPLES = 2**14  # gathered at once, while the ones before are trained o
 VAL_ROWS = 65_536
 MEAN_ROWS = 1024  # summed in the features' precision, by a product with ones (8 x as fast as float64), then exactly
 STATE_VERSION = 1
-
-OnEpoch = Callable[[int, np.ndarray], set[int] | None]
-"""(epoch from 1, pooled calibrated val log loss (1,), NaN without val) -> {0} to stop."""
 
 
 def train_directions(
@@ -82,7 +72,8 @@ def train_directions(
     with one_thread_on_a_processor(torch.device(device)):
         training = JointTraining(data, settings, common, torch.device(device), gradients)
         training.resume(state_file)
-        training.run(on_epoch, state_file, progress)
+        desc = "common change" if common else "sector heads"
+        training.run(on_epoch, state_file, desc if progress else None)
         return training.finish()
 
 
@@ -155,7 +146,7 @@ class Part:
         )
 
 
-class JointTraining:
+class JointTraining(EpochTraining):
     """All state of `train_directions`."""
 
     def __init__(
@@ -164,6 +155,7 @@ class JointTraining:
         if settings.rank < 1:
             raise ValueError(f"expected a rank of 1 or more for shared directions, got {settings.rank}")
         self.data, self.settings, self.common, self.gradients = data, settings, common, gradients
+        self.device, self.version = device, (STATE_VERSION, JOINT, common)
         own = trained_sectors(data.train, settings.min_samples)
         self.sectors = tuple(own)
         position = torch.zeros(data.num_sectors, dtype=torch.int64)
@@ -176,14 +168,15 @@ class JointTraining:
             else np.flatnonzero(np.isin(data.val.sector_ids.numpy(), self.sectors))
         )
         self.val = None if data.val is None or not len(val) else Part(data, data.val, val, position)
-        self._prepare(1 if common else len(own), device)
-        self.epoch, self.step = 0, 0
+        self._prepare(1 if common else len(own))
+        self.step = 0
         self.result = HeadResult(settings, losses={sector: [] for sector in self.sectors})
         self.untrained = self._log_loss_of_untrained()
         self.best = self.vector.clone()
         self.measure_val()
 
-    def _prepare(self, groups: int, device: torch.device) -> None:
+    def _prepare(self, groups: int) -> None:
+        device = self.device
         features, shape = (
             self.data.train.features,
             (groups, self.settings.rank, self.data.train.features.shape[1], len(self.data.class_weights)),
@@ -199,22 +192,6 @@ class JointTraining:
         self.total_steps = -(-len(self.train) // self.batch_size) * self.settings.epochs
         self.warmup = warmup_steps_of(self.total_steps, TRAINING_CONFIG["warmup_fraction"])
 
-    def run(self, on_epoch: OnEpoch | None, state_file: Path | None, progress: bool) -> None:
-        """All epochs that are left."""
-        with tqdm(
-            total=self.settings.epochs,
-            initial=self.epoch,
-            unit="epoch",
-            disable=None if progress else True,
-            desc="common change" if self.common else "sector heads",
-        ) as bar:
-            while self.epoch < self.settings.epochs and not self.result.stopped:
-                self.train_epoch()
-                self.measure_val()
-                self.stop(on_epoch)
-                self.save(state_file)
-                bar.update()
-
     # ------------------------------------------------------------------------------------------------ one epoch
 
     def train_epoch(self) -> None:
@@ -224,13 +201,8 @@ class JointTraining:
         losses = torch.cat([self._step(batch) for batch in self._batches(order)]).cpu().numpy()
         ids = self.train.sector_ids[order].numpy()
         sums, counts = np.bincount(ids, losses), np.bincount(ids)
-        for sector, history in self.result.losses.items():
-            history.append(float(sums[sector] / counts[sector]))
-            if not math.isfinite(history[-1]):
-                raise ValueError(
-                    f"Phase 2: expected a finite loss, got {history[-1]} in epoch {self.epoch} of sector "
-                    f"{sector} with {self.settings}: lower lr; no head was changed"
-                )
+        for sector in self.sectors:
+            self.record(sector, float(sums[sector] / counts[sector]))
 
     def _batches(self, order: Tensor) -> Iterator[JointBatch]:
         segments = torch.split(order, self.batch_size * max(1, SEGMENT_SAMPLES // self.batch_size))
@@ -293,12 +265,6 @@ class JointTraining:
             calibrated_losses(others.base, others.labels, others.gamma.unsqueeze(1), self.log_class_weights.cpu()).sum()
         )
 
-    def stop(self, on_epoch: OnEpoch | None) -> None:
-        """Ask the callback whether to go on."""
-        if on_epoch is not None:
-            value = self.result.val_log_loss[-1] if self.result.val_log_loss else math.nan
-            self.result.stopped = bool(on_epoch(self.epoch, np.array([value]))) and self.epoch < self.settings.epochs
-
     def finish(self) -> HeadResult:
         """The heads after the last and the best epoch: initial heads with a linear path."""
         result = self.result
@@ -322,53 +288,18 @@ class JointTraining:
 
     # ------------------------------------------------------------------------------------------------ resume
 
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything the result depends on."""
-        digest = hashlib.sha256()
-        parts = [
-            STATE_VERSION,
-            JOINT,
-            self.common,
-            asdict(self.settings),
-            list(self.data.class_weights),
-            self.vector.device.type,
-            np.broadcast_to(self.data.start_gamma, self.data.num_sectors).tolist(),
-        ]
-        digest.update(json.dumps(parts, sort_keys=True).encode())
-        for samples in (self.data.train, self.data.val):
-            digest.update(b"none" if samples is None else samples.digest().encode())
-        for name in sorted(self.data.start):
-            digest.update(self.data.start[name].numpy().tobytes())
-        return digest.hexdigest()
+    def state(self) -> dict[str, Any]:
+        """Weights, optimiser, and the result so far."""
+        names = ("losses", "val_losses", "val_log_loss", "best_epoch", "stopped")
+        return {name: getattr(self, name) for name in ("step", "vector", "first", "second", "best")} | {
+            "result": {name: getattr(self.result, name) for name in names}
+        }
 
-    def resume(self, state_file: Path | None) -> None:
-        """Go on from `state_file` if it is this very job's."""
-        state = None if state_file is None else read_head_state(state_file, self.key, self.vector.device)
-        if state is None:
-            return
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
         for name in ("vector", "first", "second"):
             getattr(self, name).copy_(state[name])
-        self.best, self.epoch, self.step = state["best"].to(self.vector.device), state["epoch"], state["step"]
-        for name, value in state["result"].items():
-            setattr(self.result, name, value)
-        logger.info(f"Phase 2: resuming after epoch {self.epoch}")
-
-    def save(self, state_file: Path | None) -> None:
-        """Replace `state_file` by the state after this epoch, in one step."""
-        if state_file is None:
-            return
-        names = ("losses", "val_losses", "val_log_loss", "best_epoch", "stopped")
-        state = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "vector": self.vector,
-            "first": self.first,
-            "second": self.second,
-            "best": self.best,
-            "result": {n: getattr(self.result, n) for n in names},
-        }
-        write_state(state_file, self.key, state)
+        self.best, self.step = state["best"].to(self.device), state["step"]
 
 
 def _mean_of(features: Tensor, rows: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 from lasps.training.heads.acceptance import Acceptance, accept_heads, accept_together, gains_of
 from lasps.training.heads.data import HeadData, HeadResult
 from lasps.training.heads.independent import train_heads
-from lasps.training.heads.joint import OnEpoch, train_directions
+from lasps.training.heads.joint import train_directions
 from lasps.training.heads.settings import HeadSettings
+from lasps.training.heads.state import OnEpoch
 
 
 @dataclass(frozen=True)
