@@ -29,7 +29,7 @@ from lasps.data.datasets.loading import SCHEMA_VERSION, fingerprint
 from lasps.data.datasets.replacement import put_in_place, staging
 from lasps.data.features import compute_features, volatility
 from lasps.data.labels import FLAGS, make_labels
-from lasps.data.panel import segment_starts
+from lasps.data.panel import Panel
 from lasps.data.sampling import Sampling, choose_samples
 from lasps.data.scaling import RobustScaler
 from lasps.data.spec import DatasetSpec
@@ -46,7 +46,7 @@ ORACLE_COLUMNS = tuple(f"oracle_p_{name.lower()}" for name in CLASS_NAMES)
 
 
 def build_dataset(
-    panel: pl.DataFrame,
+    panel: Panel | pl.DataFrame,
     out_dir: str | Path,
     spec: DatasetSpec,
     *,
@@ -81,7 +81,8 @@ def build_dataset(
     """
     out_dir = Path(out_dir)
     refuse_unknown_folder(out_dir)
-    _check_sectors(panel)
+    panel = Panel.of(panel)
+    _check_sectors(panel.frame)
     labels = make_labels(panel, spec.horizon, spec.threshold)
     sampling = choose_samples(panel, labels, spec)
     with failures_told(out_dir), staging(out_dir) as folder:
@@ -115,22 +116,22 @@ def _check_sectors(panel: pl.DataFrame) -> None:
         raise ValueError(f"panel: expected sectors 0..{len(SECTORS) - 1}, found {sector} for code {code}")
 
 
-def _write_rows(folder: Path, panel: pl.DataFrame, spec: DatasetSpec, sampling: Sampling) -> RobustScaler:
+def _write_rows(folder: Path, panel: Panel, spec: DatasetSpec, sampling: Sampling) -> RobustScaler:
     """Write scaled features, bars and stock starts; returns the scaler."""
     values = compute_features(panel, spec.feature_names)
     scaler = spec.scaler or RobustScaler.fit(values[sampling.train_rows], spec.feature_names)
     values = np.ascontiguousarray(values, dtype=np.float32)
     save_array(folder / "features.npy", scaler.transform(values, out=values))
     del values
-    columns = [panel[name].to_numpy().astype(np.float32) for name in ("open", "high", "low", "close", "volume")]
+    columns = [panel.frame[name].to_numpy().astype(np.float32) for name in ("open", "high", "low", "close", "volume")]
     save_array(folder / "bars.npy", np.stack(columns, axis=1))
-    save_array(folder / "stock_starts.npy", segment_starts(panel)[:-1].astype(np.int64))
+    save_array(folder / "stock_starts.npy", panel.starts[:-1].astype(np.int64))
     return scaler
 
 
 def _write_samples(
     folder: Path,
-    panel: pl.DataFrame,
+    panel: Panel,
     labels: pl.DataFrame,
     sampling: Sampling,
     listing: pl.DataFrame | None,
@@ -140,7 +141,7 @@ def _write_samples(
     volatile = pl.Series(f"volatility_{VOLATILITY_DAYS}", volatility(panel, VOLATILITY_DAYS))
     tables = {}
     for split, ends in sampling.ends.items():
-        rows = panel.select("code", "date", "sector")[ends]
+        rows = panel.frame.select("code", "date", "sector")[ends]
         table = rows.hstack(labels.select(SAMPLE_COLUMNS)[ends]).with_columns(volatile[ends].fill_nan(None))
         if listing is not None:
             names = listing.select("code", "name").unique("code", keep="first")

@@ -22,13 +22,13 @@ import numpy as np
 import polars as pl
 
 from lasps.config.dataset_config import HORIZON, THRESHOLD
-from lasps.data.panel import limit_breaks, market_calendar, segment_starts
+from lasps.data.panel import Panel
 
 SELL, HOLD, BUY = 0, 1, 2
 FLAGS = ("label_spans_halt", "label_spans_break", "label_cut_short")
 
 
-def make_labels(panel: pl.DataFrame, horizon: int = HORIZON, threshold: float = THRESHOLD) -> pl.DataFrame:
+def make_labels(panel: Panel | pl.DataFrame, horizon: int = HORIZON, threshold: float = THRESHOLD) -> pl.DataFrame:
     """Labels and forward returns, one row per panel row, in the panel's order.
 
     Args:
@@ -45,14 +45,12 @@ def make_labels(panel: pl.DataFrame, horizon: int = HORIZON, threshold: float = 
     """
     if horizon < 1 or not threshold > 0:
         raise ValueError(f"expected horizon >= 1 and threshold > 0, got horizon={horizon}, threshold={threshold}")
-    close, dates = panel["close"].to_numpy().astype(np.float64), panel["date"].to_numpy()
-    row = np.arange(panel.height)
-    calendar = market_calendar(panel)
-    last, last_of_row = _last_rows(panel)
-    ended = _stop_known(dates[last], calendar, horizon)
-    known_end = ended[last_of_row]
+    panel = Panel.of(panel)
+    close, dates = panel.frame["close"].to_numpy().astype(np.float64), panel.frame["date"].to_numpy()
+    row, calendar, last = np.arange(panel.frame.height), panel.calendar, panel.starts[1:] - 1
+    known_end = _stop_known(dates[last], calendar, horizon)[panel.stock_of_row]
     stopped = ~np.isnat(known_end)
-    last_row = last[last_of_row]
+    last_row = last[panel.stock_of_row]
 
     ahead, one, past_one = row + horizon, row + 1, row + 1 + horizon
     cut = (ahead > last_row) & stopped
@@ -62,7 +60,7 @@ def make_labels(panel: pl.DataFrame, horizon: int = HORIZON, threshold: float = 
     start, skip_end = close[np.minimum(one, last_row)], close[np.minimum(past_one, last_row)]
     label_end = np.where(cut, known_end, dates[end_row])
     days = np.searchsorted(calendar, dates[end_row], side="right") - np.searchsorted(calendar, dates, side="right")
-    breaks = np.cumsum(limit_breaks(panel))
+    breaks = np.cumsum(panel.limit_breaks)
     return pl.DataFrame(
         {
             "label": classify(close, close[end_row], threshold),
@@ -84,12 +82,6 @@ def classify(start: np.ndarray, end: np.ndarray, threshold: float = THRESHOLD) -
     fraction = Fraction(str(threshold))
     gain, bar = fraction.denominator * (end - start), fraction.numerator * start
     return np.where(gain >= bar, BUY, np.where(gain <= -bar, SELL, HOLD)).astype(np.int8)
-
-
-def _last_rows(panel: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Each stock's last row (stocks,), and for each row the number of its stock (R,)."""
-    starts = segment_starts(panel)
-    return starts[1:] - 1, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
 
 
 def _stop_known(last_dates: np.ndarray, calendar: np.ndarray, horizon: int) -> np.ndarray:

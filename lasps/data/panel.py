@@ -8,6 +8,7 @@ row of the panel. One stock's rows are a *segment*; `segment_starts` gives their
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import dataframely as dy
 import numpy as np
@@ -161,6 +162,50 @@ def validate_panel(panel: pl.DataFrame) -> pl.DataFrame:
     return panel
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A validated panel with what labels, samples and features read of it, each computed once.
+
+    Attributes:
+        frame: as `make_panel` returns it; further columns (`sector`) may stand.
+    """
+
+    frame: pl.DataFrame = field(repr=False)
+
+    @classmethod
+    def of(cls, table: Panel | pl.DataFrame) -> Panel:
+        """A panel as it is, or the one of a frame."""
+        return table if isinstance(table, Panel) else cls(table)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First row of every stock, and the number of rows at the end: int64 (stocks + 1,)."""
+        return segment_starts(self.frame)
+
+    @cached_property
+    def stock_of_row(self) -> np.ndarray:
+        """The number of each row's stock: int64 (R,)."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Each row's place in its stock's history, 0 for the first: int64 (R,)."""
+        return np.arange(self.frame.height) - self.starts[self.stock_of_row]
+
+    @cached_property
+    def calendar(self) -> np.ndarray:
+        """The market's own days (`market_calendar`): datetime64[D], sorted."""
+        return market_calendar(self.frame)
+
+    @cached_property
+    def limit_breaks(self) -> np.ndarray:
+        """Rows whose close jumps beyond the price limit of the day (`beyond_limit`): bool (R,), False on first rows."""
+        close = self.frame["close"].to_numpy()
+        before = np.concatenate([close[:1], close[:-1]])
+        before[self.starts[:-1]] = np.nan
+        return beyond_limit(close, before, self.frame["date"].to_numpy())
+
+
 def segment_starts(panel: pl.DataFrame) -> np.ndarray:
     """First row of every stock's segment, and the number of rows at the end: int64 (stocks + 1,)."""
     changes = (panel["code"] != panel["code"].shift()).fill_null(True).to_numpy()
@@ -179,14 +224,6 @@ def market_calendar(traded: pl.DataFrame) -> np.ndarray:
     counts = traded.group_by("date").len().sort("date").filter(pl.col("date").is_not_null())
     usual = pl.col("len").cast(pl.Float64).rolling_median(CALENDAR_MEMORY, min_samples=1)
     return counts.filter(pl.col("len") >= 0.5 * usual)["date"].to_numpy()
-
-
-def limit_breaks(panel: pl.DataFrame) -> np.ndarray:
-    """Rows whose close jumps beyond the price limit of the day (`beyond_limit`): bool (R,), False on first rows."""
-    close = panel["close"].to_numpy()
-    before = np.concatenate([close[:1], close[:-1]])
-    before[segment_starts(panel)[:-1]] = np.nan
-    return beyond_limit(close, before, panel["date"].to_numpy())
 
 
 def _typed(raw: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from lasps.data.panel import segment_starts
+from lasps.data.panel import Panel
 from lasps.data.spec import DatasetSpec
 from lasps.data.splits import SPLITS, Borders, assign_splits, subsample
 
@@ -27,7 +27,7 @@ class Sampling:
 
 
 def choose_samples(
-    panel: pl.DataFrame,
+    panel: Panel | pl.DataFrame,
     labels: pl.DataFrame,
     spec: DatasetSpec,
 ) -> Sampling:
@@ -43,36 +43,30 @@ def choose_samples(
     Raises:
         ValueError: a stride below 1, or a split without a sample.
     """
-    steps, borders = _steps(spec.stride), spec.span()
-    split = assign_splits(panel["date"], labels["label_end"], borders, spec.embargo_days)
-    position = row_positions(panel)
-    enough = position >= spec.window - 1 + spec.warm_up
+    panel, steps, borders = Panel.of(panel), _steps(spec.stride), spec.span()
+    codes, dates = panel.frame["code"], panel.frame["date"]
+    split = assign_splits(dates, labels["label_end"], borders, spec.embargo_days)
+    enough = panel.positions >= spec.window - 1 + spec.warm_up
     left_out = {
         "short_history": int((~enough).sum()),
         "label_not_known_yet": int((enough & labels["label"].is_null().to_numpy()).sum()),
     }
     left_out["outside_splits"] = int((enough & (split == "")).sum()) - left_out["label_not_known_yet"]
-    phase = position + _stagger(panel)
-    ends, train_rows = {}, np.zeros(panel.height, dtype=bool)
+    phase = panel.positions + _stagger(panel)
+    ends, train_rows = {}, np.zeros(len(dates), dtype=bool)
     for name in SPLITS:
         rows = np.flatnonzero(enough & (split == name))
         if name == "train":
-            train_rows = _covered(rows, spec.window, panel.height)
+            train_rows = _covered(rows, spec.window, len(dates))
         kept = rows[phase[rows] % steps[name] == 0]
         left_out[f"{name}_stride"] = len(rows) - len(kept)
         if name == "train" and spec.train_fraction < 1:
-            chosen = subsample(panel["code"][kept], panel["date"][kept], spec.train_fraction)
+            chosen = subsample(codes[kept], dates[kept], spec.train_fraction)
             left_out["train_fraction"] = len(kept) - int(chosen.sum())
             kept = kept[chosen]
         ends[name] = kept
-    _refuse_empty(ends, panel, borders, spec.window + spec.warm_up)
+    _refuse_empty(ends, dates, borders, spec.window + spec.warm_up)
     return Sampling(ends, train_rows, left_out)
-
-
-def row_positions(panel: pl.DataFrame) -> np.ndarray:
-    """Each row's place in its stock's history, 0 for the first: int64 (R,)."""
-    starts = segment_starts(panel)
-    return np.arange(panel.height) - np.repeat(starts[:-1], np.diff(starts))
 
 
 def _steps(stride: int | Mapping[str, int]) -> dict[str, int]:
@@ -82,11 +76,10 @@ def _steps(stride: int | Mapping[str, int]) -> dict[str, int]:
     return steps
 
 
-def _stagger(panel: pl.DataFrame) -> np.ndarray:
+def _stagger(panel: Panel) -> np.ndarray:
     """A number per row that depends on the code alone, so that stocks do not fall on the same days."""
-    starts = segment_starts(panel)
-    hashes = [zlib.crc32(code.encode()) for code in panel["code"].gather(starts[:-1]).to_list()]
-    return np.repeat(np.array(hashes, dtype=np.int64), np.diff(starts))
+    hashes = [zlib.crc32(code.encode()) for code in panel.frame["code"].gather(panel.starts[:-1]).to_list()]
+    return np.array(hashes, dtype=np.int64)[panel.stock_of_row]
 
 
 def _covered(ends: np.ndarray, window: int, rows: int) -> np.ndarray:
@@ -97,12 +90,12 @@ def _covered(ends: np.ndarray, window: int, rows: int) -> np.ndarray:
     return np.cumsum(steps[:-1]) > 0
 
 
-def _refuse_empty(ends: dict[str, np.ndarray], panel: pl.DataFrame, borders: Borders, history: int) -> None:
+def _refuse_empty(ends: dict[str, np.ndarray], dates: pl.Series, borders: Borders, history: int) -> None:
     for name, rows in ends.items():
         if len(rows) == 0:
             first, last = borders.span(name)
             raise ValueError(
                 f"split {name}: expected samples from {first} to {last}, found none. The panel spans "
-                f"{panel['date'].min()!s} to {panel['date'].max()!s}; a sample needs {history} rows of its stock and a "
+                f"{dates.min()!s} to {dates.max()!s}; a sample needs {history} rows of its stock and a "
                 "label that ends inside the split. Move the borders, or take more data"
             )

@@ -1,1 +1,1 @@
-"""The main job, room by room: build a dataset, run the phases, validate checkpoints, sum up, forecast."""
+"""The main job, step by step: build a dataset, run the phases, validate checkpoints, sum up, forecast."""

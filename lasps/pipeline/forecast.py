@@ -21,8 +21,7 @@ from lasps.config.settings import CLASS_NAMES
 from lasps.data.charts import render
 from lasps.data.features import FEATURES, compute_features, features_named
 from lasps.data.integrity import IntegrityReport
-from lasps.data.panel import is_empty, is_halted
-from lasps.data.sampling import row_positions
+from lasps.data.panel import Panel, is_empty, is_halted
 from lasps.data.scaling import RobustScaler
 from lasps.data.universe import stored_markets
 from lasps.pipeline.datasets import look_at
@@ -196,7 +195,7 @@ def _days_with_bars(bars: pl.DataFrame) -> pl.DataFrame:
 
 def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) -> np.ndarray:
     """The panel rows of `day` that end a full window; ValueError where there is none."""
-    ends = np.flatnonzero((panel["date"] == day).to_numpy() & (row_positions(panel) >= window - 1 + warm_up))
+    ends = np.flatnonzero((panel["date"] == day).to_numpy() & (Panel(panel).positions >= window - 1 + warm_up))
     if not len(ends):
         raise ValueError(
             f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in the universe"

@@ -30,7 +30,7 @@ from lasps.tracking import Tracker
 from lasps.training.checkpoints import Checkpoint
 
 CHECKPOINTS = ("phase1_best", "phase3_final", COMMON_CHANGE, "phase2_best")
-SPLITS = ("val", "test")
+EVALUATED = ("val", "test")
 PAIRS = ((COMMON_CHANGE, "phase2_best"), ("phase3_final", "phase2_best"), ("phase1_best", "phase2_best"))
 """b minus a; the first is the sector effect, where Phase 2 left a common change."""
 PREDECESSOR = {"phase2_best": "phase3_final"}
@@ -49,7 +49,7 @@ def validate_all(
     for name in checkpoints_of(output_dir):
         checkpoint = Checkpoint.open(output_dir / f"{name}.pt", device)
         results[name] = {}
-        for split in SPLITS:
+        for split in EVALUATED:
             validation = validate_checkpoint(checkpoint, data, split, batch_size)
             keep_predictions(validation.forecast, predictions_path(checkpoint.path, name, split))
             before = results[PREDECESSOR[name]][split] if name in PREDECESSOR and split == "test" else None
@@ -116,7 +116,7 @@ def summarize(
 def differences(comparison: Comparison) -> list[dict[str, Any]]:
     """phase2_best minus the others of PAIRS, per split and metric, with intervals over days."""
     found = {(row["a"], row["b"], row["split"], row["metric"]): row for row in comparison.as_json()["pairs"]}
-    wanted = [(a, b, split, metric) for a, b in PAIRS for split in SPLITS for metric in PAIR_METRICS]
+    wanted = [(a, b, split, metric) for a, b in PAIRS for split in EVALUATED for metric in PAIR_METRICS]
     return [
         {key: row[key] for key in ("a", "b", "split", "metric", "difference", "n", "n_days")}
         | {"interval": _interval(row)}

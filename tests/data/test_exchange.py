@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lasps.data import exchange
 from lasps.data.integrity import bars as gate
-from lasps.data.panel import limit_breaks, make_panel, market_calendar
+from lasps.data.panel import Panel, make_panel, market_calendar
 from tests.factories import make_raw_market
 
 
@@ -61,7 +61,7 @@ def test_labels_and_gate_agree_on_every_market_day_and_every_jump(seed: int, sto
     of_gate = prepared.calendar.filter("is_market_day")["date"].to_numpy()
     assert np.array_equal(market_calendar(panel), of_gate)
     jumps = prepared.jumps.select("code", "date").sort("code", "date")
-    assert panel.filter(pl.Series(limit_breaks(panel))).select("code", "date").equals(jumps)
+    assert panel.filter(pl.Series(Panel(panel).limit_breaks)).select("code", "date").equals(jumps)
 
 
 def test_a_last_day_that_few_stocks_have_is_no_market_day() -> None:

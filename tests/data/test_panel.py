@@ -6,7 +6,7 @@ import pytest
 
 from lasps.data.panel import (
     BAR_COLUMNS,
-    limit_breaks,
+    Panel,
     make_panel,
     market_calendar,
     segment_starts,
@@ -136,6 +136,6 @@ def test_a_jump_beyond_the_days_limit_is_known_by_the_limit_of_that_date() -> No
         ("B", 0, 9, 9, 9, 9, 5),
     )
     panel, _ = make_panel(raw)
-    assert limit_breaks(panel).tolist() == [False, False, True, False]
+    assert Panel(panel).limit_breaks.tolist() == [False, False, True, False]
     before_2015 = panel.with_columns(pl.col("date").dt.offset_by("-10y"))
-    assert limit_breaks(before_2015).tolist() == [False, True, True, False]
+    assert Panel(before_2015).limit_breaks.tolist() == [False, True, True, False]

@@ -13,7 +13,7 @@ import polars as pl
 from lasps.data.features.cross_section import DayGroups
 from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, Feature
 from lasps.data.features.rolling import RollingBars
-from lasps.data.panel import PRICES, segment_starts
+from lasps.data.panel import PRICES, Panel
 
 __all__ = [
     "DEFAULT_FEATURES",
@@ -32,7 +32,7 @@ CHUNK_ROWS = 8_192
 """Rows worked on at once: the arrays of one chunk stay in a core's cache (8,192 was quickest, measured)."""
 
 
-def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) -> np.ndarray:
+def compute_features(panel: Panel | pl.DataFrame, names: Sequence[str] | None = None) -> np.ndarray:
     """Features of every row of a panel.
 
     Args:
@@ -47,26 +47,25 @@ def compute_features(panel: pl.DataFrame, names: Sequence[str] | None = None) ->
     Raises:
         ValueError: an unknown name, an unsorted panel, no rows, or no `sector` where it is needed.
     """
-    wanted = features_named(names)
-    starts = _checked_starts(panel)
+    wanted, panel = features_named(names), Panel.of(panel)
+    starts, frame = _checked_starts(panel), panel.frame
     bases = [_BY_NAME[f.base] for f in wanted if f.base is not None and f.base not in {w.name for w in wanted}]
     columns = list(dict.fromkeys([*wanted, *bases]))
-    out = np.empty((panel.height, len(columns)), dtype=np.float32)
-    arrays = _bar_arrays(panel)
+    out = np.empty((frame.height, len(columns)), dtype=np.float32)
+    arrays = _bar_arrays(frame)
     with np.errstate(invalid="ignore", divide="ignore"):
         for first, last in _chunks(starts):
             rows = slice(starts[first], starts[last])
             bars = RollingBars([a[rows] for a in arrays], starts[first : last + 1] - starts[first])
             _fill(out[rows], bars, columns)
-    _fill_cross_section(out, panel, columns)
+    _fill_cross_section(out, frame, columns)
     return out[:, : len(wanted)] if bases else out
 
 
-def volatility(panel: pl.DataFrame, days: int = 20) -> np.ndarray:
+def volatility(panel: Panel | pl.DataFrame, days: int = 20) -> np.ndarray:
     """Standard deviation (ddof 1) of the last `days` daily log returns, unscaled: float64 (R,), NaN where undefined."""
-    starts = _checked_starts(panel)
-    arrays = _bar_arrays(panel)
-    bars = RollingBars(arrays, starts)
+    panel = Panel.of(panel)
+    bars = RollingBars(_bar_arrays(panel.frame), _checked_starts(panel))
     return np.where(bars.position >= days, bars.volatility(days), np.nan)
 
 
@@ -94,13 +93,13 @@ def window_columns(names: Sequence[str]) -> list[int]:
     return chosen if "relative" in groups else list(range(len(names)))
 
 
-def _checked_starts(panel: pl.DataFrame) -> np.ndarray:
-    if panel.is_empty():
+def _checked_starts(panel: Panel) -> np.ndarray:
+    frame, starts = panel.frame, panel.starts
+    if frame.is_empty():
         raise ValueError("the panel has no rows; features need at least one")
-    starts = segment_starts(panel)
-    later = np.diff(panel["date"].to_numpy().astype(np.int64)) > 0
+    later = np.diff(frame["date"].to_numpy().astype(np.int64)) > 0
     later[starts[1:-1] - 1] = True
-    if not later.all() or panel["code"].n_unique() != len(starts) - 1:
+    if not later.all() or frame["code"].n_unique() != len(starts) - 1:
         raise ValueError("the panel is not sorted by (code, date) or repeats a key; run make_panel first")
     return starts
 
