@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.phase == 0 and (args.epochs or args.lr):
         parser.error("--epochs and --lr belong to one phase: say --phase 1, 2 or 3 with them")
-    warn_of_ignored(args, parser, WITHOUT_MEANING[args.phase], f"--phase {args.phase} is one phase alone")
+    warn_of_ignored(args, parser, WITHOUT_MEANING[args.phase], f"no effect with --phase {args.phase}")
     return args
 
 

@@ -35,6 +35,8 @@ PHASE3 = THREE_PHASE_CONFIG["phase3_finetune"]
 State = dict[str, Tensor]
 UNTRAINED = {1: "sector_heads.", 3: "common_head."}
 """The heads that a phase does not use."""
+RESUMED = ("epoch", "step", "history", "start", "best_epoch", "best_state")
+"""What of a `PhaseRun` a resumed phase goes on with."""
 AUTOCAST = ("auto", "bf16", "off")
 
 
@@ -246,27 +248,27 @@ class ThreePhaseTrainer:
         total, samples = 0.0, 0
         batches = tqdm(iterate(loader, self.device), desc=bar, total=len(loader), disable=None, leave=False)
         for number, batch in enumerate(batches):
-            total += self._step(run, batch, Where(run, number, loader)) * len(batch.labels)
+            try:
+                total += self._step(run, batch) * len(batch.labels)
+            except ValueError as error:
+                raise ValueError(f"{place_of(run, number, loader)}: {error}") from error
             samples += len(batch.labels)
         if not samples:
             raise ValueError(f"Phase {run.phase}: expected at least one training sample, got an empty loader")
         return total / samples, samples
 
-    def _step(self, run: PhaseRun, batch: Batch, where: Where) -> float:
+    def _step(self, run: PhaseRun, batch: Batch) -> float:
         """One batch: forward, backward, and the optimiser's step unless something is not finite; the batch's loss."""
         lr = run.lr * learning_rate_factor(run.step, run.total_steps, run.warmup_steps)
         set_learning_rate(run.optimizer, lr)
         run.optimizer.zero_grad(set_to_none=True)
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                out = self.network(batch.time_series, batch.charts, batch.sector_ids, phase=run.phase)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            out = self.network(batch.time_series, batch.charts, batch.sector_ids, phase=run.phase)
         loss = self.criterion(out["logits"], batch.labels)
-        where.check_finite("loss", loss)
+        check_finite("loss", loss)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.gradient_clip)
-        where.check_finite("gradient norm", norm)
+        check_finite("gradient norm", norm)
         run.optimizer.step()
         run.step += 1
         return float(loss.detach())
@@ -357,28 +359,17 @@ class ThreePhaseTrainer:
             return False
         self.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
-        run.epoch, run.step, run.history = state["epoch"], state["step"], state["history"]
-        run.best_epoch, run.best_state, run.start = state["best_epoch"], state["best_state"], state["start"]
+        for name in RESUMED:
+            setattr(run, name, state[name])
         logger.info(f"Phase {run.phase}: resuming after epoch {run.epoch}")
         self.tracker.fill_metric_rows(tracked_rows(run))  # a kill between state and report loses the epoch's metrics
         return True
 
     def _save(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
         if self.resume_dir is not None:
-            write_resume_state(
-                resume_path(self.resume_dir, run.phase),
-                key,
-                {
-                    "model": self.state_dict(),
-                    "optimizer": run.optimizer.state_dict(),
-                    "epoch": run.epoch,
-                    "step": run.step,
-                    "history": run.history,
-                    "start": run.start,
-                    "best_epoch": run.best_epoch,
-                    "best_state": run.best_state,
-                },
-            )
+            state = {"model": self.state_dict(), "optimizer": run.optimizer.state_dict()}
+            state |= {name: getattr(run, name) for name in RESUMED}
+            write_resume_state(resume_path(self.resume_dir, run.phase), key, state)
 
 
 def tracked_rows(run: PhaseRun) -> dict[int, dict[str, float]]:
@@ -390,27 +381,23 @@ def tracked_rows(run: PhaseRun) -> dict[int, dict[str, float]]:
     return {0: {f"phase{run.phase}/{name}": value for name, value in run.start.items()}} | rows
 
 
-class Where:
+def place_of(run: PhaseRun, batch: int, loader: Any) -> str:
     """The place of a batch in a run, for messages."""
+    place = f"Phase {run.phase}, epoch {run.epoch + 1}, step {run.step + 1}, batch {batch}"
+    if not isinstance(loader, BatchLoader):
+        return place
+    start = batch * loader.batch_size
+    rows = loader.order(run.epoch)[start : start + loader.batch_size]
+    return f"{place} (samples {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''})"
 
-    def __init__(self, run: PhaseRun, batch: int, loader: Any) -> None:
-        self.run, self.batch, self.loader = run, batch, loader
 
-    def __str__(self) -> str:
-        place = f"Phase {self.run.phase}, epoch {self.run.epoch + 1}, step {self.run.step + 1}, batch {self.batch}"
-        if not isinstance(self.loader, BatchLoader):
-            return place
-        start = self.batch * self.loader.batch_size
-        rows = self.loader.order(self.run.epoch)[start : start + self.loader.batch_size]
-        return f"{place} (samples {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''})"
-
-    def check_finite(self, name: str, value: Tensor) -> None:
-        """Raise ValueError, before the optimiser's step, unless `value` is finite."""
-        if not bool(torch.isfinite(value)):
-            raise ValueError(
-                f"{self}: expected a finite {name}, got {float(value.detach())}. Stopped before this step "
-                "reached the weights. Lower the learning rate, or look at these samples"
-            )
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise ValueError, before the optimiser's step, unless `value` is finite."""
+    if not bool(torch.isfinite(value)):
+        raise ValueError(
+            f"expected a finite {name}, got {float(value.detach())}. Stopped before this step "
+            "reached the weights. Lower the learning rate, or look at these samples"
+        )
 
 
 def summary(run: PhaseRun) -> dict[str, Any]:
