@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify torture clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify tables torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -118,6 +118,9 @@ bench: $(STAMP) ## run every benchmark against its reference; BENCH=charts for o
 
 verify: $(STAMP) ## self-test of the statistics: power, false alarms, coverage, leaks (minutes)
 	$(PY) experiments/verify.py
+
+tables: $(STAMP) ## build the tables of README.md and docs/ from experiments/results/
+	$(PY) experiments/tables.py
 
 torture: $(STAMP) ## test kills, full disks and a dying server; writes docs/reliability.md (tens of minutes); WORKERS=2 ARGS="--kills 8"
 	$(PY) experiments/torture.py $(call flag,--workers,WORKERS) $(ARGS)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import platform
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from experiments._cli import run_script, write_json
+from experiments._results import machine
 
 NAMES = ("charts", "features", "build", "read", "phase2", "heads", "settings", "tracking")
 """Modules of experiments/benchmarks with `run() -> rows of what, ours, reference, ratio, unit`."""
@@ -36,19 +36,6 @@ def main() -> None:
         found[name] = importlib.import_module(f"experiments.benchmarks.{name}").run()
         print(table(name, found[name]), flush=True)
         write_json(args.json, {"machine": machine(), **found} if args.name == "all" else found[name])
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:

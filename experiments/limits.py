@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments._cli import add_data_flags, resolve_device, run_script, write_json
+from experiments._cli import add_data_flags, resolve_device, run_script
+from experiments._results import write_result
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 
@@ -43,7 +44,8 @@ def main() -> None:
         print(f"rank {row['rank']}, size {row['size']:g}, gap {row['gap']:.4f}: {shares}", flush=True)
     nothing = false_acceptances(data)
     print("nothing planted: " + ", ".join(f"{name} {value}" for name, value in nothing.items()))
-    write_json(args.json, {"command": "python experiments/limits.py", "rows": rows, "nothing_planted": nothing})
+    if args.json:
+        write_result(args.json, {"rows": rows, "nothing_planted": nothing}, seeds=[7])
     if args.figure is not None:
         draw(rows, args.figure)
 

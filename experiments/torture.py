@@ -12,10 +12,8 @@ two tries run side by side. Writes docs/reliability.md and a JSON.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,15 +26,15 @@ from typing import Any
 
 from loguru import logger
 
-from experiments._cli import positive_int, run_script, write_json
+from experiments._cli import positive_int, run_script
+from experiments._results import RESULTS, read_result, write_result
 from experiments.verification.commands import COMMANDS, Command, Workplace, prepared
 from experiments.verification.server import dying_server
 from lasps.config.settings import settings
 from lasps.files import write_atomically
-from lasps.reproducibility import git_commit
 
 DOC = settings.ROOT / "docs" / "reliability.md"
-RESULT = settings.ROOT / "experiments" / "results" / "torture.json"
+RESULT = RESULTS / "torture.json"
 MEANING = """\
 Made by `make torture` (`experiments/torture.py`) on a small synthetic market; the numbers stand in
 `experiments/results/torture.json`. Held means:
@@ -95,18 +93,14 @@ def main() -> int:
         )
         rows = made(tries, places, None if args.minutes is None else started + 60 * args.minutes)
     content = {
-        "seed": args.seed,
-        "flags": sys.argv[1:],
         "workers": args.workers,
-        "cpus": os.cpu_count(),
-        "git_commit": git_commit(),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "planned": len(tries),
         "seconds_undisturbed": {k: round(v, 1) for k, (_, v) in place.known.items()},
         "rows": rows,
     }
-    write_json(args.json, content)
-    write_atomically(args.doc, document(content))
+    write_result(args.json, content, seeds=[args.seed])
+    write_atomically(args.doc, document(read_result(args.json)))
     logger.info(f"Saved: {args.doc}, {args.json}")
     bad = [row for row in rows if row["wrong"]]
     for row in bad:
@@ -217,8 +211,9 @@ def disk_full(place: Workplace, command: Command, share: float) -> dict[str, Any
     }
 
 
-def document(content: dict[str, Any]) -> str:
+def document(written: dict[str, Any]) -> str:
     """docs/reliability.md: one row per trouble and command, and what did not hold."""
+    content = written["result"]
     rows = content["rows"]
     held, tried, hit = (
         Counter((row["trouble"], row["command"]) for row in rows if counts(row))
@@ -240,8 +235,8 @@ def document(content: dict[str, Any]) -> str:
             *table,
             "",
             f"{sum(tried.values())} of {content['planned']} planned tries in {content['minutes']:g} minutes, "
-            f"{content['workers']} side by side on {content['cpus']} cores; seed {content['seed']}, commit "
-            f"{str(content['git_commit'])[:12]}, flags: `{' '.join(content['flags']) or 'none'}`.",
+            f"{content['workers']} side by side on {written['machine']['cores']} cores; `{written['command']}`, commit "
+            f"{str(written['commit'])[:12]}, {written['made']}.",
             "",
             *(["Did not hold:", "", *bad] if bad else ["Everything held."]),
             "",

@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments._cli import positive_int, run_script, write_json
+from experiments._cli import positive_int, run_script
+from experiments._results import RESULTS, write_result
 from lasps.config.settings import settings
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seeds", type=positive_int, default=20, help="markets per line about heads and leaks")
     parser.add_argument("--no-pipelines", action="store_true", help="leave out the two whole pipelines")
     parser.add_argument("--out", type=Path, default=settings.ROOT / "docs" / "verification.md")
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE")
+    parser.add_argument("--json", type=Path, default=RESULTS / "verification.json", metavar="FILE")
     return parser.parse_args()
 
 
@@ -96,8 +97,9 @@ def pipeline_findings() -> list[Finding]:
             for p in result["pairs"]
             if p["metric"] == "log_loss" and p["a"] == "phase1_best" and p["b"] == "phase2_best"
         )
-        interval = pair["interval"] or [float("nan")] * 2
-        found = f"log loss {pair['difference']:+.4f} [{interval[0]:+.4f}, {interval[1]:+.4f}] against phase1_best"
+        interval = pair["interval"]
+        spread = f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else "(the same forecasts)"
+        found = f"log loss {pair['difference']:+.4f} {spread} against phase1_best"
         passed = (pair["better"] == "b") == (effect == "sector")
         findings.append(Finding(f"whole pipeline, --effect {effect}", promised, found, passed))
     return findings
@@ -153,7 +155,7 @@ def main() -> int:
     print(as_markdown(findings))
     write_atomically(args.out, page(findings, (time.monotonic() - started) / 60))
     logger.info(f"Saved: {args.out}")
-    write_json(args.json, [asdict(f) for f in findings])
+    write_result(args.json, {"findings": [asdict(f) for f in findings]}, seeds=range(args.seeds))
     failed = [f.what for f in findings if f.passed is False]
     for what in failed:
         logger.error(f"check failed: {what}")

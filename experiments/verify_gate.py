@@ -21,9 +21,9 @@ import numpy as np
 import polars as pl
 from loguru import logger
 
-from experiments._cli import positive_int, run_script, write_json
+from experiments._cli import positive_int, run_script
+from experiments._results import RESULTS, write_result
 
-RESULTS = Path(__file__).parent / "results" / "gate.json"
 REPORT = Path(__file__).parents[1] / "docs" / "gate.md"
 MARGIN = 70
 """Traded rows that a place has on either side."""
@@ -223,10 +223,10 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path, help="clean files of bars, parquet")
     parser.add_argument("--places", type=positive_int, default=20, help="random places per kind and file")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE")
+    parser.add_argument("--json", type=Path, default=RESULTS / "gate.json", metavar="FILE")
     parser.add_argument("--report", type=Path, default=REPORT, metavar="FILE", help="the tables as markdown")
     args = parser.parse_args()
-    from lasps.reproducibility import git_commit, write_atomically
+    from lasps.reproducibility import sha256_of, write_atomically
 
     rows, clean = [], []
     for path in args.files:
@@ -236,13 +236,11 @@ def main() -> None:
             rows.append({"file": path.stem} | tried(raw, kind, args.places, args.seed))
             logger.info(f"{path.stem}: {kind}: found {rows[-1]['found']} of {args.places}, fatal {rows[-1]['fatal']}")
     result = {
-        "seed": args.seed,
-        "commit": git_commit(),
         "codes_per_trial": CODES_ROUND + 1,
         "injected": rows,
         "clean_files": clean,
     }
-    write_json(args.json, result)
+    write_result(args.json, result, seeds=[args.seed], data={path.stem: sha256_of(path) for path in args.files})
     write_atomically(args.report, report(result))
     print(report(result))
 

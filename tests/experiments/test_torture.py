@@ -16,17 +16,16 @@ def test_what_did_not_hold_stands_in_the_document() -> None:
     ]
     text = document(
         {
-            "rows": rows,
-            "planned": 5,
-            "minutes": 3.2,
-            "seed": 7,
-            "git_commit": "abc",
-            "workers": 2,
-            "cpus": 2,
-            "flags": ["--kills", "5"],
+            "command": "python experiments/torture.py --kills 5",
+            "commit": "abc",
+            "made": "2026-11-26",
+            "machine": {"cores": 2},
+            "result": {"rows": rows, "planned": 5, "minutes": 3.2, "workers": 2},
         }
     )
-    assert "| kill -9 | build | 1 of 2 | 1 |" in text and "flags: `--kills 5`" in text
+    assert (
+        "| kill -9 | build | 1 of 2 | 1 |" in text and "`python experiments/torture.py --kills 5`, commit abc" in text
+    )
     assert "- kill -9, build: data/dataset.json is not bit-equal" in text
     assert "2 of 5 planned tries in 3.2 minutes" in text and "Everything held" not in text
 

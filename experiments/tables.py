@@ -1,0 +1,265 @@
+#!/usr/bin/env python
+"""Build the tables of the README and of docs/ again from experiments/results/*.json.
+
+    python experiments/tables.py            # write them
+    python experiments/tables.py --check    # exit code 1 where a page differs from the results
+
+A page holds a table between two lines, which stay:
+
+    <!-- table NAME -->
+    ...
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from statistics import fmean
+from typing import Any
+
+from experiments._cli import run_script
+from experiments._results import RESULTS, read_result
+from lasps.config.settings import settings
+
+ROOT = settings.ROOT
+PAGES = ("README.md", "docs/results.md", "docs/model_card.md")
+BLOCK = re.compile(r"(<!-- table ([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LABELS = {
+    "majority": "majority (always HOLD)",
+    "prior": "prior",
+    "volatility_bins": "volatility bins",
+    "logistic_regression": "logistic regression",
+    "lightgbm": "LightGBM",
+    "common_change": "common change alone",
+    "independent_heads": "independent heads (`--rank 0`)",
+    "phase2_best": "**phase2_best**",
+    "oracle": "oracle (upper bound)",
+}
+OVERVIEW = ("volatility_bins", "lightgbm", "phase3_final", "phase2_best", "oracle")
+FRESH = ("13", "14", "15")
+"""Markets whose val no choice was made on."""
+DEVELOPMENT = ("7", "8", "9")
+
+
+def main() -> int:
+    """Build every page; write it, or with --check name those that differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page differs")
+    check = parser.parse_args().check
+    differing = [page for page in PAGES if built(page) != (ROOT / page).read_text(encoding="utf-8")]
+    for page in differing:
+        if not check:
+            from lasps.files import write_atomically
+
+            write_atomically(ROOT / page, built(page))
+        print(f"{page}: {'differs from experiments/results/; run: make tables' if check else 'written'}")
+    return int(check and bool(differing))
+
+
+def built(page: str) -> str:
+    """A page's text with every table built from the results.
+
+    Raises:
+        ValueError: it asks for a table that is not known.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        if found[2] not in TABLES:
+            raise ValueError(f"{page}: no table {found[2]!r}; expected one of {', '.join(TABLES)}")
+        return f"{found[1]}{TABLES[found[2]]()}\n{found[3]}"
+
+    return BLOCK.sub(table, (ROOT / page).read_text(encoding="utf-8"))
+
+
+@cache
+def result_of(name: str) -> Any:
+    """What experiments/results/NAME.json measured."""
+    return read_result(RESULTS / f"{name}.json")["result"]
+
+
+# ---------------------------------------------------------------------------------------------- Markdown
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """0.5769 -> 57.69 %."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or a dash where it is undefined."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def bold(text: str, model: str) -> str:
+    """The row of the model that is the subject, in bold."""
+    return f"**{text}**" if model == "phase2_best" else text
+
+
+def difference(row: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
+    """A difference and its interval; of models that are alike to the bit there is none."""
+    if row["interval"] is None:
+        return f"{scale * row['difference']:+.{digits}f}"
+    low, high = (f"{scale * bound:+.{digits}f}" for bound in row["interval"])
+    return f"{scale * row['difference']:+.{digits}f} [{low}, {high}]"
+
+
+def model_table(models: Mapping[str, Mapping[str, Any]], names: Sequence[str], classes: bool = False) -> str:
+    """One row per model: accuracy (and by class), macro-F1, log loss, rank IC."""
+    per_class = ["SELL", "HOLD", "BUY"] if classes else []
+    rows = [
+        [
+            LABELS.get(name, name),
+            bold(percent(m["accuracy"]), name),
+            *(percent(m["class_accuracy"][label], 1) for label in per_class),
+            number(m["macro_f1"], 3),
+            bold(number(m["log_loss"], 4), name),
+            number(m["rank_ic"], 3),
+        ]
+        for name, m in ((name, models[name]) for name in names if name in models)
+    ]
+    return markdown(["", "accuracy", *per_class, "macro-F1", "log loss", "rank IC"], rows)
+
+
+def overview() -> str:
+    """Four models (and the oracle) on the default market and both real ones: accuracy, log loss, rank IC."""
+    found = [result_of("replicate_sector")["7"], result_of("krx_2010s"), result_of("krx_2020s")]
+    columns = [market["models"] for market in found]
+    sizes = [f"{m['phase2_best']['n']:,} samples, {m['phase2_best']['n_days']} days" for m in columns]
+    rows = [["test", *sizes], *([LABELS.get(name, name), *(_cell(m, name) for m in columns)] for name in OVERVIEW)]
+    return markdown(["accuracy, log loss, rank IC", "default market (synthetic)", "krx-2010s", "krx-2020s"], rows)
+
+
+def _cell(models: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    m = models.get(name)
+    return "-" if m is None else f"{percent(m['accuracy'])}, {number(m['log_loss'], 4)}, {number(m['rank_ic'], 3)}"
+
+
+# ---------------------------------------------------------------------------------------------- synthetic markets
+
+
+def default_market_full() -> str:
+    """The default market, every model and class."""
+    models = result_of("replicate_sector")["7"]["models"]
+    names = ["majority", "prior", "volatility_bins", "lightgbm", "phase1_best", "phase3_final"]
+    names += ["common_change", "phase3_longer", "independent_heads", "phase2_best", "oracle"]
+    return model_table(models, names, classes=True)
+
+
+def sector_effect() -> str:
+    """The difference that the sectors make on the default market, and on the fresh ones, as sentences."""
+    markets = result_of("replicate_sector")
+    own = markets["7"]["differences"]["phase2_best minus common_change"]
+    points = [100 * markets[m]["differences"]["phase2_best minus phase1_best"]["accuracy"]["difference"] for m in FRESH]
+    closed = [markets[m]["gap_closed"]["phase2_best"] for m in FRESH]
+    accuracy, log_loss = difference(own["accuracy"], 2, 100), difference(own["log_loss"], 4)
+    return (
+        f"phase2_best minus the common change (the sector effect): accuracy {accuracy} points,\nlog loss {log_loss} "
+        f"(95 % intervals over days). Fresh markets (13, 14, 15): {listed(f'{p:+.1f}' for p in points)} points over\n"
+        f"phase1_best, {listed(f'{100 * c:.0f}' for c in closed)} % of its log-loss gap to the oracle closed (mean "
+        f"{100 * fmean(closed):.0f} %)."
+    )
+
+
+def markets() -> str:
+    """Every market with a planted effect: models, gap closed, differences."""
+    found = result_of("replicate_sector")
+    names = ("phase1_best", "common_change", "independent_heads", "phase2_best", "oracle")
+    rows = []
+    for seed in (*FRESH, *DEVELOPMENT):
+        market = found[seed]
+        minus = market["differences"]["phase2_best minus common_change"]["log_loss"]
+        rows.append(
+            [
+                seed,
+                ", ".join(bold(f"{100 * market['models'][n]['accuracy']:.2f}", n) for n in names),
+                ", ".join(bold(f"{market['models'][n]['log_loss']:.4f}", n) for n in names),
+                ", ".join(bold(percent(market["gap_closed"][n], 0), n) for n in ("independent_heads", "phase2_best")),
+                difference(minus, 4),
+            ]
+        )
+    shown = "phase1_best, common change, independent heads, phase2_best, oracle"
+    head = ["market", f"accuracy: {shown}", "log loss: the same", "gap closed: independent heads, phase2_best"]
+    return markdown([*head, "log loss, phase2_best minus common change"], rows)
+
+
+def markets_without_effect() -> str:
+    """The same markets with one effect for all sectors: what is accepted, and what it costs."""
+    rows = []
+    for seed, market in result_of("replicate_none").items():
+        minus = market["differences"]["phase2_best minus common_change"]
+        rows.append(
+            [
+                seed,
+                f"{market['accepted']['sectors']} of {market['accepted']['trained']}",
+                "yes" if market["accepted"]["common_change"] else "no",
+                difference(minus["accuracy"], 2, 100),
+                difference(minus["log_loss"], 4),
+            ]
+        )
+    head = ["market", "sectors accepted", "common change accepted", "accuracy, points", "log loss"]
+    return markdown(head, rows)
+
+
+def tiny_without_effect() -> str:
+    """Twenty tiny markets without a sector effect, as a sentence."""
+    rows = [market["accepted"] for market in result_of("replicate_tiny_none").values()]
+    sectors, trained = sum(row["sectors"] for row in rows), sum(row["trained"] for row in rows)
+    return (
+        f"On {len(rows)} tiny markets of that kind (no charts) the sector part was accepted on "
+        f"{sum(row['sectors'] > 0 for row in rows)} ({sectors} of {trained} sectors), a common\nchange on "
+        f"{sum(row['common_change'] for row in rows)} (`replicate_tiny_none.json`)."
+    )
+
+
+# ---------------------------------------------------------------------------------------------- real markets
+
+
+def krx(protocol: str, names: Sequence[str]) -> str:
+    """A real protocol's models on test, means over seeds."""
+    return model_table(result_of(protocol)["models"], names)
+
+
+def krx_differences(protocol: str) -> str:
+    """phase2_best minus phase3_final, common change and LightGBM, and what val accepted."""
+    found = result_of(protocol)["differences"]
+    rows = []
+    for other in ("phase3_final", "common_change", "lightgbm", "volatility_bins"):
+        minus = found.get(f"phase2_best minus {other}")
+        if minus is not None:
+            cells = [difference(minus["accuracy"], 2, 100), difference(minus["log_loss"], 4)]
+            rows.append([LABELS.get(other, other), *cells, difference(minus["rank_ic"], 3)])
+    return markdown(["phase2_best minus", "accuracy, points", "log loss", "rank IC"], rows)
+
+
+ALL = ("majority", "prior", "volatility_bins", "logistic_regression", "lightgbm", "phase1_best", "phase3_final")
+TABLES: dict[str, Callable[[], str]] = {
+    "overview": overview,
+    "default_market_full": default_market_full,
+    "sector_effect": sector_effect,
+    "markets": markets,
+    "markets_without_effect": markets_without_effect,
+    "tiny_without_effect": tiny_without_effect,
+    "krx_2010s_full": lambda: krx("krx_2010s", (*ALL, "common_change", "phase2_best")),
+    "krx_2020s_full": lambda: krx("krx_2020s", (*ALL, "common_change", "phase2_best")),
+    "krx_2010s_differences": lambda: krx_differences("krx_2010s"),
+    "krx_2020s_differences": lambda: krx_differences("krx_2020s"),
+}
+
+
+def listed(parts: Iterable[str]) -> str:
+    """a, b and c."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+if __name__ == "__main__":
+    run_script(main)
