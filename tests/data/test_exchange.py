@@ -90,6 +90,7 @@ def test_outside_the_years_of_the_table_nothing_is_claimed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Series.values")  # exchange_calendars' own use of pandas
 def test_the_shipped_holidays_are_those_of_exchange_calendars() -> None:
     pytest.importorskip("exchange_calendars")
     from experiments import krx_holidays

@@ -221,31 +221,32 @@ def test_trials_are_nested_mlflow_runs_with_their_true_status_and_ids_both_ways(
     assert found.trials[2].state == TrialState.PRUNED
 
 
-def work_until_killed(path: Path, data: HeadData, connection) -> None:
+def work_until_killed(path: Path, data: HeadData, space, connection) -> None:
     torch.set_num_threads(1)
-    found = open_study("s", str(path), made_on="abc", space=space_of(data))
+    found = open_study("s", str(path), made_on="abc", space=space)
     trial = found.ask()
     mark_own(trial)
-    study.suggest(trial, space_of(data))
+    study.suggest(trial, space)
     connection.send(trial.number)
     os.kill(os.getpid(), 9)
 
 
-def work(path: Path, data: HeadData) -> None:
+def work(path: Path, data: HeadData, space) -> None:
     torch.set_num_threads(1)
-    run_trials(open_study("s", str(path), made_on="abc", space=space_of(data)), data, 12, NullTracker())
+    run_trials(open_study("s", str(path), made_on="abc", space=space), data, 12, NullTracker())
 
 
 @pytest.mark.slow
 def test_three_workers_of_which_one_is_killed_finish_the_study(halves, tmp_path):
     data, _ = halves
+    space = space_of(data)  # a spawned process does not see what this one patches
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    victim = context.Process(target=work_until_killed, args=(tmp_path / "s.journal", data, theirs))
+    victim = context.Process(target=work_until_killed, args=(tmp_path / "s.journal", data, space, theirs))
     victim.start()
     killed = ours.recv()
     victim.join()
-    workers = [context.Process(target=work, args=(tmp_path / "s.journal", data)) for _ in range(2)]
+    workers = [context.Process(target=work, args=(tmp_path / "s.journal", data, space)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
