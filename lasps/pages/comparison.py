@@ -12,7 +12,7 @@ import polars as pl
 from lasps.numbers import decimal, difference, percent, true_minus
 from lasps.pages import comparison_sections as sections
 from lasps.pages import comparison_tables as tables
-from lasps.pages.comparison_view import Comparison, View, context_line, few_days
+from lasps.pages.comparison_view import Comparison, context_line, few_days, n_days
 from lasps.pages.page import Figure, render
 from lasps.plots.vega import comparison as plots
 
@@ -34,8 +34,7 @@ HOW = (
 
 def comparison_page(comparison: Comparison, title: str = "lasps: comparison") -> str:
     """The whole comparison as one self-contained HTML page."""
-    view = View(comparison, comparison.verdict_split or comparison.splits[0])
-    verdict = comparison.verdict or ("One model: nothing to compare it with but the baselines.",)
+    view = comparison.main
     differences = difference_figure(view)
     shown = [
         s
@@ -53,16 +52,16 @@ def comparison_page(comparison: Comparison, title: str = "lasps: comparison") ->
         "comparison.html.j2",
         title,
         context=true_minus(context_line(view)),
-        verdict=[answer_and_numbers(true_minus(s)) for s in verdict],
+        verdict=[answer_and_numbers(true_minus(s)) for s in comparison.verdict],
         alarms=alarms,
-        few=few_days(view.n_days, FEW),
+        few=few_days(n_days(view), FEW),
         differences=differences,
-        models=tables.model_table(view.of("models"), view.shown, view.deployed),
+        models=tables.model_table(view.models, view.headline, view.deployed),
         models_caption=prior_caption(view),
         identical=tables.identical_lines(comparison.identical),
         sections=shown,
         prior=prior_source(view),
-        rest=sections.rest(view),
+        rest=sections.rest(view, [comparison.on(split) for split in comparison.splits if split not in view.splits]),
         how=HOW,
         survivorship=SURVIVORSHIP,
         notes=[n for n in comparison.notes if n not in alarms],
@@ -75,9 +74,9 @@ def answer_and_numbers(sentence: str) -> tuple[str, str]:
     return (sentence, "") if match is None else (sentence[: match.start()], sentence[match.start() :])
 
 
-def prior_caption(view: View) -> str:
+def prior_caption(view: Comparison) -> str:
     """What a constant forecast gets."""
-    m, prior = view.of("models"), view.of("prior")
+    m, prior = view.models, view.prior
     shares = " / ".join(percent(s) for s in prior["share"])
     source = f" (always {shares} % SELL / HOLD / BUY)" if len(prior) else ""
     return (
@@ -86,26 +85,22 @@ def prior_caption(view: View) -> str:
     )
 
 
-def prior_source(view: View) -> str:
+def prior_source(view: Comparison) -> str:
     """Where the prior comes from."""
-    prior = view.of("prior")
+    prior = view.prior
     return f"The prior, a constant forecast: {prior['source'][0]}." if len(prior) else ""
 
 
-def difference_figure(view: View) -> Figure | None:
+def difference_figure(view: Comparison) -> Figure | None:
     """The default pairs and the distance to the oracle, in log loss."""
-    pairs = view.of("pairs").filter(pl.col("metric") == "log_loss")
+    pairs = view.pairs.filter(pl.col("metric") == "log_loss")
     asked = pairs.filter(pl.col("family"))
     if asked.is_empty():
         asked = pairs.filter(pl.col("b") == view.deployed, pl.col("role") != "oracle")
     oracle = pairs.filter(pl.col("role") == "oracle", pl.col("b") == view.deployed)
     rows = []
     for row in pl.concat([asked, oracle]).iter_rows(named=True):
-        answer = (
-            "still to gain"
-            if row["role"] == "oracle"
-            else tables.answer(row, view.comparison.verdict_split is not None)
-        )
+        answer = "still to gain" if row["role"] == "oracle" else tables.answer(row, view.verdict_split is not None)
         name = tables.nice(row["a"]) if row["b"] == view.deployed else f"{row['b']} vs {row['a']}"
         rows.append(
             {

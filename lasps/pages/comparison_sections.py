@@ -7,22 +7,21 @@ import polars as pl
 from lasps.config.settings import CLASS_NAMES
 from lasps.numbers import count, percent
 from lasps.pages import comparison_tables as tables
-from lasps.pages.comparison_view import Section, View, context_line, few_days
+from lasps.pages.comparison_view import Comparison, Section, context_line, few_days, n_days, plotted
 from lasps.pages.page import Figure
 from lasps.plots.vega import comparison as plots
 
 
-def class_section(view: View) -> Section | None:
+def class_section(view: Comparison) -> Section | None:
     """Class-wise accuracy with intervals, and where the deployed model and its predecessor err."""
-    spec = plots.class_accuracy(view.of("classes"), view.plotted)
+    spec = plots.class_accuracy(view.classes, plotted(view))
     if spec is None:
         return None
-    pair = [name for name in (view.versus, view.deployed) if name is not None]
+    pair = [name for name in (view.predecessor, view.deployed) if name is not None]
     heat = [
-        (f"{name}: true class (rows), predicted class", tables.confusion_table(view.of("confusion"), name))
-        for name in pair
+        (f"{name}: true class (rows), predicted class", tables.confusion_table(view.confusion, name)) for name in pair
     ]
-    n = {row["class"]: row["n"] for row in view.of("classes").iter_rows(named=True)}
+    n = {row["class"]: row["n"] for row in view.classes.iter_rows(named=True)}
     counts = ", ".join(f"{name} {count(n[name])}" for name in CLASS_NAMES if name in n)
     return Section(
         "classes",
@@ -32,25 +31,25 @@ def class_section(view: View) -> Section | None:
         (Figure("Class-wise accuracy", spec, "with 95 % intervals over days"),),
         tuple((title, t) for title, t in heat if t is not None),
         "",
-        few_days(view.n_days),
+        few_days(n_days(view)),
         True,
     )
 
 
-def sector_section(view: View) -> Section | None:
+def sector_section(view: Comparison) -> Section | None:
     """The deployed model against its predecessor in every sector."""
-    if view.versus is None:
+    if view.predecessor is None:
         return None
-    table = tables.sector_table(view.of("sectors"), view.of("sector_models"), view.versus, view.deployed)
+    table = tables.sector_table(view.sectors, view.sector_models, view.predecessor, view.deployed)
     if table is None:
         return None
-    rows = view.of("sectors").filter(pl.col("a") == view.versus, pl.col("b") == view.deployed)
+    rows = view.sectors.filter(pl.col("a") == view.predecessor, pl.col("b") == view.deployed)
     differ = rows.filter(pl.col("better").is_not_null())
     better = differ.filter(pl.col("better") == "b")
     return Section(
         "sectors",
         "Sector by sector",
-        f"{view.deployed} minus {view.versus} in log loss, best first; a bar left of the line is better. After "
+        f"{view.deployed} minus {view.predecessor} in log loss, best first; a bar left of the line is better. After "
         f"Holm's correction over {len(rows)} sectors, {len(better)} are better and {len(differ) - len(better)} "
         "worse; the other differences may be luck.",
         tables=(("", table),),
@@ -58,18 +57,18 @@ def sector_section(view: View) -> Section | None:
     )
 
 
-def time_section(view: View) -> Section | None:
+def time_section(view: Comparison) -> Section | None:
     """Whether an edge is there all the time or was one lucky week."""
-    days, months = view.of("days"), view.of("months")
+    days, months = view.days, view.months
     specs = [
         (
             "Cumulated gain in log loss",
-            plots.cumulated_gain(days, view.plotted, view.deployed),
+            plots.cumulated_gain(days, plotted(view), view.deployed),
             "a steady edge rises steadily; a jump is one lucky week",
         ),
         (
             "Rank IC by month",
-            plots.monthly_rank_ic(months, view.plotted, view.deployed),
+            plots.monthly_rank_ic(months, plotted(view), view.deployed),
             "a month is about four independent weeks",
         ),
     ]
@@ -82,15 +81,13 @@ def time_section(view: View) -> Section | None:
         "Over time",
         f"What each model gained over {baseline}, day by day, and how well it ranked the stocks each month.",
         figures,
-        few=few_days(view.n_days),
+        few=few_days(n_days(view)),
     )
 
 
-def calibration_section(view: View) -> Section | None:
+def calibration_section(view: Comparison) -> Section | None:
     """Whether a probability means what it says."""
-    made = [
-        (name, plots.calibration(view.of("calibration"), name, view.plotted, view.deployed)) for name in CLASS_NAMES
-    ]
+    made = [(name, plots.calibration(view.calibration, name, plotted(view), view.deployed)) for name in CLASS_NAMES]
     figures = tuple(Figure(name, spec) for name, spec in made if spec is not None)
     return (
         Section(
@@ -106,10 +103,10 @@ def calibration_section(view: View) -> Section | None:
     )
 
 
-def return_section(view: View) -> Section | None:
+def return_section(view: Comparison) -> Section | None:
     """What a holder of the top decile would have had."""
-    spec = plots.deciles(view.of("deciles"), view.plotted, view.deployed)
-    books = tables.book_table(view.of("books"), view.shown)
+    spec = plots.deciles(view.deciles, plotted(view), view.deployed)
+    books = tables.book_table(view.books, view.headline)
     figures = (
         (Figure("5-day return above the universe, by decile", spec, "with 95 % intervals over days"),) if spec else ()
     )
@@ -123,13 +120,13 @@ def return_section(view: View) -> Section | None:
         figures,
         () if books is None else (("Holding the top decile, % per 5 days", books),),
         "",
-        few_days(view.n_days),
+        few_days(n_days(view)),
     )
 
 
-def book_facts(view: View) -> str:
+def book_facts(view: Comparison) -> str:
     """What is alike for all models, so that no column of the table repeats it: costs, and the days of a ban."""
-    books, said = view.of("books"), []
+    books, said = view.books, []
     costs, banned = books["cost_per_holding"].drop_nulls().unique().to_list(), books["banned_days"].max()
     if len(costs) == 1:
         said.append(f"A holding costs {percent(costs[0], 2)} %. ")
@@ -138,15 +135,14 @@ def book_facts(view: View) -> str:
     return "".join(said)
 
 
-def rest(view: View) -> list[Section]:
+def rest(view: Comparison, others: list[Comparison]) -> list[Section]:
     """The folded part: what nobody asks first."""
     parts = [_all_models(view), _all_pairs(view), _seeds(view), _other_sectors(view), _behaviour(view)]
-    others = [_other_split(View(view.comparison, s)) for s in view.comparison.splits if s != view.split]
-    return [part for part in (*parts, *others) if part is not None]
+    return [part for part in (*parts, *map(_other_split, others)) if part is not None]
 
 
-def _all_models(view: View) -> Section | None:
-    table = tables.full_model_table(view.of("models"))
+def _all_models(view: Comparison) -> Section | None:
+    table = tables.full_model_table(view.models)
     return (
         Section(
             "all-models",
@@ -159,8 +155,8 @@ def _all_models(view: View) -> Section | None:
     )
 
 
-def _all_pairs(view: View) -> Section | None:
-    table = tables.pair_table(view.of("pairs"))
+def _all_pairs(view: Comparison) -> Section | None:
+    table = tables.pair_table(view.pairs)
     return (
         Section(
             "all-pairs",
@@ -173,23 +169,23 @@ def _all_pairs(view: View) -> Section | None:
     )
 
 
-def _seeds(view: View) -> Section | None:
+def _seeds(view: Comparison) -> Section | None:
     made = [
-        ("Seeds", tables.seed_table(view.of("seeds"))),
+        ("Seeds", tables.seed_table(view.seeds)),
         (
             "Log loss by seed, intervals over days alone",
-            tables.pair_seed_table(view.of("pair_seeds")),
+            tables.pair_seed_table(view.pair_seeds),
         ),
     ]
     kept = tuple((title, t) for title, t in made if t is not None)
     return Section("seeds", "Seed by seed", "The same method trained from other seeds.", tables=kept) if kept else None
 
 
-def _other_sectors(view: View) -> Section | None:
-    sectors, found = view.of("sectors"), []
+def _other_sectors(view: Comparison) -> Section | None:
+    sectors, found = view.sectors, []
     for a, b in sectors.select("a", "b").unique(maintain_order=True).iter_rows():
-        table = tables.sector_table(sectors, view.of("sector_models"), a, b)
-        if table is not None and (a, b) != (view.versus, view.deployed):
+        table = tables.sector_table(sectors, view.sector_models, a, b)
+        if table is not None and (a, b) != (view.predecessor, view.deployed):
             found.append((f"{b} minus {a}", table))
     return (
         Section(
@@ -203,10 +199,10 @@ def _other_sectors(view: View) -> Section | None:
     )
 
 
-def _behaviour(view: View) -> Section | None:
+def _behaviour(view: Comparison) -> Section | None:
     made = [
-        ("Accuracy on the most confident", plots.coverage(view.of("coverage"), view.plotted, view.deployed)),
-        ("Rank IC within fifths of volatility", plots.quintiles(view.of("quintiles"), view.plotted, view.deployed)),
+        ("Accuracy on the most confident", plots.coverage(view.coverage, plotted(view), view.deployed)),
+        ("Rank IC within fifths of volatility", plots.quintiles(view.quintiles, plotted(view), view.deployed)),
     ]
     figures = tuple(Figure(title, spec) for title, spec in made if spec is not None)
     return (
@@ -222,12 +218,11 @@ def _behaviour(view: View) -> Section | None:
     )
 
 
-def _other_split(view: View) -> Section | None:
-    made = [("Models", tables.full_model_table(view.of("models"))), ("Pairs", tables.pair_table(view.of("pairs")))]
-    selection = "; a selection split: shown, not tested" if view.split in ("train", "val") else ""
+def _other_split(view: Comparison) -> Section | None:
+    made = [("Models", tables.full_model_table(view.models)), ("Pairs", tables.pair_table(view.pairs))]
     return Section(
-        f"split-{view.split}",
-        f"On {view.split}",
-        f"{context_line(view)[:-1]}{selection}.",
+        f"split-{view.splits[0]}",
+        f"On {view.splits[0]}",
+        context_line(view),
         tables=tuple((title, t) for title, t in made if t is not None),
     )

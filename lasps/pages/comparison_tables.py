@@ -13,8 +13,6 @@ from lasps.config.settings import CLASS_NAMES
 from lasps.numbers import count, decimal, difference, own_days, p_value, percent, true_minus
 from lasps.pages.page import Cell, Column, Row, Table, make_table
 
-ORACLE = "oracle"
-HEADLINE_BASELINES = ("lightgbm", "volatility_bins", ORACLE)
 WHAT = {
     "phase1_best": "backbone and one head",
     "phase3_final": "trained end to end",
@@ -39,12 +37,6 @@ def answer(pair: Row, tested: bool) -> str:
     if pair["low"] is None or not tested:
         return "not tested"
     return {"b": "better", "a": "worse", None: "undecided"}[pair["better"]]
-
-
-def headline_models(models: pl.DataFrame) -> list[str]:
-    """The models given, then LightGBM, volatility bins and the oracle where they are known."""
-    kinds = dict(models.select("model", "kind").iter_rows())
-    return [m for m, kind in kinds.items() if kind == "model"] + [m for m in HEADLINE_BASELINES if m in kinds]
 
 
 def identical_lines(identical: pl.DataFrame) -> list[str]:

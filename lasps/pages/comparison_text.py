@@ -12,7 +12,7 @@ from lasps import terminal
 from lasps.config.settings import CLASS_NAMES
 from lasps.numbers import count, decimal, difference, own_days, p_value, percent
 from lasps.pages import comparison_tables as tables
-from lasps.pages.comparison_view import Comparison, View, few_days
+from lasps.pages.comparison_view import Comparison, few_days, n_days
 
 SELECTION_SPLITS = ("train", "val")
 """Shown, not tested."""
@@ -22,21 +22,21 @@ Column = tuple[str, Callable[[Row], str]]
 
 def show_comparison(comparison: Comparison, full: bool = False) -> None:
     """Print the verdict, the models and the default pairs; with `full` every model, pair, seed and split."""
-    view = View(comparison, comparison.verdict_split or comparison.splits[0])
-    few = few_days(view.n_days)
+    view = comparison.main
+    few = few_days(n_days(view))
     terminal.show_lines(short_verdict(comparison.verdict), style="bold")
     terminal.show_lines([*([few] if few else []), *tables.identical_lines(comparison.identical)])
     print()
-    terminal.show_table(*model_rows(view, view.shown), title=split_title(view))
+    terminal.show_table(*model_rows(view, view.headline), title=split_title(view))
     if full:
-        _show_rest(view)
+        _show_rest(view, comparison)
     else:
-        _show_pairs(view.of("pairs").filter(pl.col("family") | _to_oracle(view)))
+        _show_pairs(view.pairs.filter(pl.col("family") | _to_oracle(view)))
     print()
     terminal.show_lines([f"Note: {note}" for note in comparison.notes])
 
 
-def _to_oracle(view: View) -> pl.Expr:
+def _to_oracle(view: Comparison) -> pl.Expr:
     return (pl.col("role") == "oracle") & (pl.col("b") == view.deployed)
 
 
@@ -45,14 +45,14 @@ def short_verdict(sentences: Sequence[str]) -> list[str]:
     return [re.sub(r"\s*\([^()]*\d[^()]*\)", "", sentence) for sentence in sentences]
 
 
-def split_title(view: View) -> str:
+def split_title(view: Comparison) -> str:
     """'test: 8,078 samples on 135 days; prior's log loss 1.0399, majority 50.3 %'."""
-    m = view.of("models").row(0, named=True)
+    m = view.models.row(0, named=True)
     days = f" on {count(m['n_days'])} days" if m["n_days"] else ", no dates"
-    tested = "" if view.comparison.verdict_split == view.split else "; a selection split: shown, not tested"
+    tested = "" if view.verdict_split else "; a selection split: shown, not tested"
     return (
-        f"{view.split}: {count(m['n'])} samples{days}; a constant forecast has log loss {decimal(m['prior_log_loss'])} "
-        f"and accuracy {percent(m['majority_accuracy'])} %{tested}"
+        f"{view.splits[0]}: {count(m['n'])} samples{days}; a constant forecast has log loss "
+        f"{decimal(m['prior_log_loss'])} and accuracy {percent(m['majority_accuracy'])} %{tested}"
     )
 
 
@@ -66,10 +66,10 @@ MODEL_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def model_rows(view: View, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def model_rows(view: Comparison, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and one row per model; columns without any number are left out."""
-    recall = {(m, c): a for m, c, a in view.of("classes").select("model", "class", "accuracy").iter_rows()}
-    of = {r["model"]: r for r in view.of("models").iter_rows(named=True)}
+    recall = {(m, c): a for m, c, a in view.classes.select("model", "class", "accuracy").iter_rows()}
+    of = {r["model"]: r for r in view.models.iter_rows(named=True)}
     rows = [of[name] | {c: recall.get((name, c)) for c in CLASS_NAMES} for name in names]
     return _shown(rows, "model", "model", MODEL_COLUMNS)
 
@@ -119,7 +119,7 @@ def seed_rows(seeds: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
     return _shown(rows, "model", "name", [*MODEL_COLUMNS[:2], *MODEL_COLUMNS[5:]])
 
 
-def book_rows(view: View) -> tuple[list[str], list[list[str]]]:
+def book_rows(view: Comparison) -> tuple[list[str], list[list[str]]]:
     """Holding the top decile, % per 5 days."""
 
     def interval(name: str) -> Callable[[Row], str]:
@@ -136,21 +136,21 @@ def book_rows(view: View) -> tuple[list[str], list[list[str]]]:
         ("net", interval("net")),
         ("long-short", lambda r: percent(r["long_short"], 2)),
     )
-    return _shown(view.of("books").to_dicts(), "model", "model", columns)
+    return _shown(view.books.to_dicts(), "model", "model", columns)
 
 
-def _show_rest(view: View) -> None:
+def _show_rest(view: Comparison, comparison: Comparison) -> None:
     """Every baseline, all pairs, seeds, returns, the other splits."""
-    others = [m for m in view.of("models")["model"] if m not in view.shown]
+    others = [m for m in view.models["model"] if m not in view.headline]
     _show_titled("Other baselines", *model_rows(view, others))
-    _show_pairs(view.of("pairs"))
-    _show_titled("Seeds", *seed_rows(view.of("seeds")))
+    _show_pairs(view.pairs)
+    _show_titled("Seeds", *seed_rows(view.seeds))
     _show_titled("Holding the top decile, % per 5 days", *book_rows(view))
-    for split in view.comparison.splits:
-        if split != view.split:
-            other = View(view.comparison, split)
-            _show_titled(split_title(other), *model_rows(other, other.of("models")["model"].to_list()))
-            _show_pairs(other.of("pairs"))
+    for split in comparison.splits:
+        if split not in view.splits:
+            other = comparison.on(split)
+            _show_titled(split_title(other), *model_rows(other, other.models["model"].to_list()))
+            _show_pairs(other.pairs)
 
 
 def _show_titled(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import polars as pl
 import pytest
 
 from lasps.config.sectors import SECTORS
+from lasps.evaluation.comparison import Comparison
+from lasps.evaluation.frames import SCHEMAS
 
 CLASSES = ("SELL", "HOLD", "BUY")
 LOG_LOSS = {
@@ -58,6 +59,17 @@ def pair(
     }
 
 
+class MadeUp(Comparison):
+    """A comparison whose verdict is given."""
+
+    verdict = (
+        "phase2_best is better than phase3_final on test (log loss -0.0436 [-0.0532, -0.0340]); accuracy +3.3 "
+        "points [+2.5, +4.0]; 8 of 20 sectors differ after correction.",
+        "It beats LightGBM (log loss -0.0463 [-0.0587, -0.0340]) and volatility bins (-0.0991 [-0.1166, -0.0815]).",
+        "It closes 51 % of the log-loss gap between volatility bins and the oracle.",
+    )  # type: ignore[assignment]
+
+
 def made_comparison(
     n_days: int = 135,
     models: tuple[str, ...] = tuple(LOG_LOSS),
@@ -65,7 +77,7 @@ def made_comparison(
     dated: bool = True,
     shift: float = 0.0,
     seed: int = 7,
-) -> SimpleNamespace:
+) -> Comparison:
     """Frames as lasps.evaluation.comparison.Comparison has them; `shift` moves phase2_best's log loss up."""
     rng = np.random.default_rng(seed)
     log_loss = {m: LOG_LOSS[m] + (shift if m == "phase2_best" else 0.0) for m in models}
@@ -275,172 +287,18 @@ def made_comparison(
         for c, share in zip(CLASSES, (0.278, 0.498, 0.224), strict=True):
             frames["prior"].append({"split": split, "class": c, "share": share, "source": "training frequencies"})
     made = {name: pl.DataFrame(rows, schema=SCHEMAS[name]) for name, rows in frames.items()}
-    verdict_split = next((s for s in splits if s not in ("train", "val")), None)
     deployed = "phase2_best" if "phase2_best" in models else next(m for m in reversed(models) if kind(m) == "model")
-    return SimpleNamespace(
+    return MadeUp(
         **made,
         splits=splits,
-        verdict_split=verdict_split,
-        selection_splits=tuple(s for s in splits if s in ("train", "val")),
         deployed=deployed,
         notes=(),
-        sector_names=[s.english for s in SECTORS],
-        verdict=(
-            "phase2_best is better than phase3_final on test (log loss -0.0436 [-0.0532, -0.0340]); accuracy +3.3 "
-            "points [+2.5, +4.0]; 8 of 20 sectors differ after correction.",
-            "It beats LightGBM (log loss -0.0463 [-0.0587, -0.0340]) and volatility bins (-0.0991 [-0.1166, -0.0815]).",
-            "It closes 51 % of the log-loss gap between volatility bins and the oracle.",
-        ),
+        sector_names=tuple(s.english for s in SECTORS),
+        all_metrics={},
     )
 
 
-T, F, N = pl.String(), pl.Float64(), pl.Int64()
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "models": {
-        "split": T,
-        "model": T,
-        "kind": T,
-        "n": N,
-        "n_days": N,
-        "n_seeds": N,
-        "accuracy": F,
-        "accuracy_low": F,
-        "accuracy_high": F,
-        "majority_accuracy": F,
-        "log_loss": F,
-        "log_loss_low": F,
-        "log_loss_high": F,
-        "prior_log_loss": F,
-        "raw_log_loss": F,
-        "focal_loss": F,
-        "macro_f1": F,
-        "balanced_accuracy": F,
-        "rank_ic": F,
-        "rank_ic_low": F,
-        "rank_ic_high": F,
-        "rank_ic_days": N,
-        "icir": F,
-        "rank_ic_skip1": F,
-        "rank_ic_skip1_low": F,
-        "rank_ic_skip1_high": F,
-        "rank_ic_skip1_days": N,
-        "icir_skip1": F,
-        "expected_calibration_error": F,
-        "first_day_excess": F,
-        "leak_flagged": pl.Boolean(),
-    },
-    "pairs": {
-        "split": T,
-        "a": T,
-        "b": T,
-        "metric": T,
-        "family": pl.Boolean(),
-        "role": T,
-        "difference": F,
-        "low": F,
-        "high": F,
-        "p_value": F,
-        "adjusted_p": F,
-        "n": N,
-        "n_days": N,
-        "n_seeds": N,
-        "over": T,
-        "better": T,
-    },
-    "sectors": {
-        "split": T,
-        "a": T,
-        "b": T,
-        "sector": N,
-        "name": T,
-        "n": N,
-        "n_days": N,
-        "difference": F,
-        "low": F,
-        "high": F,
-        "p_value": F,
-        "adjusted_p": F,
-        "better": T,
-    },
-    "sector_models": {
-        "split": T,
-        "model": T,
-        "sector": N,
-        "name": T,
-        "n": N,
-        "n_days": N,
-        "accuracy": F,
-        "majority_accuracy": F,
-        "log_loss": F,
-        "prior_log_loss": F,
-        "macro_f1": F,
-        "rank_ic": F,
-        "rank_ic_days": N,
-    },
-    "classes": {
-        "split": T,
-        "model": T,
-        "class": T,
-        "n": N,
-        "predicted": F,
-        "accuracy": F,
-        "low": F,
-        "high": F,
-        "precision": F,
-    },
-    "confusion": {"split": T, "model": T, "true": T, "predicted": T, "n": F, "share": F},
-    "days": {
-        "split": T,
-        "model": T,
-        "date": pl.Date(),
-        "n": N,
-        "baseline": T,
-        "log_loss_gain": F,
-        "cumulated_gain": F,
-        "rank_ic": F,
-    },
-    "months": {"split": T, "model": T, "month": pl.Date(), "n_days": N, "rank_ic": F, "log_loss_gain": F},
-    "deciles": {"split": T, "model": T, "decile": N, "excess_return": F, "low": F, "high": F, "n_days": N},
-    "books": {
-        "split": T,
-        "model": T,
-        "n_days": N,
-        "universe_return": F,
-        "top_decile_return": F,
-        "top_minus_universe": F,
-        "top_minus_universe_low": F,
-        "top_minus_universe_high": F,
-        "turnover": F,
-        "cost_per_holding": F,
-        "net": F,
-        "net_low": F,
-        "net_high": F,
-        "long_short": F,
-        "long_short_low": F,
-        "long_short_high": F,
-        "long_short_allowed": F,
-        "banned_days": N,
-    },
-    "calibration": {"split": T, "model": T, "class": T, "bin": N, "probability": F, "share": F, "n": N},
-    "coverage": {"split": T, "model": T, "coverage": F, "n": N, "accuracy": F},
-    "quintiles": {"split": T, "model": T, "quintile": N, "rank_ic": F, "n_days": N},
-    "seeds": {
-        "split": T,
-        "model": T,
-        "seed": N,
-        "accuracy": F,
-        "log_loss": F,
-        "macro_f1": F,
-        "rank_ic": F,
-        "expected_calibration_error": F,
-    },
-    "pair_seeds": {"split": T, "a": T, "b": T, "metric": T, "seed": N, "difference": F, "low": F, "high": F},
-    "identical": {"name": T, "same_as": T},
-    "prior": {"split": T, "class": T, "share": F, "source": T},
-}
-
-
 @pytest.fixture
-def made() -> Callable[..., SimpleNamespace]:
+def made() -> Callable[..., Comparison]:
     """Make a comparison up: see `made_comparison`."""
     return made_comparison
