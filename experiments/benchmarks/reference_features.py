@@ -8,6 +8,7 @@ from functools import cache, partial
 import numpy as np
 import pandas as pd
 import talib
+from scipy.stats import norm
 
 from lasps.data.features.rolling import LARGEST_MOVE, SMALLEST_RATIO
 
@@ -27,6 +28,10 @@ def all_features(panel: pd.DataFrame, names: list[str], ranked: pd.DataFrame | N
         if name.startswith("rank_"):
             day = (table if ranked is None else ranked)[base].groupby(panel["date"])
             table[name] = (day.rank() - 0.5) / day.transform("count") - 0.5
+        elif name.startswith(("score_", "sector_score_")):
+            by = [panel["date"], panel["sector"]] if name.startswith("sector") else [panel["date"]]
+            group = (table if ranked is None else ranked)[base].groupby(by)
+            table[name] = norm.ppf((group.rank() - 0.5) / group.transform("count"))
         elif name.startswith("relative_"):
             table[name] = table[base] - table[base].groupby(panel["date"]).transform("mean")
         elif name.startswith("sector_"):
@@ -36,7 +41,7 @@ def all_features(panel: pd.DataFrame, names: list[str], ranked: pd.DataFrame | N
 
 def base_of(name: str) -> str:
     """The feature that a cross-sectional one is made from; any other is its own."""
-    return name.removeprefix("rank_").removeprefix("relative_").removeprefix("sector_")
+    return name.removeprefix("rank_").removeprefix("relative_").removeprefix("sector_").removeprefix("score_")
 
 
 def stock_features(bars: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -135,7 +135,7 @@ def _fill_cross_section(out: np.ndarray, panel: pl.DataFrame, columns: Sequence[
     if not across:
         return
     sectors = None
-    if any(feature.group == "sector" for feature in across):
+    if any(feature.needs_sectors for feature in across):
         if "sector" not in panel.columns or panel["sector"].null_count():
             raise ValueError("features against the sector need a complete column `sector`; run select_universe first")
         sectors = panel["sector"].to_numpy().astype(np.int64)

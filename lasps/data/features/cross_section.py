@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
+from scipy.special import ndtri
 
 NUM_SECTORS_CODED = 64
 """Room for sector numbers in the group key; the sectors are 0..19."""
@@ -23,29 +26,37 @@ class DayGroups:
         number -= number.min()
         present = np.bincount(number) > 0
         self.day = (np.cumsum(present) - 1)[number]
-        sizes = np.bincount(self.day)
-        self.shape = (len(sizes), int(sizes.max()))
-        order = np.argsort(self.day.astype(np.uint16) if len(sizes) < 65536 else self.day, kind="stable")
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        self.cell = self.day * self.shape[1] + place
         self.sectors = sectors
+
+    @cached_property
+    def _by_day(self) -> _Lines:
+        return _Lines(self.day)
+
+    @cached_property
+    def _by_sector(self) -> _Lines:
+        _, group = np.unique(self._sector_group, return_inverse=True)
+        return _Lines(group)
+
+    @property
+    def _sector_group(self) -> np.ndarray:
+        assert self.sectors is not None
+        group: np.ndarray = self.day * NUM_SECTORS_CODED + self.sectors
+        return group
 
     def rank(self, x: np.ndarray) -> np.ndarray:
         """Rank of each value within its day, (average position + 1/2) / n - 1/2, ties averaged: float64 (R,).
 
         NaN stays NaN and does not count.
         """
-        days, width = self.shape
-        table = np.full(days * width, np.nan, dtype=x.dtype)
-        table[self.cell] = x
-        table, ranks = table.reshape(self.shape), np.empty(self.shape)
-        step = max(1, CHUNK_CELLS // width)
-        for start in range(0, days, step):
-            ranks[start : start + step] = _rank_lines(table[start : start + step])
-        out = ranks.reshape(-1)[self.cell]
-        out[np.isnan(x)] = np.nan
-        return out
+        return self._by_day.rank(x)
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        """The normal quantile of each value's rank within its day (Gauss or van der Waerden score): float64 (R,)."""
+        return np.asarray(ndtri(self._by_day.rank(x) + 0.5))
+
+    def sector_score(self, x: np.ndarray) -> np.ndarray:
+        """As `score`, among the day's stocks of the own sector: 0 for a stock that is alone there."""
+        return np.asarray(ndtri(self._by_sector.rank(x) + 0.5))
 
     def minus_market(self, x: np.ndarray) -> np.ndarray:
         """Each value minus the mean of all stocks' values on the day: float64 (R,); NaN does not count."""
@@ -53,8 +64,36 @@ class DayGroups:
 
     def minus_sector(self, x: np.ndarray) -> np.ndarray:
         """Each value minus the mean of its sector's values on the day: float64 (R,); NaN does not count."""
-        assert self.sectors is not None
-        return _minus_mean(x, self.day * NUM_SECTORS_CODED + self.sectors)
+        return _minus_mean(x, self._sector_group)
+
+
+class _Lines:
+    """Rows laid out by group, one line per group: what is ranked line by line.
+
+    Args:
+        group: 0 .. number of groups - 1, each with a row (R,).
+    """
+
+    def __init__(self, group: np.ndarray) -> None:
+        sizes = np.bincount(group)
+        self.shape = (len(sizes), int(sizes.max()))
+        order = np.argsort(group.astype(np.uint16) if len(sizes) < 65536 else group, kind="stable")
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        self.cell = group * self.shape[1] + place
+
+    def rank(self, x: np.ndarray) -> np.ndarray:
+        """See `DayGroups.rank`."""
+        lines, width = self.shape
+        table = np.full(lines * width, np.nan, dtype=x.dtype)
+        table[self.cell] = x
+        table, ranks = table.reshape(self.shape), np.empty(self.shape)
+        step = max(1, CHUNK_CELLS // width)
+        for start in range(0, lines, step):
+            ranks[start : start + step] = _rank_lines(table[start : start + step])
+        out = ranks.reshape(-1)[self.cell]
+        out[np.isnan(x)] = np.nan
+        return out
 
 
 def _minus_mean(x: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ class Feature:
 
     Attributes:
         name: column name.
-        group: return, volatility, trend, oscillator, volume, candle, relative, rank, sector or mask.
+        group: return, volatility, trend, oscillator, volume, candle, relative, rank, sector, score, sector score
+            or mask.
         doc: what it says.
         lookback: earlier rows of the stock it needs; with fewer it is NaN. RSI and MACD also remember older rows, with
             weights that fade exponentially.
@@ -41,8 +42,13 @@ class Feature:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the robust scaler touches it: ranks and the mask are already on their scale."""
-        return self.group not in ("rank", "mask")
+        """Whether the robust scaler touches it: ranks, scores and the mask are already on their scale."""
+        return self.group not in ("rank", "mask", "score", "sector score")
+
+    @property
+    def needs_sectors(self) -> bool:
+        """Whether it compares a stock with its sector."""
+        return self.group.startswith("sector")
 
 
 def _return(days: int) -> Feature:
@@ -110,10 +116,32 @@ def _against_sector(base: str, lookback: int) -> Feature:
     return Feature(f"sector_{base}", "sector", doc, lookback, of_day=lambda x, days: days.minus_sector(x), base=base)
 
 
+def _scores(feature: Feature) -> tuple[Feature, Feature]:
+    """A stock's own feature as Gauss scores: among all stocks of the day, and among those of its sector."""
+    doc = f"normal quantile of the rank of {feature.name} among the stocks of the"
+    day = Feature(
+        f"score_{feature.name}",
+        "score",
+        f"{doc} day",
+        feature.lookback,
+        of_day=lambda x, days: days.score(x),
+        base=feature.name,
+    )
+    sector = Feature(
+        f"sector_score_{feature.name}",
+        "sector score",
+        f"{doc} sector on the day",
+        feature.lookback,
+        of_day=lambda x, days: days.sector_score(x),
+        base=feature.name,
+    )
+    return day, sector
+
+
 LONGEST = WINDOW - 1
 """Earlier rows of a window: the longest look-back."""
 
-FEATURES: tuple[Feature, ...] = (
+_BEFORE_SCORES: tuple[Feature, ...] = (
     *(_return(days) for days in (1, 2, 3, 5, 10, 20, 40, LONGEST)),
     *(_volatility(days) for days in (5, 10, 20, LONGEST)),
     *(_true_range(days) for days in (5, 20, LONGEST)),
@@ -221,7 +249,19 @@ LEFT_OUT = (
 )
 """What the default set does without: close to a combination of its neighbours, or of no use on val."""
 
-DEFAULT_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.name not in LEFT_OUT)
+FEATURES: tuple[Feature, ...] = (
+    *_BEFORE_SCORES,
+    *(
+        score
+        for f in _BEFORE_SCORES
+        if f.of_stock and f.group != "mask" and f.name not in LEFT_OUT
+        for score in _scores(f)
+    ),
+)
+"""Every feature. Scores of the default set's own features come last and are in no default yet: name them with
+--features."""
+
+DEFAULT_FEATURES: tuple[str, ...] = tuple(f.name for f in _BEFORE_SCORES if f.name not in LEFT_OUT)
 """32 of a stock alone, 12 relative to the day's market, 5 ranks, the mask. Chosen by LightGBM's log loss on *val* (63
 leaves, rate 0.05, 500 per leaf, early stopping on val itself; last-day features; train subsampled to 168,344 and
 161,827 rows, krx-2010s' val halved):
