@@ -19,7 +19,7 @@ from lasps.config.dataset_config import WINDOW
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.charts import render
-from lasps.data.features import window_columns
+from lasps.data.features import score_columns, window_columns
 from lasps.data.features.definitions import DEFAULT_FEATURES
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.pipeline.phase_tracking import SHOWN_CHARTS
@@ -81,7 +81,12 @@ def training_seconds() -> float:
         torch.arange(TIMED) % SECTORS,
         torch.arange(TIMED) % 3,
     )
-    model = SectorAwareFusionModel(SECTORS, len(DEFAULT_FEATURES), encoder_columns=window_columns(DEFAULT_FEATURES))
+    model = SectorAwareFusionModel(
+        SECTORS,
+        len(DEFAULT_FEATURES),
+        encoder_columns=window_columns(DEFAULT_FEATURES),
+        score_columns=score_columns(DEFAULT_FEATURES),
+    )
     trainer = ThreePhaseTrainer(model, device="cpu")
     loader = DataLoader(samples, batch_size=TRAINING_CONFIG["batch_size"])
     found = trainer.train_phase1(loader, DataLoader(Subset(samples, range(64)), batch_size=64), epochs=2, lr=1e-3)

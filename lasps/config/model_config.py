@@ -26,14 +26,13 @@ class FrozenDict(dict[str, Any]):
 MODEL_CONFIG = FrozenDict(
     num_sectors=20,  # KRX-like sectors, lasps/config/sectors.py
     linear_transformer=FrozenDict(
-        input_dim=50,  # = len(DEFAULT_FEATURES), held by a test
+        input_dim=114,  # = len(DEFAULT_FEATURES), held by a test
         hidden_dim=64,  # chosen for speed on two cores, not tuned for accuracy
         num_layers=2,
         num_heads=4,
         dropout=0.1,  # guess, not tuned
         patch_days=5,  # a trading week per token
     ),
-    encoder_columns=tuple(range(32, 50)),  # of the 50: relative features, ranks, the mask; held by a test
     chart_cnn=FrozenDict(
         conv_channels=(16, 32, 64),
         output_dim=64,

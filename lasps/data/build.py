@@ -27,11 +27,11 @@ from lasps.data.dataset_files import (
 )
 from lasps.data.datasets.loading import SCHEMA_VERSION, fingerprint
 from lasps.data.datasets.replacement import put_in_place, staging
-from lasps.data.features import compute_features, volatility
+from lasps.data.features import compute_rows, volatility
 from lasps.data.labels import FLAGS, make_labels
-from lasps.data.panel import Panel
+from lasps.data.panel import Panel, bar_rows
 from lasps.data.sampling import Sampling, choose_samples
-from lasps.data.scaling import RobustScaler
+from lasps.data.scaling import RobustScaler, scaled
 from lasps.data.spec import DatasetSpec
 from lasps.data.splits import SPLITS
 from lasps.terminal import in_words
@@ -117,14 +117,15 @@ def _check_sectors(panel: pl.DataFrame) -> None:
 
 
 def _write_rows(folder: Path, panel: Panel, spec: DatasetSpec, sampling: Sampling) -> RobustScaler:
-    """Write scaled features, bars and stock starts; returns the scaler."""
-    values = compute_features(panel, spec.feature_names)
-    scaler = spec.scaler or RobustScaler.fit(values[sampling.train_rows], spec.feature_names)
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    save_array(folder / "features.npy", scaler.transform(values, out=values))
-    del values
-    columns = [panel.frame[name].to_numpy().astype(np.float32) for name in ("open", "high", "low", "close", "volume")]
-    save_array(folder / "bars.npy", np.stack(columns, axis=1))
+    """Write scaled features, scores, bars and stock starts; returns the scaler."""
+    rows = compute_rows(panel, spec.feature_names)
+    names = spec.feature_names[: rows.values.shape[1]]
+    scaler = spec.scaler or RobustScaler.fit(rows.values[sampling.train_rows], names)
+    rows = scaled(rows, scaler)
+    save_array(folder / "features.npy", rows.values)
+    save_array(folder / "scores.npy", rows.codes)
+    del rows
+    save_array(folder / "bars.npy", bar_rows(panel.frame))
     save_array(folder / "stock_starts.npy", panel.starts[:-1].astype(np.int64))
     return scaler
 

@@ -1,7 +1,8 @@
 """A dataset's files: how they are written, fingerprinted, and put in place in one step.
 
 dataset.json                 what it is: features, scaler, borders, counts, fingerprint, a digest of every file
-rows/features.npy            float32 (R,F), scaled
+rows/features.npy            float32 (R,V), scaled: the features that are not scores
+rows/scores.npy              int8 (R,F-V): the scores, in steps of 1/40 (lasps/data/features/scores.py)
 rows/bars.npy                float32 (R,5): open, high, low, close (KRW), volume (shares)
 rows/stock_starts.npy        int64 (stocks,): each stock's first row
 {train,val,test}/ends.npy    int64 (N,): the row of each window's last day

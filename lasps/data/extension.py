@@ -139,7 +139,10 @@ def _say_who_stays(both: pl.DataFrame) -> None:
 
 def _warn_of_changed_features(old_dir: Path, new_dir: Path) -> None:
     """Warn where the last day of an old sample has other features: new rows on old days move ranks and look-backs."""
-    old, new = (np.load(folder / "rows" / "features.npy", mmap_mode="r") for folder in (old_dir, new_dir))
+    stored = [
+        [np.load(folder / "rows" / f"{name}.npy", mmap_mode="r") for folder in (old_dir, new_dir)]
+        for name in ("features", "scores")
+    ]
     changed = []
     for split in SPLITS:
         before, after = (
@@ -149,7 +152,8 @@ def _warn_of_changed_features(old_dir: Path, new_dir: Path) -> None:
             for folder, name in ((old_dir, "old_row"), (new_dir, "new_row"))
         )
         both = before.join(after, on=["code", "date"], how="inner", maintain_order="left")
-        differ = (old[both["old_row"].to_numpy()] != new[both["new_row"].to_numpy()]).any(axis=1)
+        before_row, now_row = both["old_row"].to_numpy(), both["new_row"].to_numpy()
+        differ = np.any([(old[before_row] != new[now_row]).any(axis=1) for old, new in stored], axis=0)
         changed.append(both.filter(pl.Series(differ)))
     rows = pl.concat(changed)
     if rows.height:

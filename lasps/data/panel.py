@@ -283,3 +283,8 @@ def _widen_rounding(bars: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
         low=pl.when(rounding).then(pl.min_horizontal("low", bottom)).otherwise("low"),
     )
     return widened, int(counts[0]), int(counts[1])
+
+
+def bar_rows(panel: pl.DataFrame) -> np.ndarray:
+    """Open, high, low, close and volume of every row as the charts read them: float32 (R, 5)."""
+    return np.stack([panel[name].to_numpy().astype(np.float32) for name in (*PRICES, "volume")], axis=1)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from loguru import logger
 
-from lasps.data.features import FEATURES
+from lasps.data.features import FEATURES, FeatureRows, compute_rows
+from lasps.data.features.scores import MISSING
+from lasps.data.panel import Panel
 
 IQR_OF_A_NORMAL = 1.349
 """Interquartile range of a standard normal, so that a normal feature comes out with standard deviation 1."""
@@ -25,6 +28,8 @@ _AS_THEY_ARE = {feature.name for feature in FEATURES if not feature.is_scaled}
 @dataclass(frozen=True)
 class RobustScaler:
     """Centre and scale per feature; ranks and the mask pass through (centre 0, scale 1).
+
+    Scores are not among its features: they are stored apart.
 
     Attributes:
         names: feature names (F,).
@@ -94,6 +99,18 @@ class RobustScaler:
         if not sound or not (scale > 0).all() or not state["clip"] > 0:
             raise ValueError(f"a scaler needs a finite centre and a scale above 0 per name, got {state}")
         return cls(names, center, scale, float(state["clip"]))
+
+
+def scaled_rows(panel: Panel | pl.DataFrame, names: Sequence[str], scaler: RobustScaler) -> FeatureRows:
+    """A panel's features as a dataset stores them: scaled values, codes of scores, 0 for NaN in both."""
+    return scaled(compute_rows(panel, names), scaler)
+
+
+def scaled(rows: FeatureRows, scaler: RobustScaler) -> FeatureRows:
+    """As `scaled_rows`, of features at hand, which are overwritten."""
+    values = np.ascontiguousarray(rows.values)
+    rows.codes[rows.codes == MISSING] = 0
+    return FeatureRows(scaler.transform(values, out=values), rows.codes)
 
 
 def _center_and_scale(column: np.ndarray, name: str) -> tuple[float, float]:

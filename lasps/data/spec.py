@@ -17,7 +17,7 @@ class DatasetSpec:
     """A dataset's options; build it again from the same panel with them and it has the same fingerprint.
 
     Attributes:
-        features: names, in the order of the columns; None: the default ones.
+        features: names; None: the default ones. The columns are in this order, scores after all others.
         window: traded days per sample.
         warm_up: rows a stock must have before a window; with 60, every look-back inside the window is observed.
         horizon, threshold: of the labels.
@@ -46,7 +46,7 @@ class DatasetSpec:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the feature columns. Raises ValueError for one that does not exist."""
-        return tuple(feature.name for feature in features_named(self.features))
+        return tuple(f.name for f in sorted(features_named(self.features), key=lambda f: f.is_score))
 
     def span(self) -> Borders:
         """The borders, of a spec that is built with. Raises ValueError where none were chosen."""

@@ -16,10 +16,9 @@ from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import CLASS_NAMES
 from lasps.models.chart_cnn import ChartCNN
 from lasps.models.linear_transformer import LinearTransformerEncoder
+from lasps.window_parts import SKIP_DAYS, Reads, WindowParts, parts_of
 
 NUM_CLASSES = len(CLASS_NAMES)
-SKIP_DAYS = (1, 5, 20)
-"""The skip carries the raw features' means over the last day, week and month."""
 SKIP_SHARE = 0.5
 """Share of the shared features that come from the skip alone (guess, not tuned)."""
 SKIP_LINEAR_UP_TO = 8.0
@@ -76,14 +75,19 @@ def _linear_as_saved(head: ClassificationHead, state_dict: Mapping[str, Any], pr
 
 
 class SharedFusion(nn.Module):
-    """Encoder output, CNN output and raw-feature skip -> the shared features (B, 128).
+    """Encoder output, CNN output and the skip (the features' means) -> the shared features (B, 128).
 
     The first part is an MLP over all three: what the training of the common head finds useful. The second part is a
     linear projection of the skip alone, orthogonal at the start: it keeps directions that the common head has no use
-    for, so that a sector's head can still find its own signal in them.
+    for, so that a sector's head can still find its own signal in them. It leaves the scores out: they repeat the
+    features in another scale, and would take the room of directions that nothing else carries.
     """
 
-    def __init__(self, branches_dim: int, ts_input_dim: int, shared_dim: int, dropout: float) -> None:
+    projected: Tensor
+
+    def __init__(
+        self, branches_dim: int, ts_input_dim: int, score_columns: Sequence[int], shared_dim: int, dropout: float
+    ) -> None:
         super().__init__()
         skip_dim = len(SKIP_DAYS) * ts_input_dim
         linear_dim = int(shared_dim * SKIP_SHARE)
@@ -94,36 +98,36 @@ class SharedFusion(nn.Module):
             nn.Linear(shared_dim, shared_dim - linear_dim),
             nn.LayerNorm(shared_dim - linear_dim),
         )
-        self.skip_projection = nn.Linear(skip_dim, linear_dim)
+        kept = [column for column in range(ts_input_dim) if column not in set(score_columns)]
+        columns = torch.tensor(kept) + ts_input_dim * torch.arange(len(SKIP_DAYS)).unsqueeze(1)
+        self.register_buffer("projected", columns.flatten(), persistent=False)
+        self.skip_projection = nn.Linear(columns.numel(), linear_dim)
         nn.init.orthogonal_(self.skip_projection.weight)
         nn.init.zeros_(self.skip_projection.bias)
 
-    def forward(self, encoded: Tensor, chart: Tensor, time_series: Tensor) -> Tensor:
-        """(B, D), (B, D), (B, T, F) -> (B, 128)."""
-        skip = skip_summary(time_series)
+    def forward(self, encoded: Tensor, chart: Tensor, means: Tensor) -> Tensor:
+        """(B, D), (B, D), (B, 3 F) -> (B, 128)."""
+        skip = skip_of(means)
         learned = self.mlp(torch.cat([encoded.float(), chart.float(), skip], dim=1))
-        return torch.cat([learned.float(), self.skip_projection(skip).float()], dim=1)
+        own = skip if len(self.projected) == skip.shape[1] else skip.index_select(1, self.projected)
+        return torch.cat([learned.float(), self.skip_projection(own).float()], dim=1)
 
 
-def skip_summary(time_series: Tensor) -> Tensor:
-    """Raw features averaged over the last 1, 5 and 20 days, (B, T, F) -> (B, 3 F); fewer days where T is shorter."""
-    means = torch.cat([time_series[:, -days:].mean(dim=1) for days in SKIP_DAYS], dim=1)
+def skip_of(means: Tensor) -> Tensor:
+    """The skip of the features' means, (B, 3 F) both: linear up to about SKIP_LINEAR_UP_TO."""
     return SKIP_LINEAR_UP_TO * torch.asinh(means / SKIP_LINEAR_UP_TO)
 
 
-def checked_columns(columns: Sequence[int] | None, ts_input_dim: int) -> Tensor:
-    """The transformer's columns, int64; None is MODEL_CONFIG's where the number of features is its own, else all.
+def checked_columns(columns: Sequence[int], ts_input_dim: int, name: str) -> Tensor:
+    """Numbers of columns, int64.
 
     Raises:
-        ValueError: none, a repeated one, or one that is not among 0..F-1.
+        ValueError: a repeated one, or one that is not among 0..F-1.
     """
-    if columns is None:
-        own = ts_input_dim == MODEL_CONFIG["linear_transformer"]["input_dim"]
-        columns = MODEL_CONFIG["encoder_columns"] if own else range(ts_input_dim)
     chosen = [int(column) for column in columns]
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(ts_input_dim)):
-        raise ValueError(f"encoder_columns: expected different numbers of 0..{ts_input_dim - 1}, got {chosen}")
-    return torch.tensor(chosen)
+    if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(ts_input_dim)):
+        raise ValueError(f"{name}: expected different numbers of 0..{ts_input_dim - 1}, got {chosen}")
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 class SectorAwareFusionModel(nn.Module):
@@ -132,14 +136,18 @@ class SectorAwareFusionModel(nn.Module):
     Args:
         num_sectors: S.
         ts_input_dim: F.
-        encoder_columns: which of the F columns the transformer reads over the whole window; the skip carries all.
-            None: MODEL_CONFIG's for its own number of features, else all. A window of raw features tells the day that
-            it ends on by the market's path, which a network learns by heart; see the log of experiments.
+        encoder_columns: which of the F columns the transformer reads over the whole window (the skip carries all); of
+            a dataset's features they are `lasps.data.features.window_columns(names)`. None: all. A window of raw
+            features tells the day that it ends on by the market's path, which a network learns by heart; see the log
+            of experiments.
+        score_columns: which of the F columns are scores (`lasps.data.features.score_columns(names)`): they are left out
+            of the linear half of the shared features.
         uses_charts: False leaves the CNN out (zeros in its place), to measure what the charts add; the state tells.
         encoder, cnn, fusion: what differs from MODEL_CONFIG's `linear_transformer`, `chart_cnn` and `fusion`.
     """
 
     encoder_columns: Tensor
+    score_columns: Tensor
     uses_charts: Tensor
 
     def __init__(
@@ -148,40 +156,56 @@ class SectorAwareFusionModel(nn.Module):
         ts_input_dim: int = MODEL_CONFIG["linear_transformer"]["input_dim"],
         *,
         encoder_columns: Sequence[int] | None = None,
+        score_columns: Sequence[int] = (),
         uses_charts: bool = True,
         encoder: Mapping[str, Any] | None = None,
         cnn: Mapping[str, Any] | None = None,
         fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        columns = checked_columns(encoder_columns, ts_input_dim)
+        read = range(ts_input_dim) if encoder_columns is None else encoder_columns
+        columns = checked_columns(read, ts_input_dim, "encoder_columns")
+        scores = checked_columns(score_columns, ts_input_dim, "score_columns")
+        if not len(columns) > 0 or not len(scores) < ts_input_dim:
+            raise ValueError(
+                f"expected one of encoder_columns at least, and one column that is not among score_columns, got {read} "
+                f"and {score_columns}"
+            )
         encoder = {**MODEL_CONFIG["linear_transformer"], **(encoder or {}), "input_dim": len(columns)}
         cnn = {**MODEL_CONFIG["chart_cnn"], **(cnn or {})}
         fusion = {**MODEL_CONFIG["fusion"], **(fusion or {})}
         self.num_sectors, self.ts_input_dim = num_sectors, ts_input_dim
         self.register_buffer("encoder_columns", columns)
+        self.register_buffer("score_columns", scores)
         self.register_buffer("uses_charts", torch.tensor(uses_charts))
         self.ts_encoder = LinearTransformerEncoder(**encoder)
         self.cnn = ChartCNN(**cnn)
         self.shared_fusion = SharedFusion(
-            encoder["hidden_dim"] + cnn["output_dim"], ts_input_dim, fusion["shared_dim"], encoder["dropout"]
+            encoder["hidden_dim"] + cnn["output_dim"],
+            ts_input_dim,
+            scores.tolist(),
+            fusion["shared_dim"],
+            encoder["dropout"],
         )
+        self.reads = Reads(tuple(columns.tolist()), uses_charts)
         head = (fusion["shared_dim"], fusion["head_hidden"], NUM_CLASSES, fusion["head_dropout"])
         self.common_head = ClassificationHead(*head)
         self.sector_heads = nn.ModuleList(ClassificationHead(*head) for _ in range(num_sectors))
         self.frozen = False
+        self.register_load_state_dict_pre_hook(_without_scores)  # type: ignore[no-untyped-call]
         self.init_sector_heads_from_common()
 
     # ------------------------------------------------------------------------------------------------ forward
 
     def forward(
-        self, time_series: Tensor, charts: Tensor, sector_ids: Tensor | None = None, phase: int = 3
+        self, time_series: Tensor | WindowParts, charts: Tensor, sector_ids: Tensor | None = None, phase: int = 3
     ) -> dict[str, Tensor]:
         """One batch through the network.
 
         Args:
-            time_series: float32 (B, T, F), finite; NaN must have become 0 before (the scaler does it).
-            charts: (B, 3, H, W), uint8 0..255 or float 0..1.
+            time_series: float32 (B, T, F), finite; NaN must have become 0 before (the scaler does it). Or the parts of
+                such windows that the network reads (`read` of our datasets).
+            charts: (B, 3, H, W), uint8 0..255 or float 0..1; not looked at by a model without charts.
             sector_ids: int64 (B,), 0..S-1; not needed in Phase 1.
             phase: 1 the common head, 2 and 3 the sector heads.
 
@@ -196,22 +220,33 @@ class SectorAwareFusionModel(nn.Module):
         logits = self.classify(shared, sector_ids, phase)
         return {"logits": logits, "probabilities": torch.softmax(logits, dim=1), "shared_features": shared}
 
-    def encode(self, time_series: Tensor, charts: Tensor) -> Tensor:
+    def encode(self, time_series: Tensor | WindowParts, charts: Tensor) -> Tensor:
         """The shared features (B, 128) float32 of a batch; see `forward`."""
+        parts = time_series if isinstance(time_series, WindowParts) else self._parts_of(time_series)
+        for part in parts:
+            check_finite(part, "time series")
+        encoded = self.ts_encoder(parts.days)
+        shared: Tensor = self.shared_fusion(encoded, self._encoded_charts(charts, encoded), parts.means)
+        return shared
+
+    def _parts_of(self, time_series: Tensor) -> WindowParts:
         check_finite(time_series, "time series")
-        if charts.dtype == torch.uint8:
-            charts = charts.float().div_(255)
-        else:
-            check_finite(charts, "charts")
         if time_series.ndim != 3 or time_series.shape[2] != self.ts_input_dim or not time_series.shape[1]:
             raise ValueError(
                 f"time series: expected (B, T, {self.ts_input_dim}) with T > 0, got "
                 f"{tuple(time_series.shape)}; the model was made for {self.ts_input_dim} features"
             )
-        encoded = self.ts_encoder(time_series.index_select(2, self.encoder_columns))
-        chart = self.cnn(charts) if self.uses_charts else encoded.new_zeros(len(charts), self.cnn.output.out_features)
-        shared: Tensor = self.shared_fusion(encoded, chart, time_series)
-        return shared
+        return parts_of(time_series, self.encoder_columns)
+
+    def _encoded_charts(self, charts: Tensor, encoded: Tensor) -> Tensor:
+        if not self.reads.charts:
+            return encoded.new_zeros(len(encoded), self.cnn.output.out_features)
+        if charts.dtype == torch.uint8:
+            charts = charts.float().div_(255)
+        else:
+            check_finite(charts, "charts")
+        found: Tensor = self.cnn(charts)
+        return found
 
     def classify(self, shared: Tensor, sector_ids: Tensor | None = None, phase: int = 3) -> Tensor:
         """Shared features (B, 128) -> logits (B, C) float32, outside any autocast; see `forward`."""
@@ -318,6 +353,11 @@ class SectorAwareFusionModel(nn.Module):
         return model.eval()
 
 
+def _without_scores(model: SectorAwareFusionModel, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """A state of a version before scores has no score columns: it loads as one that has none."""
+    state_dict.setdefault(f"{prefix}score_columns", torch.empty(0, dtype=torch.int64))  # type: ignore[attr-defined]
+
+
 def _differences(error: RuntimeError) -> str:
     """What torch found to differ, its first three lines."""
     lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
@@ -339,7 +379,8 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     try:
         hidden_dim, patch_days, _ = state["ts_encoder.patch_weight"].shape
-        input_dim = state["shared_fusion.skip_projection.weight"].shape[1] // len(SKIP_DAYS)
+        scores = state.get("score_columns", torch.empty(0, dtype=torch.int64)).tolist()
+        input_dim = state["shared_fusion.skip_projection.weight"].shape[1] // len(SKIP_DAYS) + len(scores)
         encoder_columns, uses_charts = state["encoder_columns"].tolist(), bool(state["uses_charts"])
         num_heads = state["ts_encoder.layers.0.attention.in_weight"].shape[1]
         head_hidden, shared_dim = state["common_head.fc1.weight"].shape
@@ -354,6 +395,7 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_sectors": _count(state, "sector_heads"),
         "ts_input_dim": input_dim,
         "encoder_columns": encoder_columns,
+        "score_columns": scores,
         "uses_charts": uses_charts,
         "encoder": {
             "hidden_dim": hidden_dim,

@@ -19,15 +19,18 @@ from lasps.config.clock import last_day_over
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.charts import render
-from lasps.data.features import FEATURES, compute_features, features_named
+from lasps.data.datasets.row_windows import RowWindows
+from lasps.data.datasets.samples import no_charts
+from lasps.data.features import FEATURES, features_named
 from lasps.data.integrity import IntegrityReport
-from lasps.data.panel import Panel, is_empty, is_halted
-from lasps.data.scaling import RobustScaler
+from lasps.data.panel import Panel, bar_rows, is_empty, is_halted
+from lasps.data.scaling import RobustScaler, scaled_rows
 from lasps.data.universe import stored_markets
 from lasps.pipeline.datasets import look_at
 from lasps.reproducibility import write_atomically
 from lasps.training.batches import Batch
 from lasps.training.checkpoints import Checkpoint
+from lasps.window_parts import Reads
 
 WHOLE_MARKET, RECENT_DAYS = 0.8, 20
 """A day is whole when this share of the codes of the days before has a bar. Guess: real days have 0.99."""
@@ -65,7 +68,7 @@ def forecast(
     day = trading_day(bars, date)
     report, known = gated(bars, listing, data, day, waive)
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
-    p = checkpoint.predict(batches(known, ends, data)).p
+    p = checkpoint.predict(batches(known, ends, data, checkpoint.model.reads)).p
     return forecast_table(known[ends], listing, p), report
 
 
@@ -203,18 +206,17 @@ def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) ->
     return ends
 
 
-def batches(panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]) -> Iterator[Batch]:
-    """The windows that end at the rows `ends`, scaled, with their charts; HOLD stands for labels of days to come."""
-    scaler = RobustScaler.from_dict(data["scaler"])
-    features = scaler.transform(compute_features(panel, data["features"]))
-    bars = panel.select("open", "high", "low", "close", "volume").to_numpy().astype(np.float32)
+def batches(panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any], reads: Reads) -> Iterator[Batch]:
+    """What a model reads of the windows that end at the rows `ends`; HOLD stands for labels of days to come."""
+    rows = scaled_rows(panel, data["features"], RobustScaler.from_dict(data["scaler"]))
+    windows = RowWindows(*rows, data["window"])
+    bars = RowWindows(bar_rows(panel), rows.codes[:, :0], data["window"])
     sectors = torch.from_numpy(panel["sector"].to_numpy().astype(np.int64))
     for start in range(0, len(ends), BATCH):
         last = ends[start : start + BATCH]
-        window = last[:, None] + np.arange(1 - data["window"], 1)
-        charts = render(torch.from_numpy(bars[window]), tuple(data["chart_size"]))
+        charts = render(bars.whole(last), tuple(data["chart_size"])) if reads.charts else no_charts(len(last))
         unknown = torch.full((len(last),), CLASS_NAMES.index("HOLD"))
-        yield Batch(torch.from_numpy(features[window]), charts, sectors[last], unknown)
+        yield Batch(windows.parts(last, reads.columns), charts, sectors[last], unknown)
 
 
 def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.ndarray) -> pl.DataFrame:

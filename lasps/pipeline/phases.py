@@ -20,7 +20,7 @@ from lasps.config.model_config import MODEL_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.samples import SampleDataset, SampleSubset
-from lasps.data.features import window_columns
+from lasps.data.features import score_columns, window_columns
 from lasps.evaluation.metrics import class_frequencies
 from lasps.files import held
 from lasps.models.sector_aware_model import SectorAwareFusionModel
@@ -334,10 +334,12 @@ def starting_model(job: PhaseJob) -> SectorAwareFusionModel:
     """
     if job.source is None:
         torch.manual_seed(job.options.seed)
+        names = job.data.feature_names()
         return SectorAwareFusionModel(
             num_sectors=MODEL_CONFIG["num_sectors"],
             ts_input_dim=job.data.train.num_features,
-            encoder_columns=window_columns(job.data.feature_names()),
+            encoder_columns=window_columns(names),
+            score_columns=score_columns(names),
             uses_charts=job.options.charts,
         )
     model, _ = load_model(job.source)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.datasets.samples import Tensors
+from lasps.data.datasets.samples import ReadTensors, Tensors
 from lasps.reproducibility import derived_seed
+from lasps.window_parts import Reads, WindowParts
 
 KEYS = ("time_series", "chart_image", "sector_id", "label")
 
@@ -23,6 +24,8 @@ class BatchedDataset(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: np.ndarray) -> Tensors: ...
+
+    def read(self, indices: np.ndarray, reads: Reads) -> ReadTensors: ...
 
 
 class BatchLoader:
@@ -75,24 +78,35 @@ class BatchLoader:
         return np.random.default_rng(derived_seed(self.seed, "order", number)).permutation(len(self.dataset))
 
     def __iter__(self) -> Iterator[Tensors]:
+        return (self.dataset.batch(indices) for indices in self._parts())
+
+    def read(self, reads: Reads) -> Iterator[ReadTensors]:
+        """As iterating, but only what a model reads of each sample."""
+        return (self.dataset.read(indices, reads) for indices in self._parts())
+
+    def _parts(self) -> Iterator[np.ndarray]:
         order = self.order(self.epoch)
         self.epoch += 1
         for start in range(0, len(order), self.batch_size):
-            yield self.dataset.batch(order[start : start + self.batch_size])
+            yield order[start : start + self.batch_size]
 
 
 class Batch(NamedTuple):
     """One batch on the device of the model."""
 
-    time_series: Tensor
+    time_series: Tensor | WindowParts
     charts: Tensor
     sector_ids: Tensor
     labels: Tensor
 
 
-def iterate(loader: Iterable[Any], device: str | torch.device) -> Iterator[Batch]:
-    """The loader's batches on `device`: tuples of four tensors, dicts, or lists of the interchange dataset's items."""
-    for number, batch in enumerate(loader):
+def iterate(loader: Iterable[Any], device: str | torch.device, reads: Reads | None = None) -> Iterator[Batch]:
+    """The loader's batches on `device`: tuples of four tensors, dicts, or lists of the interchange dataset's items.
+
+    With `reads`, a loader of this module whose dataset can do so makes only what the model reads of each sample.
+    """
+    quick = reads is not None and isinstance(loader, BatchLoader) and hasattr(loader.dataset, "read")
+    for number, batch in enumerate(loader.read(reads) if quick else loader):  # type: ignore[attr-defined]
         tensors = _as_tensors(batch, number)
         yield Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
@@ -100,7 +114,11 @@ def iterate(loader: Iterable[Any], device: str | torch.device) -> Iterator[Batch
 def _as_tensors(batch: Any, number: int) -> Sequence[Tensor]:
     if isinstance(batch, Mapping) and all(key in batch for key in KEYS):
         return _checked_labels([torch.as_tensor(batch[key]) for key in KEYS], number)
-    if isinstance(batch, Sequence) and len(batch) == 4 and all(isinstance(part, Tensor) for part in batch):
+    if (
+        isinstance(batch, Sequence)
+        and len(batch) == 4
+        and all(isinstance(part, Tensor | WindowParts) for part in batch)
+    ):
         return _checked_labels(batch, number)
     raise ValueError(
         f"batch {number}: expected a tuple (time_series, chart_image, sector_id, label) of tensors or a "

@@ -79,7 +79,7 @@ def shared_features(
 
 
 def _over_batches(
-    model: nn.Module,
+    model: SectorAwareFusionModel,
     run: Callable[[Batch], Tensor],
     data: Any,
     device: str | torch.device,
@@ -93,7 +93,9 @@ def _over_batches(
     model.to(device)
     device_type = torch.device(device).type
     with evaluating(model), torch.inference_mode(), torch.autocast(device_type, torch.bfloat16, enabled=autocast):
-        for batch in tqdm(iterate(loader, device), desc=desc, total=_length(loader), disable=None, leave=False):
+        for batch in tqdm(
+            iterate(loader, device, model.reads), desc=desc, total=_length(loader), disable=None, leave=False
+        ):
             outputs.append(run(batch).float().cpu().numpy())
             labels.append(batch.labels.cpu().numpy())
             sectors.append(batch.sector_ids.cpu().numpy())

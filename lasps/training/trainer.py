@@ -246,7 +246,9 @@ class ThreePhaseTrainer:
         """One pass over the training data: (sample mean of the loss, number of samples)."""
         self.model.train()
         total, samples = 0.0, 0
-        batches = tqdm(iterate(loader, self.device), desc=bar, total=len(loader), disable=None, leave=False)
+        batches = tqdm(
+            iterate(loader, self.device, self.model.reads), desc=bar, total=len(loader), disable=None, leave=False
+        )
         for number, batch in enumerate(batches):
             try:
                 total += self._step(run, batch) * len(batch.labels)

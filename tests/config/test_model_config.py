@@ -7,7 +7,7 @@ import pytest
 
 from lasps.config.model_config import MODEL_CONFIG, THREE_PHASE_CONFIG, TRAINING_CONFIG, FrozenDict
 from lasps.config.settings import CLASS_NAMES, ROOT, settings
-from lasps.data.features import DEFAULT_FEATURES, window_columns
+from lasps.data.features import DEFAULT_FEATURES
 
 
 def test_the_seed_indexes_configs_as_dicts() -> None:
@@ -16,7 +16,6 @@ def test_the_seed_indexes_configs_as_dicts() -> None:
     assert phase2.get("min_samples", 1) == 100
     assert MODEL_CONFIG["num_sectors"] == 20
     assert MODEL_CONFIG["linear_transformer"]["input_dim"] == len(DEFAULT_FEATURES)
-    assert list(MODEL_CONFIG["encoder_columns"]) == window_columns(DEFAULT_FEATURES)
 
 
 def test_a_config_cannot_be_changed_in_any_of_a_dicts_ways() -> None:

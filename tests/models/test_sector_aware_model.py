@@ -10,8 +10,9 @@ from lasps.models.sector_aware_model import (
     ClassificationHead,
     SectorAwareFusionModel,
     sizes_of,
-    skip_summary,
+    skip_of,
 )
+from lasps.window_parts import means_of_last_days
 
 
 def spread_heads(model):
@@ -102,11 +103,11 @@ def test_under_autocast_the_outputs_are_float32(tiny_model, tiny_batch):
 def test_the_skip_carries_last_day_week_and_month(tiny_batch):
     series = tiny_batch[0] / 100
     expected = torch.cat([series[:, -1], series[:, -5:].mean(1), series[:, -20:].mean(1)], dim=1)
-    torch.testing.assert_close(skip_summary(series), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(skip_of(means_of_last_days(series)), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_skip_keeps_prices_of_another_scale_finite_and_small():
-    assert float(skip_summary(torch.full((1, 3, 1), 5e4)).max()) < 10 * SKIP_LINEAR_UP_TO
+    assert float(skip_of(torch.full((1, 3), 5e4)).max()) < 10 * SKIP_LINEAR_UP_TO
 
 
 def test_the_transformer_reads_its_columns_only_and_the_skip_the_last_month_of_all(tiny_batch):

@@ -84,18 +84,18 @@ def held_out(job: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, d
     with pytest.MonkeyPatch.context() as patch:
         for phase in (1, 3, 2):
             seen: list[np.ndarray] = []
-            patch.setattr(WindowDataset, "batch", spying_on_train(WindowDataset.batch, seen))
+            patch.setattr(WindowDataset, "_positions", spying_on_train(WindowDataset._positions, seen))
             run_phases((phase,), options if phase == 1 else replace(options, phase2_holdout=None))
             patch.undo()
             read[phase] = np.unique(np.concatenate(seen))
     return replace(job, output_dir=folder, options=options), read
 
 
-def spying_on_train(batch, seen: list[np.ndarray]):
+def spying_on_train(positions, seen: list[np.ndarray]):
     def spy(self, indices):
         if self.samples_path.parent.name == "train":
             seen.append(np.asarray(indices))
-        return batch(self, indices)
+        return positions(self, indices)
 
     return spy
 

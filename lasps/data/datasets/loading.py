@@ -12,8 +12,8 @@ from lasps.data.datasets.scan import MissingFileError, combine
 from lasps.data.datasets.stock_dataset import StockDataset
 from lasps.data.datasets.window_dataset import WindowDataset
 
-SCHEMA_VERSION = 2
-"""2: one market calendar and one price limit for labels and gate."""
+SCHEMA_VERSION = 3
+"""3: scores among the features, in a file of their own."""
 ARRAYS = ("time_series", "chart_images", "sector_ids", "labels")
 NOT_IN_FINGERPRINT = frozenset({"source", "integrity", "universe", "fingerprint", "materialized", "digests", "sha256"})
 """Where a dataset came from and in which forms it is stored does not make it another dataset."""

@@ -19,9 +19,18 @@ from torch.utils.data import Dataset
 
 from lasps.data.datasets.scan import frame_digest
 from lasps.data.errors import explained
+from lasps.window_parts import SKIP_DAYS, Reads, WindowParts, parts_of
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 """time series float32 (B,T,F), charts (B,3,H,W) uint8 or float32 in 0..1, sector ids int64 (B,), labels int64 (B,)"""
+
+ReadTensors = tuple[WindowParts, Tensor, Tensor, Tensor]
+"""As `Tensors`, the time series reduced to what a model reads; charts (B,0) for a model that reads none"""
+
+
+def no_charts(samples: int) -> Tensor:
+    """What stands for the charts of a model that reads none: uint8 (B,0)."""
+    return torch.empty((samples, 0), dtype=torch.uint8)
 
 
 class SampleBatch(Sequence[dict[str, Tensor]]):
@@ -80,9 +89,19 @@ class SampleDataset(Dataset[dict[str, Tensor]]):
         """The samples of `indices` as stacked tensors, charts left as they are stored (uint8: no conversion)."""
         raise NotImplementedError
 
+    def read(self, indices: Sequence[int] | np.ndarray | Tensor, reads: Reads) -> ReadTensors:
+        """As `batch`, but only what a model reads."""
+        series, charts, sector_ids, labels = self.batch(indices)
+        parts = parts_of(series, torch.tensor(reads.columns))
+        return parts, charts if reads.charts else no_charts(len(labels)), sector_ids, labels
+
+    def last_days_means(self, days: Sequence[int] = SKIP_DAYS) -> np.ndarray:
+        """The features' means over each window's last days, one number of days after the other: float32 (N, 3 F)."""
+        raise NotImplementedError
+
     def last_day_features(self) -> np.ndarray:
         """The features of each window's last day: float32 (N,F)."""
-        raise NotImplementedError
+        return self.last_days_means((1,))
 
     @cached_property
     def samples(self) -> pl.DataFrame | None:
@@ -173,9 +192,13 @@ class SampleSubset(SampleDataset):
         """As the whole dataset's `batch`, with indices into this subset."""
         return self.dataset.batch(self.indices[self._positions(indices)])
 
-    def last_day_features(self) -> np.ndarray:
-        """float32 (n,F), the subset's rows."""
-        return self.dataset.last_day_features()[self.indices]
+    def read(self, indices: Sequence[int] | np.ndarray | Tensor, reads: Reads) -> ReadTensors:
+        """As the whole dataset's `read`, with indices into this subset."""
+        return self.dataset.read(self.indices[self._positions(indices)], reads)
+
+    def last_days_means(self, days: Sequence[int] = SKIP_DAYS) -> np.ndarray:
+        """float32 (n, 3 F), the subset's rows."""
+        return self.dataset.last_days_means(days)[self.indices]
 
 
 class SectorSubset(SampleSubset):

@@ -13,7 +13,8 @@ from torch import Tensor
 from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.samples import SampleBatch, SampleDataset, SectorSubset, Tensors, stock_collate_fn
-from lasps.data.datasets.scan import combine, digest, open_array, stamped
+from lasps.data.datasets.scan import chunks, combine, digest, open_array, stamped
+from lasps.window_parts import SKIP_DAYS, means_of_last_days
 
 __all__ = ["SampleBatch", "SectorSubset", "StockDataset", "stock_collate_fn"]
 
@@ -89,9 +90,13 @@ class StockDataset(SampleDataset):
             torch.from_numpy(self.labels[rows]),
         )
 
-    def last_day_features(self) -> np.ndarray:
-        """float32 (N,F), copied from the memory map."""
-        return np.array(self.time_series[:, -1], dtype=np.float32)
+    def last_days_means(self, days: Sequence[int] = SKIP_DAYS) -> np.ndarray:
+        """As `SampleDataset.last_days_means`."""
+        recent = self.time_series[:, -max(days) :]
+        parts = (
+            torch.from_numpy(x.astype(np.float32, copy=False)) for _, x in chunks(recent, "means of the last days")
+        )
+        return np.concatenate([means_of_last_days(part, days).numpy() for part in parts])
 
     def __getstate__(self) -> dict[str, Any]:
         mapped = {"time_series", "chart_images", "sector_ids", "labels"}

@@ -6,9 +6,9 @@ held in memory but memory maps, so a window costs no anonymous memory, and shuff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,19 +17,29 @@ from torch import Tensor
 from lasps.config.dataset_config import CHART_SIZE, WINDOW
 from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import CLASS_NAMES
-from lasps.data import charts
-from lasps.data.datasets.samples import SampleDataset, Tensors
+from lasps.data.charts import render
+from lasps.data.datasets.row_windows import RowWindows
+from lasps.data.datasets.samples import ReadTensors, SampleDataset, Tensors, no_charts
 from lasps.data.datasets.scan import combine, digest, open_array, stamped
 from lasps.data.datasets.stock_dataset import check_finite, check_integers, check_same_length
+from lasps.data.features.scores import LARGEST_CODE
+from lasps.window_parts import SKIP_DAYS, Reads
 
 BAR_FIELDS = 5
+ROWS = {
+    "features": (np.float32, None, ""),
+    "scores": (np.int8, None, " of {rows} rows, a row for each of features.npy"),
+    "bars": (np.float32, BAR_FIELDS, " of {rows} rows, a row for each of features.npy"),
+}
+S = TypeVar("S")
 
 
 class WindowDataset(SampleDataset):
     """Windows of `window` rows that end at `ends`, with charts drawn on demand.
 
     Args:
-        rows_dir: features.npy float32 (R,F), bars.npy float32 (R,5), stock_starts.npy int64 (stocks,).
+        rows_dir: features.npy float32 (R,V), scores.npy int8 (R,F-V), bars.npy float32 (R,5), stock_starts.npy int64
+            (stocks,).
         split_dir: ends.npy (row of each window's last day), sector_ids.npy, labels.npy; samples.parquet if known.
         window: T.
         chart_size: (H, W) of the charts.
@@ -49,7 +59,7 @@ class WindowDataset(SampleDataset):
         num_sectors: int | None = None,
     ) -> None:
         rows, split = Path(rows_dir), Path(split_dir)
-        self.row_paths = {name: rows / f"{name}.npy" for name in ("features", "bars", "stock_starts")}
+        self.row_paths = {name: rows / f"{name}.npy" for name in ("features", "scores", "bars", "stock_starts")}
         self.paths = {name: split / f"{name}.npy" for name in ("ends", "sector_ids", "labels")}
         self.num_sectors = MODEL_CONFIG["num_sectors"] if num_sectors is None else num_sectors
         self.window, self.chart_size = window, (int(chart_size[0]), int(chart_size[1]))
@@ -62,28 +72,22 @@ class WindowDataset(SampleDataset):
         arrays = {name: open_array(path, name) for name, path in self.paths.items()}
         check_same_length(arrays, self.paths)
         rows = {name: open_array(path, name) for name, path in self.row_paths.items()}
-        features, bars = rows["features"], rows["bars"]
-        if features.ndim != 2 or features.dtype != np.float32 or not features.flags.c_contiguous:
-            raise ValueError(
-                f"{self.row_paths['features']}: expected float32 (R,F), found {features.dtype} "
-                f"{features.shape}. Build the dataset again"
-            )
-        if bars.shape != (len(features), BAR_FIELDS) or bars.dtype != np.float32 or not bars.flags.c_contiguous:
-            raise ValueError(
-                f"{self.row_paths['bars']}: expected float32 {(len(features), BAR_FIELDS)}, a row for "
-                f"each of features.npy, found {bars.dtype} {bars.shape}. Build the dataset again"
-            )
-        self.features, self.bars, self.stock_starts = features, bars, rows["stock_starts"]
-        self.ends = check_integers(arrays["ends"], len(features), self.paths["ends"], "window end")
+        for name, (dtype, width, note) in ROWS.items():
+            _check_rows(rows[name], len(rows["features"]), dtype, width, note, self.row_paths[name])
+        self.features, self.scores, self.bars = (rows[name] for name in ROWS)
+        self.stock_starts = rows["stock_starts"]
+        self.ends = check_integers(arrays["ends"], len(self.features), self.paths["ends"], "window end")
         self.sector_ids = check_integers(arrays["sector_ids"], self.num_sectors, self.paths["sector_ids"], "sector id")
         self.labels = check_integers(arrays["labels"], len(CLASS_NAMES), self.paths["labels"], "label")
-        self.num_features = features.shape[1]
-        self._feature_windows, self._bar_windows = (_windows(x, self.window) for x in (features, bars))
+        self.windows = RowWindows(self.features, self.scores, self.window)
+        self.num_features = self.windows.num_features
+        self._bar_windows = RowWindows(self.bars, self.scores[:, :0], self.window)
 
     def _scan_rows(self) -> dict[str, str]:
         features, bars = self.row_paths["features"], self.row_paths["bars"]
         return {
             "features": digest(self.features, lambda i, x: check_finite(i, x, features), "scan features"),
+            "scores": digest(self.scores, lambda i, x: _check_codes(i, x, self.row_paths["scores"]), "scan scores"),
             "bars": digest(self.bars, lambda i, x: _check_bars(i, x, bars), "scan bars"),
             "stock_starts": digest(self.stock_starts),
         }
@@ -94,23 +98,28 @@ class WindowDataset(SampleDataset):
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensors:
         """As `SampleDataset.batch`: charts are uint8."""
+        return self._read(indices, lambda ends: self.windows.whole(ends), charts=True)
+
+    def read(self, indices: Sequence[int] | np.ndarray | Tensor, reads: Reads) -> ReadTensors:
+        """As `SampleDataset.read`, without making the whole windows."""
+        return self._read(indices, lambda ends: self.windows.parts(ends, reads.columns), reads.charts)
+
+    def _read(self, indices: Any, series: Callable[[np.ndarray], S], charts: bool) -> tuple[S, Tensor, Tensor, Tensor]:
         samples = self._positions(indices)
-        starts = torch.from_numpy(self.ends[samples] - (self.window - 1))
-        series = self._feature_windows.index_select(0, starts)
-        bars = self._bar_windows.index_select(0, starts)
+        ends = self.ends[samples]
         return (
-            series.view(len(samples), self.window, self.num_features),
-            charts.render(bars.view(len(samples), self.window, BAR_FIELDS), self.chart_size),
+            series(ends),
+            render(self._bar_windows.whole(ends), self.chart_size) if charts else no_charts(len(samples)),
             torch.from_numpy(self.sector_ids[samples]),
             torch.from_numpy(self.labels[samples]),
         )
 
-    def last_day_features(self) -> np.ndarray:
-        """float32 (N,F), copied from the memory map."""
-        return self.features[self.ends]
+    def last_days_means(self, days: Sequence[int] = SKIP_DAYS) -> np.ndarray:
+        """As `SampleDataset.last_days_means`."""
+        return self.windows.means(self.ends, days)
 
     def __getstate__(self) -> dict[str, Any]:
-        mapped = {*self.row_paths, *self.paths, "_feature_windows", "_bar_windows"}
+        mapped = {*self.row_paths, *self.paths, "windows", "_bar_windows"}
         return {name: value for name, value in self.__dict__.items() if name not in mapped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -118,14 +127,24 @@ class WindowDataset(SampleDataset):
         self._open()  # a worker maps the files itself: pickling a memory map would copy it
 
 
-def _windows(rows: np.ndarray, window: int) -> Tensor:
-    """Every window of `window` rows as one flat row: a view (R - window + 1, window x k) on rows (R,k), no copy."""
-    count, width = rows.shape
-    if count < window:
+def _check_rows(array: np.ndarray, rows: int, dtype: type, width: int | None, note: str, path: Path) -> None:
+    expected = (rows, array.shape[-1] if array.ndim and width is None else width)
+    if array.shape != expected or array.dtype != dtype or not array.flags.c_contiguous:
+        shape = f"(R,{'F' if width is None else width})"
         raise ValueError(
-            f"expected at least {window} rows for windows of {window} days, found {count}. Build the dataset again"
+            f"{path}: expected {np.dtype(dtype)} {shape}{note.format(rows=rows)}, found {array.dtype} {array.shape}. "
+            "Build the dataset again"
         )
-    return torch.from_numpy(rows).as_strided((count - window + 1, window * width), (width, 1))
+
+
+def _check_codes(start: int, chunk: np.ndarray, path: Path) -> None:
+    bad = np.argwhere(chunk < -LARGEST_CODE)
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise ValueError(
+            f"{path}: expected scores from -{LARGEST_CODE} to {LARGEST_CODE}, found {chunk[row, column]} at index "
+            f"{[start + row, column]}. Build the dataset again"
+        )
 
 
 def _check_bars(start: int, chunk: np.ndarray, path: Path) -> None:

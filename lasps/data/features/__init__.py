@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from lasps.data.features.cross_section import DayGroups
-from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, Feature
+from lasps.data.features.definitions import DEFAULT_FEATURES, FEATURES, LONGEST, SCORE_GROUPS, Feature
 from lasps.data.features.rolling import RollingBars
+from lasps.data.features.scores import decoded, encoded
 from lasps.data.panel import PRICES, Panel
 
 __all__ = [
@@ -21,12 +25,15 @@ __all__ = [
     "LONGEST",
     "Feature",
     "compute_features",
+    "compute_rows",
     "features_named",
+    "score_columns",
     "volatility",
     "window_columns",
 ]
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
+MOST_THREADS = 8
 WINDOW_GROUPS = ("relative", "rank", "mask")
 CHUNK_ROWS = 8_192
 """Rows worked on at once: the arrays of one chunk stay in a core's cache (8,192 was quickest, measured)."""
@@ -42,15 +49,38 @@ def compute_features(panel: Panel | pl.DataFrame, names: Sequence[str] | None = 
 
     Returns:
         float32 (R, F), row by row as the panel; NaN where the look-back reaches before the stock's first row or the
-        value is undefined.
+        value is undefined. Scores are as the byte in a dataset has them (`scores`).
 
     Raises:
         ValueError: an unknown name, an unsorted panel, no rows, or no `sector` where it is needed.
     """
+    wanted = features_named(names)
+    values, codes = compute_rows(panel, names)
+    if not codes.shape[1]:
+        return values
+    out = np.empty((len(values), len(wanted)), dtype=np.float32)
+    scores = np.array([feature.is_score for feature in wanted])
+    out[:, ~scores] = values
+    out[:, scores] = decoded(codes)
+    return out
+
+
+class FeatureRows(NamedTuple):
+    """Features of the rows of a panel, as a dataset stores them before the scaler."""
+
+    values: np.ndarray
+    """float32 (R, V), NaN as in `compute_features`"""
+    codes: np.ndarray
+    """int8 (R, F - V), the scores' (see `scores`)"""
+
+
+def compute_rows(panel: Panel | pl.DataFrame, names: Sequence[str] | None = None) -> FeatureRows:
+    """As `compute_features`, the scores apart and in one byte each."""
     wanted, panel = features_named(names), Panel.of(panel)
     starts, frame = _checked_starts(panel), panel.frame
-    bases = [_BY_NAME[f.base] for f in wanted if f.base is not None and f.base not in {w.name for w in wanted}]
-    columns = list(dict.fromkeys([*wanted, *bases]))
+    scores, own = [f for f in wanted if f.is_score], [f for f in wanted if not f.is_score]
+    bases = [_BY_NAME[f.base] for f in wanted if f.base is not None and f.base not in {w.name for w in own}]
+    columns = list(dict.fromkeys([*own, *bases]))
     out = np.empty((frame.height, len(columns)), dtype=np.float32)
     arrays = _bar_arrays(frame)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -58,8 +88,9 @@ def compute_features(panel: Panel | pl.DataFrame, names: Sequence[str] | None = 
             rows = slice(starts[first], starts[last])
             bars = RollingBars([a[rows] for a in arrays], starts[first : last + 1] - starts[first])
             _fill(out[rows], bars, columns)
-    _fill_cross_section(out, frame, columns)
-    return out[:, : len(wanted)] if bases else out
+    codes = np.empty((frame.height, len(scores)), dtype=np.int8)
+    _fill_cross_section(out, codes, frame, columns, scores)
+    return FeatureRows(out[:, : len(own)] if bases else out, codes)
 
 
 def volatility(panel: Panel | pl.DataFrame, days: int = 20) -> np.ndarray:
@@ -85,12 +116,17 @@ def features_named(names: Sequence[str] | None = None) -> list[Feature]:
 def window_columns(names: Sequence[str]) -> list[int]:
     """Which of the features named are read over a whole window: those that do not tell the market's own path.
 
-    They are the relative features, the ranks and the mask; all columns where none of the names is a relative one (other
-    people's features, or a subset without them).
+    They are the relative features, the ranks and the mask; all columns but the scores where none of the names is a
+    relative one (other people's features, or a subset without them).
     """
     groups = [_BY_NAME[name].group if name in _BY_NAME else "" for name in names]
     chosen = [i for i, group in enumerate(groups) if group in WINDOW_GROUPS]
-    return chosen if "relative" in groups else list(range(len(names)))
+    return chosen if "relative" in groups else [i for i, group in enumerate(groups) if group not in SCORE_GROUPS]
+
+
+def score_columns(names: Sequence[str]) -> list[int]:
+    """Which of the features named are scores."""
+    return [i for i, name in enumerate(names) if name in _BY_NAME and _BY_NAME[name].is_score]
 
 
 def _checked_starts(panel: Panel) -> np.ndarray:
@@ -129,9 +165,12 @@ def _fill(out: np.ndarray, bars: RollingBars, columns: Sequence[Feature]) -> Non
     out[:] = by_feature.T
 
 
-def _fill_cross_section(out: np.ndarray, panel: pl.DataFrame, columns: Sequence[Feature]) -> None:
+def _fill_cross_section(
+    out: np.ndarray, codes: np.ndarray, panel: pl.DataFrame, columns: Sequence[Feature], scores: Sequence[Feature]
+) -> None:
+    """Write the features across the stocks of a day into out (R, columns) and codes (R, scores)."""
     place = {feature.name: i for i, feature in enumerate(columns)}
-    across = [feature for feature in columns if feature.of_day is not None]
+    across = [feature for feature in (*columns, *scores) if feature.of_day is not None]
     if not across:
         return
     sectors = None
@@ -140,7 +179,19 @@ def _fill_cross_section(out: np.ndarray, panel: pl.DataFrame, columns: Sequence[
             raise ValueError("features against the sector need a complete column `sector`; run select_universe first")
         sectors = panel["sector"].to_numpy().astype(np.int64)
     days = DayGroups(panel["date"].to_numpy(), sectors)
-    for feature in across:
+
+    def values_of(feature: Feature) -> np.ndarray:
         assert feature.of_day is not None and feature.base is not None
-        base = np.ascontiguousarray(out[:, place[feature.base]])
-        out[:, place[feature.name]] = feature.of_day(base, days)
+        return feature.of_day(np.ascontiguousarray(out[:, place[feature.base]]), days)
+
+    def write_codes(column: int) -> None:
+        codes[:, column] = encoded(values_of(scores[column]))
+
+    for feature in across:
+        if not feature.is_score:
+            out[:, place[feature.name]] = values_of(feature)
+    days.prepare(by_sector=any(feature.group == "sector score" for feature in scores))
+    with ThreadPoolExecutor(
+        min(os.cpu_count() or 1, MOST_THREADS)
+    ) as pool:  # numpy sorts without the interpreter's lock
+        list(pool.map(write_codes, range(len(scores))))

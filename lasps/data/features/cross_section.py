@@ -28,6 +28,10 @@ class DayGroups:
         self.day = (np.cumsum(present) - 1)[number]
         self.sectors = sectors
 
+    def prepare(self, by_sector: bool) -> None:
+        """Lay out the days (and the sectors in them) now: after this, several threads may rank."""
+        _ = self._by_day, self._by_sector if by_sector else None
+
     @cached_property
     def _by_day(self) -> _Lines:
         return _Lines(self.day)

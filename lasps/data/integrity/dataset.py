@@ -41,11 +41,12 @@ class DatasetFolder:
     splits: dict[str, SplitArrays]
     features: np.ndarray | None = None
     bars: np.ndarray | None = None
+    scores: np.ndarray | None = None
     description: dict[str, Any] = field(default_factory=dict)
 
     @property
     def feature_names(self) -> list[str]:
-        width = self.features.shape[1] if self.features is not None else 0
+        width = sum(array.shape[1] for array in (self.features, self.scores) if array is not None)
         for split in self.splits.values():
             if split.time_series is not None and not width:
                 width = split.time_series.shape[-1]
@@ -73,7 +74,8 @@ def open_dataset(folder: str | Path) -> DatasetFolder:
     described = folder / "dataset.json"
     description = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
     rows = folder / "rows"
-    return DatasetFolder(folder, splits, _load(rows / "features.npy"), _load(rows / "bars.npy"), description)
+    features, bars, scores = (_load(rows / f"{name}.npy") for name in ("features", "bars", "scores"))
+    return DatasetFolder(folder, splits, features, bars, scores, description)
 
 
 def _open_split(folder: Path) -> SplitArrays | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lasps.config.dataset_config import CHART_SIZE
 from lasps.config.settings import CLASS_NAMES
+from lasps.data.features.scores import decoded
 from lasps.data.integrity.dataset import N_CLASSES, DatasetFolder, SplitArrays
 from lasps.data.integrity.findings import Finding, found, hits_without_date, percent, plural
 
@@ -27,7 +28,8 @@ def feature_rows(data: DatasetFolder) -> np.ndarray | None:
     """Up to FEATURE_ROWS rows (R, F) float32, evenly spaced; None where the dataset has no features."""
     if data.features is not None:
         step = max(1, data.features.shape[0] // FEATURE_ROWS)
-        return np.asarray(data.features[::step][:FEATURE_ROWS], dtype=np.float32)
+        values = np.asarray(data.features[::step][:FEATURE_ROWS], dtype=np.float32)
+        return values if data.scores is None else np.hstack([values, decoded(data.scores[::step][:FEATURE_ROWS])])
     for split in data.splits.values():
         series = split.time_series
         if series is not None and len(series):

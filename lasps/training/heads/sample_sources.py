@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 
 from lasps.training.batches import KEYS, Batch
+from lasps.window_parts import Reads, WindowParts
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,28 @@ class SampleSource:
         value = getattr(self.dataset, "fingerprint", None)
         return value if self.indices is not None and isinstance(value, str) and value else None
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All samples in order, `batch_size` at a time.
+    def batches(self, batch_size: int, reads: Reads | None = None) -> Iterator[Batch]:
+        """All samples in order, `batch_size` at a time; with `reads`, of our datasets only what a model reads.
 
         Raises:
             ValueError: a sample is not of the sector whose loader it came from, or a batch is not four arrays.
         """
         done = 0
-        for raw in self._raw_batches(batch_size):
+        for raw in self._raw_batches(batch_size, reads):
             batch = as_batch(raw)
             self.check_sectors(batch[2], done)
             done += len(batch[3])
             yield batch
 
-    def _raw_batches(self, batch_size: int) -> Iterable[Any]:
+    def _raw_batches(self, batch_size: int, reads: Reads | None) -> Iterable[Any]:
         if self.indices is None:
             whole: Iterable[Any] = self.dataset
             return whole
         if callable(getattr(self.dataset, "batch", None)):
-            starts = range(0, len(self.indices), batch_size)
-            return (self.dataset.batch(self.indices[first : first + batch_size]) for first in starts)
+            parts = (self.indices[i : i + batch_size] for i in range(0, len(self.indices), batch_size))
+            if reads is not None and hasattr(self.dataset, "read"):
+                return (self.dataset.read(part, reads) for part in parts)
+            return (self.dataset.batch(part) for part in parts)
         subset = Subset(self.dataset, self.indices.tolist())
         return DataLoader(subset, batch_size, num_workers=self.num_workers, collate_fn=self.collate_fn)
 
@@ -115,7 +118,8 @@ def as_batch(raw: Any) -> Batch:
     values = [raw[key] for key in KEYS] if isinstance(raw, Mapping) else list(raw)
     if len(values) != len(KEYS):
         raise ValueError(f"expected batches of {KEYS}, got {len(values)} values: see stock_collate_fn")
-    series, charts, sectors, labels = (torch.as_tensor(value) for value in values)
+    series = values[0] if isinstance(values[0], WindowParts) else torch.as_tensor(values[0])
+    charts, sectors, labels = (torch.as_tensor(value) for value in values[1:])
     return Batch(series, charts, sectors.long().reshape(-1), labels.long().reshape(-1))
 
 

@@ -31,6 +31,7 @@ from lasps.training.batches import Batch
 from lasps.training.heads.data import HeadSamples
 from lasps.training.heads.sample_sources import SampleSource, sources_of
 from lasps.training.inference import evaluating
+from lasps.window_parts import Reads
 
 HEAD_PREFIXES = ("common_head.", "sector_heads.")
 CACHE_VERSION = 1  # raise it when the same weights and data give other features
@@ -133,9 +134,10 @@ def _encode(
     labels: list[Tensor] = []
     sectors: list[Tensor] = []
     done = 0
+    reads = getattr(model, "reads", None) if digest is None else None  # a digest is of whole windows
     model.to(device)
     with evaluating(model), tqdm(total=total, desc=desc, unit="sample", unit_scale=True, disable=None) as bar:
-        for batch in _all_batches(sources, batch_size):
+        for batch in _all_batches(sources, batch_size, reads):
             if digest is not None:
                 _hash_batch(digest, batch)
             found = _encode_batch(model, batch, device, done)
@@ -176,7 +178,7 @@ def _encode_batch(model: nn.Module, batch: Batch, device: torch.device, done: in
 def _still_true(cached: HeadSamples, model: nn.Module, sources: list[SampleSource], device: torch.device) -> bool:
     """Whether the backbone still gives the first cached features: weights say nothing of changed code."""
     model.to(device)
-    batch = next(sources[0].batches(CHECKED_SAMPLES), None)
+    batch = next(sources[0].batches(CHECKED_SAMPLES, getattr(model, "reads", None)), None)
     if batch is None or len(cached) == 0:
         return False
     with evaluating(model):
@@ -191,9 +193,9 @@ def _check_sectors(sources: list[SampleSource], sector_ids: Tensor) -> None:
         source.check_sectors(own)
 
 
-def _all_batches(sources: list[SampleSource], batch_size: int) -> Iterator[Batch]:
+def _all_batches(sources: list[SampleSource], batch_size: int, reads: Reads | None = None) -> Iterator[Batch]:
     for source in sources:
-        yield from source.batches(batch_size)
+        yield from source.batches(batch_size, reads)
 
 
 def _storage(folder: Path | None, shape: tuple[int, int]) -> np.ndarray:
@@ -232,6 +234,7 @@ def _described(sources: list[SampleSource]) -> str:
 
 def _hash_batch(digest: Any, batch: Batch) -> None:
     for tensor in batch:
+        assert isinstance(tensor, Tensor)
         digest.update(f"{tensor.dtype}{tuple(tensor.shape[1:])}".encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
 

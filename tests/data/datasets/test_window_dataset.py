@@ -161,7 +161,7 @@ def test_a_sample_table_with_another_value_than_was_built_is_refused(copy, colum
 
 def test_rows_and_bars_of_different_lengths_are_refused(copy):
     np.save(copy / "rows" / "bars.npy", np.load(copy / "rows" / "bars.npy")[:-1])
-    with pytest.raises(ValueError, match=r"bars\.npy: expected float32 \(\d+, 5\)"):
+    with pytest.raises(ValueError, match=r"bars\.npy: expected float32 \(R,5\) of \d+ rows"):
         load_split(copy, "val")
 
 
@@ -189,7 +189,7 @@ def test_a_description_of_another_schema_or_no_json_is_refused(copy):
     with pytest.raises(ValueError, match="expected JSON"):
         read_description(copy)
     (copy / "dataset.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ValueError, match="expected schema_version 2, found 99"):
+    with pytest.raises(ValueError, match="expected schema_version 3, found 99"):
         load_split(copy, "val")
 
 
@@ -205,6 +205,7 @@ def test_memory_does_not_grow_with_the_number_of_windows(tmp_path):
         rows.mkdir(parents=True)
         split.mkdir()
         np.save(rows / "features.npy", np.zeros((windows + 59, 2), np.float32))
+        np.save(rows / "scores.npy", np.ones((windows + 59, 2), np.int8))
         np.save(rows / "bars.npy", np.ones((windows + 59, 5), np.float32))
         np.save(rows / "stock_starts.npy", np.zeros(1, np.int64))
         np.save(split / "ends.npy", np.arange(59, windows + 59))
