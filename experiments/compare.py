@@ -38,6 +38,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--baselines", action="store_true", help="fit (once) and show every baseline of --data-dir")
     parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="with the baselines, what blends of trees alone gain: more fits of LightGBM, up to three times as long",
+    )
+    parser.add_argument(
         "--prior",
         type=prior,
         default=None,
@@ -103,7 +108,7 @@ def compared(args: argparse.Namespace) -> Comparison:
     shares, source = (args.prior, "--prior") if args.prior else prior_of(data, models)
     if shares is None:
         logger.warning(f"no training frequencies ({source}): the prior is in-sample")
-    baselines = all_baselines(args.models, models, loader) if args.baselines else None
+    baselines = all_baselines(args, models, loader) if args.baselines or args.controls else None
     return compare(
         models,
         prior=shares,
@@ -114,15 +119,26 @@ def compared(args: argparse.Namespace) -> Comparison:
     )
 
 
-def all_baselines(texts: list[str], models: dict[str, Any], loader: Loader) -> dict[str, Any]:
-    """The dataset's baselines, and the phase1_best that lies beside the models where it is none of them."""
-    from lasps.pipeline.comparing import PHASE1, cached_baselines, load_models, phase1_beside
+def all_baselines(args: argparse.Namespace, models: dict[str, Any], loader: Loader) -> dict[str, Any]:
+    """The dataset's baselines, the phase1_best that lies beside the models where it is none of them, and ensemble,
+    blend and controls of the model that is for use.
+    """
+    from lasps.evaluation.baselines import BASELINES, CONTROLS, SEEDED
+    from lasps.evaluation.combined import with_combinations
+    from lasps.evaluation.pairs import deployed_of
+    from lasps.pipeline.baseline_cache import cached_baselines
+    from lasps.pipeline.comparing import PHASE1, load_models, phase1_beside
 
     found: dict[str, Any] = {}
     if not any(name.endswith(PHASE1) for name in models):
-        beside = phase1_beside(texts)
+        beside = phase1_beside(args.models)
         found = load_models(beside, loader) if beside else {}
-    return found | cached_baselines(loader.data, loader.splits, settings.REPORT_DIR / "cache")
+    network = models[deployed_of(list(models))]
+    n = max(len(forecasts) for forecasts in network.values())
+    names = [name for name in BASELINES if args.controls or name not in CONTROLS]
+    seeds = dict.fromkeys(SEEDED, n) | ({"lightgbm": 2 * n} if args.controls else {})
+    fitted = cached_baselines(loader.data, loader.splits, settings.REPORT_DIR / "cache", names, seeds)
+    return found | with_combinations(network, fitted)
 
 
 def save_picture(path: Path, comparison: Comparison, split: str) -> None:

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "pages": {"config", "plots", "terminal", "numbers"},
     "data": {"config", "plots", "pages", "terminal", "reproducibility", "files", "window_parts"},
     "models": {"config", "window_parts"},
-    "evaluation": {"config", "files", "numbers"},
+    "evaluation": {"config", "files", "numbers", "reproducibility"},
     "tracking": {"config", "reproducibility", "files"},
     "training": {
         "config",

@@ -7,69 +7,27 @@ them where a synthetic market stated the true probabilities: an upper bound, no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import polars as pl
 from loguru import logger
 from numpy.typing import NDArray
 
+from lasps.evaluation.fitted import Array, BaselineSplit, Fitted, Unavailable
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import N_CLASSES, class_frequencies
+from lasps.evaluation.skip_mlp import fit_mlp
+from lasps.evaluation.trees import fit_lightgbm, fit_plain, fit_second, normalised
 
 Known = TypeVar("Known", np.float64, np.int64)
-Array = NDArray[np.float64]
 VOLATILITY_BINS = 20
 SMOOTHING = 20.0  # pseudo-samples of the prior in every bin, sector and state (guess, not tuned)
-LIGHTGBM: dict[str, object] = {
-    "objective": "multiclass",
-    "num_class": N_CLASSES,
-    "num_leaves": 63,
-    "learning_rate": 0.05,
-    "verbosity": -1,
-    "deterministic": True,
-    "force_row_wise": True,
-    "seed": 0,
-}
-LIGHTGBM_LEAF = 500  # smallest leaf; with LIGHTGBM and the patience below as in the measured reference
-LIGHTGBM_ROUNDS, LIGHTGBM_PATIENCE = 1000, 50  # early stopping decides; the limit has not been reached on KRX data
-LIGHTGBM_ROWS_PER_THREAD = 20_000
 LOGISTIC_ROWS = 200_000  # more rows move the coefficients of ~40 features by less than their error
 ORACLE_COLUMNS = ("oracle_p_sell", "oracle_p_hold", "oracle_p_buy")
 
 
-@dataclass(frozen=True)
-class BaselineSplit:
-    """One split as plain arrays.
-
-    samples: samples.parquet of the dataset (code, date, forward_return, volatility_20, ...), or None for data without
-    dates; features (N, F) float32, the scaled features of each window's last day, no NaN; labels and sector_ids (N,);
-    past_return (N,) of the label's horizon up to the window's last day, and known_labels (N,), the class of that
-    return: the last label that is known on that day. Both None where no closes are known.
-    """
-
-    samples: pl.DataFrame | None
-    features: NDArray[np.float32] | None
-    labels: NDArray[np.int64]
-    sector_ids: NDArray[np.int64]
-    past_return: Array | None = None
-    known_labels: NDArray[np.int64] | None = None
-
-    def column(self, name: str) -> Array:
-        """(N,) a column of samples, null as NaN; Unavailable where there is none."""
-        if self.samples is None or name not in self.samples.columns:
-            raise Unavailable(f"samples have no column {name}")
-        return self.samples[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-
-
-class Unavailable(ValueError):
-    """This baseline needs something that the data does not have."""
-
-
-Fitted = Callable[[BaselineSplit], Array | tuple[Array, Array]]
-"""A split -> probabilities (N, 3), and a score (N,) where the ranking is not P(BUY) - P(SELL)."""
-Fit = Callable[[BaselineSplit, BaselineSplit | None], Fitted]
+Fit = Callable[[BaselineSplit, BaselineSplit | None, int], Fitted]
+"""(train, val, seed) -> what it has learned."""
 
 
 def _smoothed(groups: NDArray[np.int64], labels: NDArray[np.int64], n_groups: int) -> Array:
@@ -79,28 +37,32 @@ def _smoothed(groups: NDArray[np.int64], labels: NDArray[np.int64], n_groups: in
     return (counts + SMOOTHING * prior) / (counts.sum(axis=1, keepdims=True) + SMOOTHING)
 
 
-def _constant(p: Array) -> Callable[[BaselineSplit], Array]:
-    return lambda split: np.tile(p, (len(split.labels), 1))
+def _constant(p: Array) -> Fitted:
+    return Fitted(lambda split: _tiled(p, split))
 
 
-def fit_majority(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def _tiled(p: Array, split: BaselineSplit) -> Array:
+    return np.tile(p, (len(split.labels), 1))
+
+
+def fit_majority(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """Always the most frequent training class, with certainty: log loss undefined."""
     return _constant(np.eye(N_CLASSES)[int(np.argmax(class_frequencies(train.labels)))])
 
 
-def fit_prior(train: BaselineSplit, val: BaselineSplit | None) -> Callable[[BaselineSplit], Array]:
+def fit_prior(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """Always the training class frequencies."""
     return _constant(np.array(class_frequencies(train.labels)))
 
 
-def fit_sector_prior(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_sector_prior(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """The training class frequencies of the sample's sector; the prior for a sector that train has not."""
     n_sectors = int(train.sector_ids.max()) + 1
     table = np.vstack([_smoothed(train.sector_ids, train.labels, n_sectors), class_frequencies(train.labels)])
-    return lambda split: table[np.minimum(split.sector_ids, n_sectors)]
+    return Fitted(lambda split: table[np.minimum(split.sector_ids, n_sectors)])
 
 
-def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """Class frequencies per train quantile bin of 20-day volatility; the prior where it is unknown."""
     volatility = train.column("volatility_20")
     known = np.isfinite(volatility)
@@ -112,7 +74,7 @@ def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None) -> Fitt
         return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), VOLATILITY_BINS)
 
     table = _smoothed(bins(volatility), train.labels, VOLATILITY_BINS + 1)
-    return lambda split: table[bins(split.column("volatility_20"))]
+    return Fitted(lambda split: table[bins(split.column("volatility_20"))])
 
 
 def _known(values: NDArray[Known] | None) -> NDArray[Known]:
@@ -121,37 +83,31 @@ def _known(values: NDArray[Known] | None) -> NDArray[Known]:
     return values
 
 
-def fit_persistence(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_persistence(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """Class frequencies given the last label known at t (that of t-5)."""
     table = _smoothed(_known(train.known_labels), train.labels, N_CLASSES)
-    return lambda split: table[_known(split.known_labels)]
+    return Fitted(lambda split: table[_known(split.known_labels)])
 
 
-def fit_minus_volatility(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_minus_volatility(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """A ranking: calm stocks first. Its probabilities are the prior's."""
     train.column("volatility_20")
-    prior = fit_prior(train, val)
-    return lambda split: (prior(split), -split.column("volatility_20"))
+    prior = np.array(class_frequencies(train.labels))
+    return Fitted(lambda split: (_tiled(prior, split), -split.column("volatility_20")))
 
 
-def fit_minus_return(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_minus_return(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """A ranking: the last 5 days' losers first. Its probabilities are the prior's."""
     _known(train.past_return)
-    prior = fit_prior(train, val)
-    return lambda split: (prior(split), -_known(split.past_return))
+    prior = np.array(class_frequencies(train.labels))
+    return Fitted(lambda split: (_tiled(prior, split), -_known(split.past_return)))
 
 
-def _features(split: BaselineSplit) -> NDArray[np.float32]:
-    if split.features is None:
-        raise Unavailable("needs the last day's features")
-    return split.features
-
-
-def fit_logistic(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
-    """Multinomial logistic regression on the last day's features (at most LOGISTIC_ROWS train rows)."""
+def fit_logistic(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
+    """Multinomial logistic regression on the last day's features without scores (at most LOGISTIC_ROWS train rows)."""
     from sklearn.linear_model import LogisticRegression
 
-    x, rows = _features(train), np.arange(len(train.labels))
+    x, rows = train.own_features(), np.arange(len(train.labels))
     if len(rows) > LOGISTIC_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(rows, LOGISTIC_ROWS, replace=False))
     if len(np.unique(train.labels[rows])) < N_CLASSES:
@@ -159,41 +115,15 @@ def fit_logistic(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
     mean, spread = x[rows].mean(axis=0), x[rows].std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     model = LogisticRegression(C=1.0, max_iter=1000, tol=1e-3).fit((x[rows] - mean) / spread, train.labels[rows])
-    return lambda split: model.predict_proba((_features(split) - mean) / spread).astype(np.float64)
+    return Fitted(lambda split: model.predict_proba((split.own_features() - mean) / spread).astype(np.float64))
 
 
-def fit_lightgbm(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
-    """Gradient-boosted trees on the last day's features, stopped on val; the sector is not among its inputs."""
-    import lightgbm
-
-    if val is None:
-        raise Unavailable("early stopping needs val")
-    smallest_leaf = min(LIGHTGBM_LEAF, max(20, len(train.labels) // 100))  # for tiny data sets
-    # threads wait for each other longer than they work on small data; 0 is one per core
-    threads = 1 if len(train.labels) < LIGHTGBM_ROWS_PER_THREAD else 0
-    x = lightgbm.Dataset(_features(train), train.labels, params={"verbosity": -1})
-    stop = lightgbm.early_stopping(LIGHTGBM_PATIENCE, verbose=False)
-    booster = lightgbm.train(
-        {**LIGHTGBM, "min_data_in_leaf": smallest_leaf, "num_threads": threads},
-        x,
-        LIGHTGBM_ROUNDS,
-        valid_sets=[lightgbm.Dataset(_features(val), val.labels, reference=x)],
-        callbacks=[stop],
-    )
-    logger.debug(f"LightGBM stopped at {booster.best_iteration} trees per class")
-    return lambda split: _normalised(np.asarray(booster.predict(_features(split))))
-
-
-def fit_oracle(train: BaselineSplit, val: BaselineSplit | None) -> Fitted:
+def fit_oracle(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """The synthetic market's own class probabilities."""
     train_columns = set(train.samples.columns) if train.samples is not None else set()
     if not set(ORACLE_COLUMNS) <= train_columns:
         raise Unavailable("only a synthetic market states its probabilities")
-    return lambda split: _normalised(np.stack([split.column(c) for c in ORACLE_COLUMNS], axis=1))
-
-
-def _normalised(p: Array) -> Array:
-    return p / p.sum(axis=1, keepdims=True)
+    return Fitted(lambda split: normalised(np.stack([split.column(c) for c in ORACLE_COLUMNS], axis=1)))
 
 
 BASELINES: dict[str, Fit] = {
@@ -206,8 +136,15 @@ BASELINES: dict[str, Fit] = {
     "minus_return_5": fit_minus_return,
     "logistic_regression": fit_logistic,
     "lightgbm": fit_lightgbm,
+    "lightgbm_plain": fit_plain,
+    "lightgbm_second": fit_second,
+    "mlp": fit_mlp,
     "oracle": fit_oracle,
 }
+SEEDED = ("lightgbm", "lightgbm_second", "mlp")
+"""Those that another seed makes another forecast of: as many are averaged as the network has seeds."""
+CONTROLS = ("lightgbm_second",)
+"""Those that only a control of the blend is made of."""
 QUICK_BASELINES = ("majority", "prior", "sector_prior", "volatility_bins", "oracle")
 """Those that cost no fit worth waiting for."""
 
@@ -217,10 +154,13 @@ def fit_baselines(
     val: BaselineSplit | None,
     splits: Mapping[str, BaselineSplit],
     names: Iterable[str] = tuple(BASELINES),
+    seed: int = 0,
+    facts: dict[str, Mapping[str, int]] | None = None,
 ) -> dict[str, dict[str, Forecast]]:
     """Fit the named baselines on train and forecast every split: {name: {split: forecast}}.
 
-    A baseline that the data cannot feed is left out with a warning (the oracle silently).
+    A baseline that the data cannot feed is left out with a warning (the oracle silently). `facts` gets what early
+    stopping decided, by name.
 
     Raises:
         ValueError: an unknown name or an empty train.
@@ -233,8 +173,13 @@ def fit_baselines(
     out: dict[str, dict[str, Forecast]] = {}
     for name in names:
         try:
-            fitted = BASELINES[name](train, val)
-            out[name] = {key: _forecast(fitted(split), split).named(name, key) for key, split in splits.items()}
+            fitted = BASELINES[name](train, val, seed)
+            own = seed if name in SEEDED else None
+            out[name] = {
+                key: _forecast(fitted.predict(split), split).named(name, key, own) for key, split in splits.items()
+            }
+            if facts is not None:
+                facts[name] = fitted.facts
         except Unavailable as reason:
             if name != "oracle":
                 logger.warning(f"baseline {name} left out: {reason}")

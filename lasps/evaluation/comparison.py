@@ -34,7 +34,7 @@ from lasps.evaluation.portfolio import Costs
 Forecasts = Mapping[str, Sequence[Forecast]]
 """split -> one forecast per seed"""
 NO_VALUE = "in-sample class frequencies of the compared rows (no training frequencies were given)"
-HEADLINE_BASELINES = (*verdict.MUST_BEAT, ORACLE)
+HEADLINE_OTHERS = (verdict.ENSEMBLE, verdict.BLEND, verdict.MLP, *verdict.MUST_BEAT, ORACLE)
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ class Comparison:
 
     @property
     def headline(self) -> list[str]:
-        """The models given, then LightGBM, volatility bins and the oracle where they are known."""
+        """The models given; then ensemble, blend, mlp, LightGBM, volatility bins, the oracle where they are known."""
         kinds: dict[str, str] = dict(self.models.select("model", "kind").iter_rows())
-        return [m for m, kind in kinds.items() if kind == "model"] + [m for m in HEADLINE_BASELINES if m in kinds]
+        return [m for m, kind in kinds.items() if kind == "model"] + [m for m in HEADLINE_OTHERS if m in kinds]
 
     def names_of(self, model: str) -> list[str]:
         """The model and the names of those that are identical with it."""
@@ -125,16 +125,24 @@ class Comparison:
 
     @cached_property
     def verdict(self) -> tuple[str, ...]:
-        """At most four sentences on the main split: the deployed model against the others, baselines, the oracle."""
+        """At most four sentences on the main split: the deployed model against the others, baselines, the oracle. And,
+        where they are known, what the blend is worth, and a warning where the MLP on the skip does as well.
+        """
         main = self.main
         (split,) = main.splits
-        closed = verdict.gap_closed(dict(main.models.select("model", "log_loss").iter_rows()), self.deployed, split)
+        log_loss = dict(main.models.select("model", "log_loss").iter_rows())
+        closed = verdict.gap_closed(log_loss, self.deployed, split)
         last = [self.first_line, *([closed] if closed else [])]
+        primary = main.pairs.filter(metric=verdict.PRIMARY)
+        of_blend = {row["a"]: row for row in primary.filter(b=verdict.BLEND).to_dicts()}
+        network = verdict.ENSEMBLE if verdict.ENSEMBLE in log_loss else self.deployed
+        of_mlp = next(iter(primary.filter(a=verdict.MLP, b=network).to_dicts()), None)
+        more = [verdict.together(of_blend, log_loss, split), verdict.cheapest(of_mlp, split)]
         said = []
         for a in main.family.filter(role="model")["a"][: 4 - len(last)]:
             pair = {row["metric"]: row for row in main.pairs.filter(a=a, b=self.deployed).to_dicts()}
             said.append(verdict.sentence(pair, main.sectors.filter(a=a, b=self.deployed).to_dicts(), split))
-        return (*said, *last)
+        return (*said, *last, *(sentence for sentence in more if sentence))
 
     # ---------------------------------------------------------------------------------------- JSON
 

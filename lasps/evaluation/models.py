@@ -19,6 +19,7 @@ from lasps.evaluation.metrics import METRICS, DaySums
 from lasps.evaluation.portfolio import Costs, portfolio_summary
 from lasps.evaluation.rank_ic import MIN_DAYS, MIN_STOCKS
 from lasps.evaluation.significance import value_with_interval
+from lasps.evaluation.verdict import COMBINED
 
 ORACLE = "oracle"
 INTERVAL_METRICS = ("log_loss", "accuracy", "rank_ic", "rank_ic_skip1")
@@ -41,8 +42,10 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """ "model", "baseline" or "oracle"."""
-        return ORACLE if self.name == ORACLE else "baseline" if self.baseline else "model"
+        """ "model", "combined" (a mean of forecasts), "baseline" or "oracle"."""
+        if self.name == ORACLE or not self.baseline:
+            return ORACLE if self.baseline else "model"
+        return "combined" if self.name in COMBINED else "baseline"
 
     def of(self, metric: str) -> list[DaySums]:
         """The metric's day sums, one per seed."""

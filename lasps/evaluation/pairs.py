@@ -12,9 +12,15 @@ from lasps.evaluation.frames import Row, frame
 from lasps.evaluation.metrics import METRICS
 from lasps.evaluation.models import Entry
 from lasps.evaluation.significance import CONFIDENCE, holm, method_difference
-from lasps.evaluation.verdict import MUST_BEAT, PRIMARY
+from lasps.evaluation.verdict import BLEND, CONTROLS, ENSEMBLE, MLP, MUST_BEAT, PRIMARY, TWIN
 
 PHASE1, PHASE3, PHASE2 = "phase1_best", "phase3_final", "phase2_best"
+AMONG_OTHERS = (
+    *((TWIN, ENSEMBLE), (MLP, ENSEMBLE), (ENSEMBLE, BLEND), (MLP, BLEND)),
+    *((a, BLEND) for a in (TWIN, *CONTROLS)),
+    *(("lightgbm_plain", b) for b in (TWIN, BLEND)),
+)
+"""Pairs (a, b) of rows that are not models: combined forecasts and what they are made of."""
 
 
 def on_common_rows(a: Entry, b: Entry) -> tuple[Entry, Entry]:
@@ -124,11 +130,13 @@ def family_of(models: Sequence[str], baselines: Sequence[str], deployed: str) ->
 
 
 def all_pairs(entries: Sequence[Entry], deployed: str) -> list[tuple[Entry, Entry]]:
-    """(a, b): the models among themselves, the deployed one as b; then every model against every baseline."""
+    """(a, b): the models among themselves, the deployed one as b; every model against every other row; AMONG_OTHERS."""
     models = sorted((e for e in entries if not e.baseline), key=lambda e: e.name == deployed)
     baselines = [e for e in entries if e.baseline]
     among = [(a, b) for i, a in enumerate(models) for b in models[i + 1 :]]
-    return [*among, *((base, model) for model in models for base in baselines)]
+    named = {e.name: e for e in baselines}
+    others = [(named[a], named[b]) for a, b in AMONG_OTHERS if a in named and b in named]
+    return [*among, *((base, model) for model in models for base in baselines), *others]
 
 
 def with_family(pairs: Sequence[Row], family: Sequence[tuple[str, str]]) -> list[Row]:

@@ -14,6 +14,12 @@ PRIMARY = "log_loss"
 SELECTION_SPLITS = frozenset({"train", "val"})
 """Splits that weights, heads or hyperparameters were chosen on: their scores are shown without a verdict."""
 MUST_BEAT = ("lightgbm", "volatility_bins")
+ENSEMBLE, BLEND, TWIN, MLP = "ensemble", "blend", "lightgbm", "mlp"
+CONTROLS = ("lightgbm_doubled", "lightgbm_and_second", "lightgbm_and_logistic")
+"""What blends of trees alone reach: the twin with twice the seeds; with a differently set LightGBM, half each; with
+logistic regression, half each."""
+COMBINED = (ENSEMBLE, BLEND, *CONTROLS)
+"""Rows that are means of forecasts: neither the network nor a baseline."""
 
 
 def number(row: Row, sign: int = 1) -> str:
@@ -109,4 +115,39 @@ def gap_closed(log_loss: Mapping[str, float | None], model: str, split: str) -> 
     return (
         f"{model} closes {100 * (base - own) / (base - best):.0f} % of the log-loss gap between {MUST_BEAT[1]} and "
         f"the oracle on {split}."
+    )
+
+
+def together(against: Mapping[str, Row], log_loss: Mapping[str, float | None], split: str) -> str | None:
+    """Whether network and trees are better together: the blend against the best of the controls, else the twin.
+
+    Args:
+        against: name -> the row of blend minus it in log loss.
+    """
+    known = {name: loss for name in CONTROLS if name in against and (loss := log_loss.get(name)) is not None}
+    if not known and TWIN not in against:
+        return None
+    best = min([TWIN, *known] if TWIN in against else list(known), key=lambda name: log_loss.get(name) or float("inf"))
+    row = against[best]
+    what = f"{BLEND} (network and {TWIN}, half each) minus {best}"
+    rest = (
+        f", the best of {TWIN} and its {len(known)} controls" if known else " (--controls adds blends of trees alone)"
+    )
+    if split in SELECTION_SPLITS or row["low"] is None:
+        return f"{what}{rest}, on {split}: log loss {number(row)}, not tested."
+    told = {"b": "they are better together", "a": "together they are worse", None: "not distinguishable"}
+    return f"{what}{rest}, on {split}: log loss {number(row)}: {told[row['better']]}."
+
+
+def cheapest(row: Row | None, split: str) -> str | None:
+    """A warning where the MLP on the skip is no worse than the network's ensemble (or the network): {row}: that minus
+    it in log loss.
+    """
+    if row is None or row["difference"] is None or row["difference"] < 0:
+        return None
+    tested = split not in SELECTION_SPLITS and row["better"] == "a"
+    how = "is better than" if tested else "has a lower log loss than"
+    return (
+        f"{MLP}, without sequence, chart or sector heads, {how} {row['b']} on {split} "
+        f"({row['b']} minus {MLP}: log loss {number(row)})."
     )

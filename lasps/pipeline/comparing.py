@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,11 @@ from loguru import logger
 
 from lasps.data.datasets.dataset import Dataset
 from lasps.data.splits import SPLITS
-from lasps.evaluation import baselines
 from lasps.evaluation.forecast import Forecast
-from lasps.pipeline.summary import baseline_split
 from lasps.pipeline.validation import keep_predictions, predictions_path, validate_checkpoint
-from lasps.reproducibility import write_atomically
 from lasps.tracking import download_predictions
 from lasps.training.checkpoints import Checkpoint
 
-BASELINE_VERSION = 3
-"""Part of the cache's key: raise it when a baseline's forecast changes."""
 RUN_ID = "[0-9a-f]{32}"
 TABLE_SUFFIXES = (".parquet", ".csv")
 PHASE1 = "phase1_best"
@@ -198,53 +192,3 @@ def _same_data(samples: pl.DataFrame | None, forecast: Forecast) -> bool:
     if forecast.day is None or samples is None or not {"code", "date"} <= set(samples.columns):
         return True
     return forecast.keys.join(samples, on=["code", "date"], how="anti").is_empty()
-
-
-def cached_baselines(
-    data: Dataset, splits: Sequence[str], cache_dir: Path, names: Sequence[str] = tuple(baselines.BASELINES)
-) -> dict[str, dict[str, list[Forecast]]]:
-    """Baselines as `load_models` gives models, fitted once per dataset (by content) and cached under `cache_dir`."""
-    fingerprints = [data.split(split).fingerprint for split in SPLITS]
-    content = "|".join([str(BASELINE_VERSION), *fingerprints])
-    folder = Path(cache_dir) / f"baselines-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    complete = folder / "complete"
-    known = set(complete.read_text(encoding="utf-8").split()) if complete.is_file() else set()
-    cached: dict[str, dict[str, list[Forecast] | None]] = {
-        name: {split: _cached(folder, name, split, known) for split in splits} for name in names
-    }
-    missing = [name for name, by_split in cached.items() if None in by_split.values()]
-    if missing:
-        logger.info(f"Fitting {len(missing)} baselines (once: they are cached)")
-        arrays = {split: baseline_split(data, split) for split in SPLITS}
-        found = baselines.fit_baselines(arrays["train"], arrays["val"], {s: arrays[s] for s in splits}, missing)
-        for name in missing:
-            for split in splits:
-                forecast = found.get(name, {}).get(split)
-                cached[name][split] = [] if forecast is None else [forecast]
-                if forecast is not None:
-                    forecast.write(folder / f"{name}.{split}.parquet")
-                known.add(f"{name}.{split}" + (NOTHING if forecast is None else ""))
-        write_atomically(complete, "\n".join(sorted(known)) + "\n")
-    return {
-        name: present
-        for name, by_split in cached.items()
-        if (present := {split: forecasts for split, forecasts in by_split.items() if forecasts})
-    }
-
-
-NOTHING = ":none"
-"""Marks in the cache's list a baseline that the data cannot feed."""
-
-
-def _cached(folder: Path, name: str, split: str, known: set[str]) -> list[Forecast] | None:
-    """A baseline's cached forecast, empty where the data cannot feed it; None: to be fitted."""
-    if f"{name}.{split}{NOTHING}" in known:
-        return []
-    path = folder / f"{name}.{split}.parquet"
-    if f"{name}.{split}" not in known or not path.is_file():
-        return None
-    try:
-        return [Forecast.read(path)]
-    except ValueError as error:
-        logger.warning(f"{error}. The baseline is fitted again")
-        return None

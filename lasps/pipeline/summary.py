@@ -13,9 +13,11 @@ import numpy as np
 
 from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.window_dataset import WindowDataset
+from lasps.data.features import score_columns
 from lasps.data.labels import classify
-from lasps.evaluation.baselines import QUICK_BASELINES, BaselineSplit, fit_baselines
+from lasps.evaluation.baselines import QUICK_BASELINES, fit_baselines
 from lasps.evaluation.comparison import Comparison, compare
+from lasps.evaluation.fitted import BaselineSplit
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import summary
 from lasps.pipeline.common_change import COMMON_CHANGE, common_change_of
@@ -76,8 +78,16 @@ def baseline_split(data: Dataset, split: str) -> BaselineSplit:
     past_return, known_labels = None, None
     if data.spec is not None and isinstance(dataset, WindowDataset):
         past_return, known_labels = past_outcomes(dataset, data.spec.horizon, data.spec.threshold)
+    means = dataset.last_days_means()
     return BaselineSplit(
-        dataset.samples, dataset.last_day_features(), dataset.labels, dataset.sector_ids, past_return, known_labels
+        dataset.samples,
+        means[:, : dataset.num_features],
+        dataset.labels,
+        dataset.sector_ids,
+        past_return,
+        known_labels,
+        means,
+        len(score_columns(data.feature_names())),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lasps.evaluation.baselines import BaselineSplit
+from lasps.evaluation.fitted import BaselineSplit
 from lasps.evaluation.forecast import Forecast
 
 

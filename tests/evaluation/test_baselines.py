@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from lasps.evaluation import metrics
-from lasps.evaluation.baselines import BASELINES, BaselineSplit, fit_baselines
+from lasps.evaluation.baselines import BASELINES, fit_baselines
+from lasps.evaluation.fitted import BaselineSplit
 from tests.evaluation.conftest import make_split
 
 
@@ -84,7 +85,38 @@ def test_data_without_dates_keeps_the_baselines_that_need_none():
         BaselineSplit(None, s.features, s.labels, s.sector_ids) for s in (make_split(30, 0, 1), make_split(10, 40, 2))
     )
     tables = fit_baselines(train, val, {"val": val})
-    assert set(tables) == {"majority", "prior", "sector_prior", "logistic_regression", "lightgbm"}
+    trees = {"lightgbm", "lightgbm_plain", "lightgbm_second"}
+    assert set(tables) == {"majority", "prior", "sector_prior", "logistic_regression", "mlp", *trees}
+
+
+def test_only_the_twin_and_the_mlp_read_scores_and_means():
+    """The label is the last feature's, which is a score; its five-day mean is in the means alone."""
+    rng = np.random.default_rng(0)
+    splits = []
+    for n in (6000, 2000, 2000):
+        features = rng.standard_normal((n, 4)).astype(np.float32)
+        means = np.hstack([features, features + rng.standard_normal((n, 4)).astype(np.float32), features])
+        labels = np.digitize(features[:, 3], [-0.5, 0.5])
+        splits.append(BaselineSplit(None, features, labels, np.zeros(n, dtype=np.int64), means=means, scores=1))
+    train, val, test = splits
+    tables = fit_baselines(train, val, {"test": test}, ["lightgbm", "lightgbm_plain", "mlp", "logistic_regression"])
+    accuracy = {name: float((t["test"].p.argmax(axis=1) == t["test"].labels).mean()) for name, t in tables.items()}
+    assert min(accuracy["lightgbm"], accuracy["mlp"]) > 0.9
+    assert max(accuracy["lightgbm_plain"], accuracy["logistic_regression"]) < 0.5
+
+
+def test_a_seed_makes_the_same_forecast_again_and_another_seed_another(market):
+    train, val, test = market
+    for name in ("lightgbm", "mlp"):
+        a, b, c = (fit_baselines(train, val, {"test": test}, [name], seed)[name]["test"] for seed in (1, 1, 2))
+        assert np.array_equal(a.p, b.p) and not np.array_equal(a.p, c.p) and (a.seed, c.seed) == (1, 2)
+
+
+def test_what_early_stopping_decided_is_told(market):
+    train, val, test = market
+    facts = {}
+    fit_baselines(train, val, {"test": test}, ["lightgbm", "prior"], 0, facts)
+    assert facts["lightgbm"]["trees"] >= 1 and facts["prior"] == {}
 
 
 def test_the_oracle_stands_beside_them_where_it_is_known(market):

@@ -15,7 +15,7 @@ from lasps.config.settings import Settings
 from lasps.data.datasets.dataset import Dataset
 from lasps.evaluation import baselines
 from lasps.evaluation.forecast import Forecast
-from lasps.pipeline import comparing
+from lasps.pipeline import baseline_cache, comparing
 from tests.evaluation.conftest import make_forecast, make_split
 
 
@@ -110,9 +110,9 @@ def test_the_prior_is_the_datasets_only_for_the_datasets_own_rows(tmp_path, data
 
 def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
     names = ("prior", "volatility_bins", "oracle")
-    first = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
+    first = baseline_cache.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     monkeypatch.setattr(baselines, "fit_baselines", lambda *a, **k: pytest.fail("fitted again"))
-    again = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
+    again = baseline_cache.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     assert set(again) == {"prior", "volatility_bins"}
     assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
 
@@ -120,7 +120,7 @@ def test_baselines_are_fitted_once_per_dataset(tmp_path, data_dir, monkeypatch):
 @pytest.mark.parametrize("damage", ["altered", "gone"])
 def test_a_cached_baseline_that_is_damaged_or_gone_is_fitted_again(tmp_path, data_dir, damage):
     names = ("prior", "volatility_bins", "oracle")
-    first = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
+    first = baseline_cache.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     (path,) = tmp_path.rglob("volatility_bins.test.parquet")
     if damage == "gone":
         path.unlink()
@@ -128,7 +128,7 @@ def test_a_cached_baseline_that_is_damaged_or_gone_is_fitted_again(tmp_path, dat
         content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 1
         path.write_bytes(content)
-    again = comparing.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
+    again = baseline_cache.cached_baselines(Dataset.open(data_dir), ["test"], tmp_path, names)
     assert set(again) == {"prior", "volatility_bins"}
     assert again["volatility_bins"]["test"][0].table.equals(first["volatility_bins"]["test"][0].table)
     assert comparing.Forecast.read(path).table.equals(first["volatility_bins"]["test"][0].table)

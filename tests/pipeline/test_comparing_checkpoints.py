@@ -64,6 +64,10 @@ def test_seeds_of_two_models_and_every_baseline_are_one_command(job, seeds, tmp_
         "minus_return_5",
         "logistic_regression",
         "lightgbm",
+        "lightgbm_plain",
+        "mlp",
+        "ensemble",
+        "blend",
         "phase1_best",
     } < set(found["models"])
     assert [s["seed"] for s in found["models"]["phase2"]["test"]["seeds"]] == [7, 8]

@@ -14,7 +14,7 @@ from torch import Tensor
 from lasps.data.features.scores import CODES_PER_UNIT
 from lasps.window_parts import SKIP_DAYS, WindowParts, means_of_last_days
 
-CHUNK = 1024
+CHUNK = 128
 """Windows whose means are taken at once."""
 
 
