@@ -20,7 +20,7 @@ from loguru import logger
 from experiments._cli import run_script, write_json
 from experiments._results import machine
 
-NAMES = ("charts", "features", "build", "read", "phase2", "heads", "settings", "tracking")
+NAMES = ("charts", "features", "build", "read", "train", "phase2", "heads", "settings", "tracking")
 """Modules of experiments/benchmarks with `run() -> rows of what, ours, reference, ratio, unit`."""
 
 

@@ -48,6 +48,7 @@ TRAINING_CONFIG = FrozenDict(
     seed=7,
     batch_size=128,
     epoch_samples=100_000,  # Phases 1 and 3 look at val this often; guess: real markets overfit within a pass
+    val_samples=60_000,  # Phases 1 and 3 look at every k-th day of val between epochs, about so many samples
     eval_batch_size=512,
     focal_gamma=2.0,  # Lin et al. 2017, and the original specification's criterion
     weight_decay=0.01,  # AdamW's default

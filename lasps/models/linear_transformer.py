@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lasps.models.dropout import ByteDropout
+
 FEED_FORWARD_FACTOR = 2
 """Hidden width of the feed-forward block over D: 2 instead of the usual 4, for speed (guess, not tuned)."""
 POSITION_PERIOD = 10_000.0
@@ -84,7 +86,7 @@ class TransformerLayer(nn.Module):
             nn.GELU(),
             nn.Linear(FEED_FORWARD_FACTOR * width, width),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ByteDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 from lasps.config.model_config import MODEL_CONFIG
 from lasps.config.settings import CLASS_NAMES
 from lasps.models.chart_cnn import ChartCNN
+from lasps.models.dropout import ByteDropout
 from lasps.models.linear_transformer import LinearTransformerEncoder
 from lasps.window_parts import SKIP_DAYS, Reads, WindowParts, parts_of
 
@@ -94,7 +95,7 @@ class SharedFusion(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(branches_dim + skip_dim, shared_dim),
             nn.GELU(),
-            nn.Dropout(dropout),
+            ByteDropout(dropout),
             nn.Linear(shared_dim, shared_dim - linear_dim),
             nn.LayerNorm(shared_dim - linear_dim),
         )

@@ -19,7 +19,7 @@ from loguru import logger
 from lasps.config.model_config import MODEL_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.dataset import Dataset
-from lasps.data.datasets.samples import SampleDataset, SampleSubset
+from lasps.data.datasets.samples import SampleDataset, SampleSubset, whole_days
 from lasps.data.features import score_columns, window_columns
 from lasps.evaluation.metrics import class_frequencies
 from lasps.files import held
@@ -264,14 +264,17 @@ TRAIN = {1: train_backbone, 3: finetune, 2: train_heads}
 
 
 def epoch_loaders(job: PhaseJob) -> tuple[BatchLoader, BatchLoader]:
-    """Shuffled batches of train, ordered batches of val."""
+    """Shuffled batches of train; ordered batches of val, on a large one of every k-th day."""
     train, options = job.train, job.options
     part = min(options.epoch_samples or len(train), len(train))
     if part < len(train):
         logger.info(f"An epoch is {part} of the {len(train)} training samples; the next one goes on from there")
+    val = whole_days(job.data.val, TRAINING_CONFIG["val_samples"])
+    if len(val) < len(job.data.val):
+        logger.info(f"Epochs are evaluated on {len(val)} of the {len(job.data.val)} val samples, whole days")
     return (
         BatchLoader(train, options.batch_size, shuffle=True, seed=options.seed, epoch_samples=part),
-        BatchLoader(job.data.val, TRAINING_CONFIG["eval_batch_size"], shuffle=False),
+        BatchLoader(val, TRAINING_CONFIG["eval_batch_size"], shuffle=False),
     )
 
 

@@ -207,3 +207,18 @@ class SectorSubset(SampleSubset):
     def __init__(self, dataset: SampleDataset, indices: np.ndarray, sector_id: int) -> None:
         super().__init__(dataset, indices)
         self.sector_id = sector_id
+
+
+def whole_days(dataset: SampleDataset, at_most: int) -> SampleDataset:
+    """Every k-th day of a dataset, with all its samples: about `at_most` of them, the whole one where it has no more.
+
+    Days that are seen whole keep what ranks and means across a day's stocks are made of; always the same days, so that
+    two looks differ by the weights alone. Without dates it is every k-th sample.
+    """
+    step = -(-len(dataset) // at_most)
+    if step == 1:
+        return dataset
+    day = np.arange(len(dataset))
+    if dataset.samples is not None and "date" in dataset.samples.columns:
+        day = dataset.samples["date"].rank("dense").to_numpy().astype(np.int64) - 1
+    return SampleSubset(dataset, np.flatnonzero(day % step == step // 2))
