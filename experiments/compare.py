@@ -101,7 +101,7 @@ def compared(args: argparse.Namespace) -> Comparison:
     from lasps.pipeline.comparing import Loader, load_models, prior_of
 
     splits = ("val", "test") if args.split == "both" else (args.split,)
-    needs_model = any(".pt" in text for text in args.models)
+    needs_model = any(end in text for text in args.models for end in (".pt", ".json"))
     data = Dataset.open(args.data_dir)
     loader = Loader(splits, data, resolve_device(args.device) if needs_model else "cpu", args.batch_size)
     models = load_models(args.models, loader)

@@ -28,7 +28,11 @@ from lasps.config.settings import settings
 def parse_args() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="a .pt; or several as one model: A.pt,B.pt or make seeds' ensemble.json",
+    )
     parser.add_argument(
         "--source",
         type=Path,
@@ -65,10 +69,10 @@ def main() -> None:
     from lasps.data.sources.files import read_bars, read_listing
     from lasps.pipeline.forecast import forecast, write_forecast
     from lasps.pipeline.screens import show_forecast
-    from lasps.training.checkpoints import Checkpoint
+    from lasps.training.ensembles import open_model
 
     device, (source, listing) = resolve_device(args.device), files_of(args)
-    checkpoint = Checkpoint.open(args.checkpoint, device)
+    checkpoint = open_model(args.checkpoint, device)
     table, report = forecast(
         checkpoint,
         read_bars(source, **reading_of(args)),

@@ -4,9 +4,10 @@
     python experiments/seeds.py --data-dir data/krx --output-dir checkpoints/krx --lr 3e-4 --batch-size 512
     python experiments/compare.py phase3_final=checkpoints/krx/seed7/phase3_final.pt,checkpoints/krx/seed8/... ...
 
-The controls: Phase 2's change without sectors, and a longer Phase 3. A seed's files are in
-OUTPUT_DIR/seedN/, those of the longer Phase 3 in OUTPUT_DIR/seedN/longer/. What is finished is kept, so that the script
-can be stopped and said again.
+The controls: Phase 2's change without sectors, and a longer Phase 3. A seed's files are in OUTPUT_DIR/seedN/, those of
+the longer Phase 3 in OUTPUT_DIR/seedN/longer/; OUTPUT_DIR/ensemble.json is phase2_best of all seeds as one model, for
+validate_model.py, compare.py and predict.py. What is finished is kept, so that the script can be stopped and said
+again.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
     """Train every seed; print the command that compares them."""
     args = parse_args()
     from lasps.pipeline.phase_options import PhaseOptions
+    from lasps.training.ensembles import write_ensemble
 
     options = PhaseOptions(
         args.data_dir,
@@ -77,6 +79,9 @@ def main() -> None:
     names = [name for name in MODELS if name != "phase3_longer" or not args.no_longer]
     models = {name: [str(path_of(seed, name)) for seed in done] for name in names}
     write_json(args.json, models)
+    if len(done) > 1:
+        write_ensemble(args.output_dir / "ensemble.json", [path_of(seed, "phase2_best") for seed in done])
+        print(f"Saved: {args.output_dir / 'ensemble.json'}: phase2_best of {len(done)} seeds as one model")
     print(
         "python experiments/compare.py "
         + " ".join(f"{name}={','.join(files)}" for name, files in models.items())

@@ -15,7 +15,11 @@ from experiments._cli import add_data_flags, resolve_device, run_script, write_j
 def parse_args() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="a .pt; or several as one model: A.pt,B.pt or make seeds' ensemble.json",
+    )
     add_data_flags(parser, batch_size=64)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")
     parser.add_argument(
@@ -45,11 +49,11 @@ def main() -> None:
     )
     from lasps.pipeline.validation_tracking import log_validation
     from lasps.tracking import open_tracker
-    from lasps.training.checkpoints import Checkpoint
+    from lasps.training.ensembles import open_model
 
     device = resolve_device(args.device)
     validation = validate_checkpoint(
-        Checkpoint.open(args.checkpoint, device),
+        open_model(args.checkpoint, device),
         Dataset.open(args.data_dir),
         args.split,
         args.batch_size,
@@ -57,7 +61,7 @@ def main() -> None:
     )
     print_block(validation)
     split = f"{args.split}.without_flagged" if args.without_flagged else args.split
-    path = args.predictions or predictions_path(args.checkpoint, validation.checkpoint.name, split)
+    path = args.predictions or predictions_path(validation.checkpoint.path, validation.checkpoint.name, split)
     keep_predictions(validation.forecast, path)
     write_json(args.json, validation.metrics)
     log_validation(validation, open_tracker(enabled=not args.no_track))

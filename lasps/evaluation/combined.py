@@ -20,7 +20,7 @@ Forecasts = dict[str, list[Forecast]]
 
 
 def mean_of(forecasts: Sequence[Forecast], name: str) -> Forecast:
-    """The mean of calibrated probabilities on the rows that all have; one forecast is itself, under the name.
+    """The mean of calibrated (and of raw) probabilities on the rows that all have; one is itself, under the name.
 
     Raises:
         ValueError: none, no row in common, or labels that differ on one.
@@ -30,8 +30,10 @@ def mean_of(forecasts: Sequence[Forecast], name: str) -> Forecast:
     common = forecasts[0]
     for other in forecasts[1:]:
         common = align(common, other, (name, name))[0]
-    p = np.mean([align(f, common, (name, name))[0].p for f in forecasts], axis=0)
-    raw = common.raw_p if len(forecasts) == 1 else None
+    aligned = [align(f, common, (name, name))[0] for f in forecasts]
+    p = np.mean([f.p for f in aligned], axis=0)
+    raws = [f.raw_p for f in aligned if f.raw_p is not None]
+    raw = np.mean(raws, axis=0) if len(raws) == len(aligned) else None
     return replace(common, p=p, raw_p=raw, own_score=None, seed=None, cache={}).named(name)
 
 

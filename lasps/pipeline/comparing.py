@@ -15,7 +15,7 @@ from lasps.data.splits import SPLITS
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline.validation import keep_predictions, predictions_path, validate_checkpoint
 from lasps.tracking import download_predictions
-from lasps.training.checkpoints import Checkpoint
+from lasps.training.ensembles import open_model
 
 RUN_ID = "[0-9a-f]{32}"
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -26,7 +26,7 @@ PHASE1 = "phase1_best"
 class Source:
     """One model of a comparison: [NAME=]WHERE[,WHERE ...], where each WHERE is one seed of it.
 
-    WHERE is a checkpoint (.pt), a prediction file or the id of an MLflow run.
+    WHERE is a checkpoint (.pt), an ensemble (.json), a prediction file or the id of an MLflow run.
     """
 
     wheres: tuple[str, ...]
@@ -75,12 +75,12 @@ class Loader:
                 logger.warning(f"{path} holds predictions on {split}, asked for is {', '.join(self.splits)}: left out")
                 return []
             return [forecast.named(forecast.model or path.name.split(".")[0], split)]
-        if path.suffix == ".pt" or path.exists():
+        if path.suffix in (".pt", ".json") or path.exists():
             return [self._validated(path, split) for split in self.splits]
         return [_of_run(where, split) for split in self.splits]
 
     def _validated(self, path: Path, split: str) -> Forecast:
-        checkpoint = Checkpoint.open(path, self.device)
+        checkpoint = open_model(path, self.device)
         forecast = validate_checkpoint(checkpoint, self.data, split, self.batch_size).forecast
         keep_predictions(forecast, predictions_path(path, checkpoint.name, split))
         return forecast

@@ -21,6 +21,8 @@ the backbone's second pass takes seconds at market scale."""
 
 def log_directions(validation: Validation, run: Tracker) -> None:
     """Log what the shared directions are, if this is a checkpoint that has some."""
+    if not isinstance(validation.checkpoint, Checkpoint):
+        return
     tables = direction_tables(validation.checkpoint, validation.dataset)
     if tables:
         run.log_figure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.charts import render
 from lasps.data.datasets.row_windows import RowWindows
-from lasps.data.datasets.samples import no_charts
+from lasps.data.datasets.samples import ReadTensors, SampleDataset, Tensors, no_charts
 from lasps.data.features import FEATURES, features_named
 from lasps.data.integrity import IntegrityReport
 from lasps.data.panel import Panel, bar_rows, is_empty, is_halted
@@ -28,18 +28,17 @@ from lasps.data.scaling import RobustScaler, scaled_rows
 from lasps.data.universe import stored_markets
 from lasps.pipeline.datasets import look_at
 from lasps.reproducibility import write_atomically
-from lasps.training.batches import Batch
 from lasps.training.checkpoints import Checkpoint
+from lasps.training.ensembles import Ensemble
 from lasps.window_parts import Reads
 
 WHOLE_MARKET, RECENT_DAYS = 0.8, 20
 """A day is whole when this share of the codes of the days before has a bar. Guess: real days have 0.99."""
 NEEDED = ("features", "scaler", "window", "chart_size", "universe", "horizon")
-BATCH = 512
 
 
 def forecast(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Ensemble,
     bars: pl.DataFrame,
     listing: pl.DataFrame,
     date: str = "latest",
@@ -68,7 +67,7 @@ def forecast(
     day = trading_day(bars, date)
     report, known = gated(bars, listing, data, day, waive)
     ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
-    p = checkpoint.predict(batches(known, ends, data, checkpoint.model.reads)).p
+    p = checkpoint.predict(DayWindows(known, ends, data)).p
     return forecast_table(known[ends], listing, p), report
 
 
@@ -96,7 +95,7 @@ def gated(
     return seen.report, seen.selected()
 
 
-def inputs_of(checkpoint: Checkpoint) -> dict[str, Any]:
+def inputs_of(checkpoint: Checkpoint | Ensemble) -> dict[str, Any]:
     """What the checkpoint's .json says about its inputs, checked against this version of lasps."""
     data = checkpoint.card.data
     missing = [key for key in NEEDED if data.get(key) is None]
@@ -206,17 +205,42 @@ def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) ->
     return ends
 
 
-def batches(panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any], reads: Reads) -> Iterator[Batch]:
-    """What a model reads of the windows that end at the rows `ends`; HOLD stands for labels of days to come."""
-    rows = scaled_rows(panel, data["features"], RobustScaler.from_dict(data["scaler"]))
-    windows = RowWindows(*rows, data["window"])
-    bars = RowWindows(bar_rows(panel), rows.codes[:, :0], data["window"])
-    sectors = torch.from_numpy(panel["sector"].to_numpy().astype(np.int64))
-    for start in range(0, len(ends), BATCH):
-        last = ends[start : start + BATCH]
-        charts = render(bars.whole(last), tuple(data["chart_size"])) if reads.charts else no_charts(len(last))
-        unknown = torch.full((len(last),), CLASS_NAMES.index("HOLD"))
-        yield Batch(windows.parts(last, reads.columns), charts, sectors[last], unknown)
+class DayWindows(SampleDataset):
+    """The windows that end at some rows of a panel, as a model reads them; HOLD stands for labels of days to come.
+
+    Args:
+        panel: of the universe, with `sector`.
+        ends: rows, each with a full window before it.
+        data: a checkpoint's card of its data: features, scaler, window, chart_size.
+    """
+
+    samples = None
+
+    def __init__(self, panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]) -> None:
+        rows = scaled_rows(panel, data["features"], RobustScaler.from_dict(data["scaler"]))
+        self.ends, self.window, self.chart_size = ends, data["window"], tuple(data["chart_size"])
+        self.windows = RowWindows(*rows, self.window)
+        self.bars = RowWindows(bar_rows(panel), rows.codes[:, :0], self.window)
+        self.num_features = self.windows.num_features
+        self.sector_ids = panel["sector"].to_numpy().astype(np.int64)[ends]
+        self.labels = np.full(len(ends), CLASS_NAMES.index("HOLD"))
+
+    def batch(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> Tensors:
+        """As `SampleDataset.batch`."""
+        rows = self._positions(indices)
+        return (self.windows.whole(self.ends[rows]), self._charts(rows), *self._known(rows))
+
+    def read(self, indices: Sequence[int] | np.ndarray | torch.Tensor, reads: Reads) -> ReadTensors:
+        """As `SampleDataset.read`."""
+        rows = self._positions(indices)
+        charts = self._charts(rows) if reads.charts else no_charts(len(rows))
+        return (self.windows.parts(self.ends[rows], reads.columns), charts, *self._known(rows))
+
+    def _charts(self, rows: np.ndarray) -> torch.Tensor:
+        return render(self.bars.whole(self.ends[rows]), self.chart_size)
+
+    def _known(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(self.sector_ids[rows]), torch.from_numpy(self.labels[rows])
 
 
 def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.ndarray) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from lasps.config import clock
 from lasps.config.dataset_config import HORIZON
 from lasps.config.settings import CLASS_NAMES
 from lasps.training.checkpoints import Checkpoint
+from lasps.training.ensembles import Ensemble
 
 OLD_DAYS = 5
 """Calendar days after which a forecast's bars are called old: longer than a weekend with a holiday (guess)."""
@@ -51,7 +52,7 @@ def thinnest(description: Mapping[str, Any]) -> str:
 
 
 def show_forecast(
-    table: pl.DataFrame, checkpoint: Checkpoint, top: int, out: Path | None, today: dt.date | None = None
+    table: pl.DataFrame, checkpoint: Checkpoint | Ensemble, top: int, out: Path | None, today: dt.date | None = None
 ) -> None:
     """Both ends of a forecast, compared with what a constant forecast says, and how old it is."""
     data = checkpoint.card.data

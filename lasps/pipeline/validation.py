@@ -1,4 +1,4 @@
-"""A checkpoint on a split: from weights to a prediction table and its metrics."""
+"""A checkpoint, or several as one, on a split: from weights to a prediction table and its metrics."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import focal_losses, summary
 from lasps.pipeline.phases import check_fits
 from lasps.training.checkpoints import Checkpoint
+from lasps.training.ensembles import Ensemble
 
 
 @dataclass(frozen=True)
 class Validation:
     """A checkpoint's predictions on one split and what they are worth."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Ensemble
     split: str
     forecast: Forecast
     prior: tuple[float, ...]
@@ -34,7 +35,7 @@ class Validation:
 
 
 def validate_checkpoint(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Ensemble,
     data: Dataset,
     split: str,
     batch_size: int = 512,
@@ -99,7 +100,7 @@ def unflagged(forecast: Forecast, samples: pl.DataFrame | None) -> Forecast:
     return forecast.only(flagged.is_null().to_numpy())
 
 
-def warn_if_other_data(checkpoint: Checkpoint, data: Dataset) -> None:
+def warn_if_other_data(checkpoint: Checkpoint | Ensemble, data: Dataset) -> None:
     """Warn when the checkpoint was trained on another dataset; refuse other features in the same number.
 
     Raises:

@@ -21,6 +21,7 @@ from lasps.pipeline.validation import Validation
 from lasps.plots import comparison as plots
 from lasps.plots.training import learning_curves
 from lasps.tracking import NullTracker, Tracker
+from lasps.training.checkpoints import Checkpoint
 
 HEADLINE = ("accuracy", "macro_f1", "log_loss", "rank_ic")
 """What the pipeline's own run shows of each checkpoint, so that pipelines can be compared in the list of runs."""
@@ -55,7 +56,10 @@ def log_validation(validation: Validation, tracker: Tracker | None, before: Vali
             context="selection" if split == "val" else "evaluation",
             profile={"n": validation.forecast.n},
         )
-        run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
+        if isinstance(validation.checkpoint, Checkpoint):
+            run.log_checkpoint(validation.checkpoint.path, metrics, step=0, dataset=split)
+        else:
+            run.log_metrics(metrics)
         if parent_id is not None:
             run.log_metrics_beside(parent_id, {f"{name}/{split}/{key}": validation.metrics[key] for key in HEADLINE})
         if split == "val" and (history := validation.checkpoint.card.history):
