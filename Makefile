@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify tables torture clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict ui sync tune notebooks test lint bench verify tables torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -76,9 +76,9 @@ train-phase2: data-if-empty ## train Phase 2 from CHECKPOINT (default: OUTPUT_DI
 validate: checkpoints-if-missing ## validate CHECKPOINT (default: phase2_best) on SPLIT (default: val)
 	$(PY) experiments/validate_model.py --checkpoint $(call checkpoint,phase2_best) $(COMMON) $(call flag,--split,SPLIT)
 
-compare: checkpoints-if-missing ## test whether phase2_best is better than phase3_final; MODELS="A B [C ...]": checkpoints, runs or prediction files; FULL=1
+compare: checkpoints-if-missing ## test whether phase2_best is better than phase3_final; MODELS="A B [C ...]": checkpoints, runs or prediction files; FULL=1 CONTROLS=1
 	@set --; if [ -z $(call quote,$(value MODELS)) ] && [ -f $(call output,common_change) ]; then set -- $(call output,common_change); fi; \
-	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) "$$@" $(call output,phase2_best)) $(DATA) --baselines $(if $(FULL),--full) --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
+	$(PY) experiments/compare.py $(if $(value MODELS),$(call each,MODELS),$(call output,phase1_best) $(call output,phase3_final) "$$@" $(call output,phase2_best)) $(DATA) --baselines $(if $(CONTROLS),--controls) $(if $(FULL),--full) --html $(if $(value HTML),$(call quoted,HTML),reports/comparison.html) $(call flag,--json,JSON) $(call flag,--device,DEVICE)
 
 screenshots: $(STAMP) ## take docs/comparison_page.png, the page's first screen, with the system's Chromium; HTML=reports/comparison.html
 	$(PY) experiments/screenshots.py $(call flag,--page,HTML)
@@ -112,6 +112,12 @@ replicate: $(STAMP) ## repeat the default experiment on several synthetic market
 
 seeds: data-if-empty ## train on DATA_DIR with several seeds and print the command that compares them: SEEDS="7 8 9" LR BATCH_SIZE
 	$(PY) experiments/seeds.py $(COMMON) $(OUTPUT) $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--lr,LR) $(ARGS)
+
+freeze: $(STAMP) ## freeze what val decided for the seeds in OUTPUT_DIR, and for LightGBM, into RECIPE=recipe.json
+	$(PY) experiments/freeze.py --seeds-dir $(call quoted,OUTPUT_DIR) $(DATA) $(call flag,--out,RECIPE)
+
+refit: $(STAMP) ## train from RECIPE=recipe.json on train and val of DATA_DIR, without a look at a score; forecast test
+	$(PY) experiments/refit.py $(DATA) $(OUTPUT) $(call flag,--recipe,RECIPE) $(call flag,--device,DEVICE)
 
 bench: $(STAMP) ## run every benchmark against its reference; BENCH=charts for one
 	$(PY) experiments/benchmark.py $(if $(value BENCH),$(call quoted,BENCH),all) $(call flag,--json,JSON)

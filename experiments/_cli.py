@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
+from lasps.config.model_config import TRAINING_CONFIG
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -176,6 +178,18 @@ def add_holdout_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_loss_flag(parser: argparse.ArgumentParser) -> None:
+    """--focal-gamma, of every script that trains Phases 1 and 3."""
+    parser.add_argument(
+        "--focal-gamma",
+        type=nonnegative_float,
+        default=None,
+        metavar="G",
+        help="exponent of the focal loss of Phases 1 and 3, 0 is the cross-entropy (default: as the checkpoint it "
+        f"starts from, else {TRAINING_CONFIG['focal_gamma']:g})",
+    )
+
+
 def add_waive_flag(parser: argparse._ActionsContainer) -> None:
     """--waive, of every script that stops at the integrity gate; read it with `names_in`."""
     parser.add_argument(
@@ -227,6 +241,7 @@ def _within(kind: Callable[[str], Number], holds: Callable[[Number], bool], expe
 
 
 positive_int = _within(int, lambda n: n >= 1, "an integer above 0")
+nonnegative_float = _within(float, lambda x: 0 <= x < float("inf"), "a finite number of 0 or more")
 positive_float = _within(float, lambda x: 0 < x < float("inf"), "a finite number above 0")
 share = _within(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 

@@ -20,6 +20,7 @@ from typing import Any
 from experiments._cli import (
     add_data_flags,
     add_holdout_flag,
+    add_loss_flag,
     positive_float,
     positive_int,
     resolve_device,
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector's head, in Phase 2")
     parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"])
     add_holdout_flag(parser)
+    add_loss_flag(parser)
     parser.add_argument("--no-charts", action="store_true", help="a model without the CNN")
     parser.add_argument("--no-longer", action="store_true", help="without the control of a longer Phase 3")
     return parser.parse_args()
@@ -63,6 +65,7 @@ def main() -> None:
         resume=True,
         epoch_samples=args.epoch_samples,
         phase2_holdout=args.phase2_holdout,
+        focal_gamma=args.focal_gamma,
         charts=not args.no_charts,
     )
     phase1, phase2 = {"lr": args.lr, "epochs": args.epochs}, {"min_samples": args.min_samples}

@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments._cli import (
     add_data_flags,
     add_holdout_flag,
+    add_loss_flag,
     positive_float,
     positive_int,
     resolve_device,
@@ -31,7 +32,7 @@ PLAN = {0: (1, 3, 2), 1: (1,), 2: (2,), 3: (3,)}
 WITHOUT_MEANING = {
     0: (),
     1: ("min_samples", "no_cache"),
-    2: ("batch_size", "epoch_samples", "no_charts"),
+    2: ("batch_size", "epoch_samples", "focal_gamma", "no_charts"),
     3: ("min_samples", "no_cache", "no_charts"),
 }
 """--phase -> flags of other phases. Phase 2's batch size is train_phase2.py's; a checkpoint says if it has a CNN."""
@@ -55,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--no-charts", action="store_true", help="Phase 1: a model without the CNN, for comparison")
     add_holdout_flag(parser)
+    add_loss_flag(parser)
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same bits")
     parser.add_argument("--no-cache", action="store_true", help="Phase 2: compute the shared features anew")
@@ -90,6 +92,7 @@ def main() -> None:
         overrides,
         args.phase2_holdout,
         args.epoch_samples,
+        args.focal_gamma,
         not args.no_charts,
     )
     written = run_phases(PLAN[args.phase], options, open_tracker(enabled=not args.no_track))

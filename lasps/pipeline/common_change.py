@@ -81,6 +81,7 @@ def nested_history(nested: NestedResult) -> dict[str, Any]:
     )
     return {
         "common_change_accepted": nested.common_accepted,
+        "common_change_epoch": nested.common.best_epoch if nested.common_accepted and nested.common else None,
         "common_change_gain": gain_row(nested.common_gain),
         "sector_part_gain": gain_row(nested.sector_gain),
         "directions": directions,

@@ -28,6 +28,9 @@ class PhaseOptions:
     checkpoint's, or, without one, the config's."""
     epoch_samples: int | None = TRAINING_CONFIG["epoch_samples"]
     """Of an epoch of Phases 1 and 3; None is all of train."""
+    focal_gamma: float | None = None
+    """Exponent of the focal loss of Phases 1 and 3, 0 is the cross-entropy; None: the input checkpoint's, or, without
+    one, the config's."""
     charts: bool = True
     """Whether a fresh model has the CNN; the others are as their checkpoint is."""
 

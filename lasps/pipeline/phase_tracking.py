@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.samples import SampleDataset
@@ -54,13 +53,13 @@ def run_note(data: Dataset, phase: int | None = None) -> dict[str, str]:
     return {"mlflow.note.content": note}
 
 
-def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions) -> dict[str, Any]:
+def flat_params(phase: int, config: dict[str, Any], options: PhaseOptions, focal_gamma: float) -> dict[str, Any]:
     """The phase's hyperparameters as MLflow parameters."""
     return config | {
         "phase": phase,
         "batch_size_backbone": options.batch_size,
         "seed": options.seed,
-        "focal_gamma": TRAINING_CONFIG["focal_gamma"],
+        "focal_gamma": focal_gamma,
         "class_weights": list(settings.CLASS_WEIGHTS),
     }
 

@@ -44,7 +44,7 @@ from lasps.training.batches import BatchLoader
 from lasps.training.checkpoints import Card, load_checkpoint, load_model, read_card, save_checkpoint
 from lasps.training.heads.settings import HeadSettings, warn_of_ignored
 from lasps.training.phase2 import train_sector_heads
-from lasps.training.trainer import ThreePhaseTrainer
+from lasps.training.trainer import ThreePhaseTrainer, TrainerOptions
 
 OUTPUT_OF = {1: "phase1_best", 3: "phase3_final", 2: "phase2_best"}
 INPUT_OF = {3: "phase1_best", 2: "phase3_final"}
@@ -113,6 +113,7 @@ def pipeline_params(phases: tuple[int, ...], options: PhaseOptions) -> dict[str,
         "batch_size_backbone": options.batch_size,
         "epoch_samples": options.epoch_samples,
         "charts": options.charts,
+        "focal_gamma": options.focal_gamma,
         **{f"phase{phase}": phase_config(phase, options) for phase in phases},
     }
 
@@ -149,6 +150,14 @@ class PhaseJob:
         return self.options.output_dir / f"{self.name}.pt"
 
     @cached_property
+    def focal_gamma(self) -> float:
+        """Of the loss of Phases 1 and 3: what is asked for, else the input's, else the config's."""
+        asked, known = self.options.focal_gamma, read_card(self.source).calibration.get("focal_gamma")
+        if asked is not None:
+            return asked
+        return known if isinstance(known, int | float) else TRAINING_CONFIG["focal_gamma"]
+
+    @cached_property
     def key(self) -> str:
         """A digest of everything that the result depends on."""
         parts = {
@@ -159,6 +168,7 @@ class PhaseJob:
             "batch_size": self.options.batch_size,
             "epoch_samples": self.options.epoch_samples,
             "charts": self.options.charts,
+            "focal_gamma": self.focal_gamma,
             "seed": self.options.seed,
             "weights": list(settings.CLASS_WEIGHTS),
             "train": self.train.fingerprint,
@@ -185,7 +195,7 @@ def run_phase(phase: int, options: PhaseOptions, data: Dataset, parent: Tracker)
     with parent.run(
         job.name,
         tags=run_tags(options, data) | run_note(data, phase),
-        params=flat_params(phase, job.config, options),
+        params=flat_params(phase, job.config, options, job.focal_gamma),
         resume_id=run_id,
     ) as tracker:
         remember_run(options, job.name, job.key, tracker.resume_id)
@@ -197,6 +207,7 @@ def run_phase(phase: int, options: PhaseOptions, data: Dataset, parent: Tracker)
             seed=options.seed,
             resume_dir=options.output_dir / RESUME_FOLDER,
             resume=options.resume,
+            options=TrainerOptions(focal_gamma=job.focal_gamma),
         )
         before = trainer.state_dict() if phase == 2 else {}
         history = TRAIN[phase](trainer, job)
@@ -373,9 +384,15 @@ def card_of(job: PhaseJob, history: dict[str, Any], mlflow: dict[str, Any]) -> C
     options, train, description = job.options, job.data.train, job.data.description
     return Card(
         name=job.name,
-        model=json.loads(json.dumps(MODEL_CONFIG)) | {"ts_input_dim": train.num_features},
+        model=json.loads(json.dumps(MODEL_CONFIG))
+        | {"ts_input_dim": train.num_features, "uses_charts": options.charts},
         training=dict(TRAINING_CONFIG)
-        | {"batch_size": options.batch_size, "epoch_samples": options.epoch_samples, "seed": options.seed},
+        | {
+            "batch_size": options.batch_size,
+            "epoch_samples": options.epoch_samples,
+            "seed": options.seed,
+            "focal_gamma": job.focal_gamma,
+        },
         phase={"phase": job.phase} | job.config,
         data={name: description.get(name) for name in DATA_KEYS}
         | {
@@ -385,7 +402,7 @@ def card_of(job: PhaseJob, history: dict[str, Any], mlflow: dict[str, Any]) -> C
             "train_class_frequencies": class_frequencies(train.labels),
         },
         calibration={
-            "focal_gamma": history.get("focal_gamma", TRAINING_CONFIG["focal_gamma"]),
+            "focal_gamma": history.get("focal_gamma", job.focal_gamma),
             "class_weights": list(settings.CLASS_WEIGHTS),
         },
         metrics={name: value for name, value in history.items() if isinstance(value, (int, float))},

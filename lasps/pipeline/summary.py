@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lasps.data.datasets.dataset import Dataset
+from lasps.data.datasets.samples import SampleDataset
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.features import score_columns
 from lasps.data.labels import classify
@@ -74,7 +75,11 @@ def baseline_tables(data: Dataset, names: Iterable[str] = SUMMARY_BASELINES) -> 
 
 def baseline_split(data: Dataset, split: str) -> BaselineSplit:
     """A split as the plain arrays that baselines take."""
-    dataset = data.split(split)
+    return arrays_of(data.split(split), data)
+
+
+def arrays_of(dataset: SampleDataset, data: Dataset) -> BaselineSplit:
+    """Samples of a dataset as the plain arrays that baselines take."""
     past_return, known_labels = None, None
     if data.spec is not None and isinstance(dataset, WindowDataset):
         past_return, known_labels = past_outcomes(dataset, data.spec.horizon, data.spec.threshold)

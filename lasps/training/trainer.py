@@ -139,6 +139,7 @@ class ThreePhaseTrainer:
         epochs: int = PHASE1["epochs"],
         lr: float = PHASE1["lr"],
         patience: int = PHASE1["patience"],
+        stop_after: int | None = None,
     ) -> dict[str, Any]:
         """Backbone and common head on all sectors; at the end every sector's head is a copy of the common head.
 
@@ -148,6 +149,8 @@ class ThreePhaseTrainer:
         Args:
             train_loader, val_loader: loaders of (time_series, chart_image, sector_id, label) or dicts of these. Without
                 val (None): all epochs, last weights, one warning.
+            stop_after: end after this epoch, with the learning rate on its way through `epochs`, and keep the last
+                weights: what val once decided, done again without it.
 
         Returns:
             Per epoch: train_loss, val_loss (focal, sample means), val_log_loss, val_accuracy, lr, seconds,
@@ -157,7 +160,7 @@ class ThreePhaseTrainer:
             ValueError: a loss or gradient that is not finite (before it reaches the weights), bad input, or a state to
                 resume that belongs to another run.
         """
-        result = self._train_phase(1, train_loader, val_loader, epochs, lr, patience)
+        result = self._train_phase(1, train_loader, val_loader, epochs, lr, patience, stop_after=stop_after)
         self.model.init_sector_heads_from_common()
         return result
 
@@ -169,6 +172,7 @@ class ThreePhaseTrainer:
         lr: float = PHASE3["lr"],
         patience: int = PHASE3["patience"],
         keep_start: bool = False,
+        stop_after: int | None = None,
     ) -> dict[str, Any]:
         """Backbone and sector heads end to end, each sample through its sector's head; otherwise as `train_phase1`.
 
@@ -176,7 +180,7 @@ class ThreePhaseTrainer:
             keep_start: with val, the weights it starts from are a candidate too, as epoch 0: where no epoch is better
                 on val, the model stays as it was, best_epoch is 0, and the best_ metrics are the start's.
         """
-        return self._train_phase(3, train_loader, val_loader, epochs, lr, patience, keep_start)
+        return self._train_phase(3, train_loader, val_loader, epochs, lr, patience, keep_start, stop_after)
 
     def train_phase2(
         self,
@@ -200,19 +204,25 @@ class ThreePhaseTrainer:
         lr: float,
         patience: int,
         keep_start: bool = False,
+        stop_after: int | None = None,
     ) -> dict[str, Any]:
         check_numbers(phase, epochs, lr, patience)
         checked_loader(train_loader, f"Phase {phase}: train_loader")
+        last = epochs if stop_after is None else min(stop_after, epochs)
         if val_loader is None:
-            logger.warning(f"Phase {phase}: no val_loader, so all {epochs} epochs are trained, last weights kept")
+            log = logger.warning if stop_after is None else logger.info
+            log(f"Phase {phase}: no val_loader, so {last} of {epochs} epochs are trained, last weights kept")
         else:
             checked_loader(val_loader, f"Phase {phase}: val_loader")
         self.model.unfreeze_backbone()
-        key = self._run_key(phase, train_loader, val_loader, epochs, lr, patience) | {"keep_start": keep_start}
+        key = self._run_key(phase, train_loader, val_loader, epochs, lr, patience) | {
+            "keep_start": keep_start,
+            "stop_after": stop_after,
+        }
         run = self._start(phase, lr, epochs * len(train_loader))
         if not self._restore(run, key) and keep_start and val_loader is not None:
             self._evaluate_start(run, val_loader, epochs)
-        while run.epoch < epochs and run.epochs_without_gain() < patience:
+        while run.epoch < last and run.epochs_without_gain() < patience:
             metrics = self._run_epoch(run, train_loader, val_loader, epochs)
             self._keep_best(run, evaluated=val_loader is not None)
             self._save(run, key)
