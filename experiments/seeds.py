@@ -42,6 +42,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     parser.add_argument("--lr", type=positive_float, default=None, help="of Phase 1")
     parser.add_argument("--epochs", type=positive_int, default=None, help="of Phase 1")
+    parser.add_argument(
+        "--patience",
+        type=positive_int,
+        default=None,
+        help="epochs of Phase 1 without a lower val log loss until it ends",
+    )
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector's head, in Phase 2")
     parser.add_argument("--epoch-samples", type=positive_int, default=TRAINING_CONFIG["epoch_samples"])
     add_holdout_flag(parser)
@@ -68,7 +74,8 @@ def main() -> None:
         focal_gamma=args.focal_gamma,
         charts=not args.no_charts,
     )
-    phase1, phase2 = {"lr": args.lr, "epochs": args.epochs}, {"min_samples": args.min_samples}
+    phase1 = {"lr": args.lr, "epochs": args.epochs, "patience": args.patience}
+    phase2 = {"min_samples": args.min_samples}
     done = [
         train_seed(
             replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"),

@@ -32,7 +32,7 @@ PLAN = {0: (1, 3, 2), 1: (1,), 2: (2,), 3: (3,)}
 WITHOUT_MEANING = {
     0: (),
     1: ("min_samples", "no_cache"),
-    2: ("batch_size", "epoch_samples", "focal_gamma", "no_charts"),
+    2: ("patience", "batch_size", "epoch_samples", "focal_gamma", "no_charts"),
     3: ("min_samples", "no_cache", "no_charts"),
 }
 """--phase -> flags of other phases. Phase 2's batch size is train_phase2.py's; a checkpoint says if it has a CNN."""
@@ -47,6 +47,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=None, help="start from this one instead of the phase before")
     parser.add_argument("--epochs", type=positive_int, default=None, help="of the phase given by --phase")
     parser.add_argument("--lr", type=positive_float, default=None, help="of the phase given by --phase")
+    parser.add_argument(
+        "--patience",
+        type=positive_int,
+        default=None,
+        help="epochs of Phase 1 or 3 without a lower val log loss until it ends",
+    )
     parser.add_argument("--min-samples", type=positive_int, default=None, help="of a sector, for Phase 2")
     parser.add_argument(
         "--epoch-samples",
@@ -61,8 +67,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same bits")
     parser.add_argument("--no-cache", action="store_true", help="Phase 2: compute the shared features anew")
     args = parser.parse_args()
-    if args.phase == 0 and (args.epochs or args.lr):
-        parser.error("--epochs and --lr belong to one phase: say --phase 1, 2 or 3 with them")
+    if args.phase == 0 and (args.epochs or args.lr or args.patience):
+        parser.error("--epochs, --lr and --patience belong to one phase: say --phase 1, 2 or 3 with them")
     warn_of_ignored(args, parser, WITHOUT_MEANING[args.phase], f"no effect with --phase {args.phase}")
     return args
 
@@ -78,6 +84,7 @@ def main() -> None:
         "epochs": args.epochs,
         "epochs_per_sector": args.epochs,
         "lr": args.lr,
+        "patience": args.patience,
         "min_samples": args.min_samples,
     }
     options = PhaseOptions(
