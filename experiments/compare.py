@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments._cli import add_data_flags, resolve_device, run_script, write_json
+from experiments._cli import add_data_flags, positive_int, resolve_device, run_script, write_json
 from lasps.config.settings import settings
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ def parse_args() -> argparse.Namespace:
         "--controls",
         action="store_true",
         help="with the baselines, what blends of trees alone gain: more fits of LightGBM, up to three times as long",
+    )
+    parser.add_argument(
+        "--tried",
+        type=positive_int,
+        nargs=2,
+        default=None,
+        metavar=("NETWORK", "LIGHTGBM"),
+        help="how many settings of each were tried on val, to be shown: an opponent that was tuned less proves little",
     )
     parser.add_argument(
         "--prior",
@@ -116,7 +124,23 @@ def compared(args: argparse.Namespace) -> Comparison:
         baselines=baselines,
         sector_names=data.sector_names,
         costs=Costs(args.cost, args.tax),
+        remarks=remarks_on(args, models),
     )
+
+
+def remarks_on(args: argparse.Namespace, models: dict[str, Any]) -> list[str]:
+    """Over how many seeds the baselines are averaged, and how many settings were tried on val."""
+    from lasps.evaluation.pairs import deployed_of
+
+    if not (args.baselines or args.controls):
+        return []
+    deployed = deployed_of(list(models))
+    n = max(len(forecasts) for forecasts in models[deployed].values())
+    seeds = f"{n} seed{'s' if n > 1 else ''}"
+    remarks = [f"lightgbm and mlp are the mean of {seeds} each, as many as {deployed} has"]
+    if args.tried:
+        remarks.append(f"settings tried on val: {args.tried[0]} of the network, {args.tried[1]} of lightgbm")
+    return remarks
 
 
 def all_baselines(args: argparse.Namespace, models: dict[str, Any], loader: Loader) -> dict[str, Any]:

@@ -238,10 +238,12 @@ def compare(
     baselines: Mapping[str, Forecasts] | None = None,
     sector_names: Sequence[str] | None = None,
     costs: Costs | None = None,
+    remarks: Sequence[str] = (),
 ) -> Comparison:
     """Compare models: {name: {split: one forecast per seed}}; baselines likewise.
 
     Args:
+        remarks: further notes, shown before its own.
         prior: training class frequencies; None takes those of the compared rows and says so.
         prior_source: where the prior comes from, for the report.
 
@@ -254,7 +256,7 @@ def compare(
     known = {split for forecasts in models.values() for split in forecasts}
     first = [split for split in ("test", "val", "train") if split in known]
     splits = (*first, *sorted(known - set(first)))
-    notes: list[str] = []
+    notes: list[str] = list(remarks)
     entries = {split: _entries(split, models, baselines, notes) for split in splits}
     identical = _identical(entries)
     entries = {split: [e for e in found if e.name not in identical] for split, found in entries.items()}
