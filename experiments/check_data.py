@@ -75,7 +75,7 @@ def _check_source(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
 
 def _check_dataset(args: argparse.Namespace) -> tuple[Any, ValueError | None]:
     from lasps.data import integrity
-    from lasps.data.datasets.loading import check_described
+    from lasps.data.datasets.description import check_described
 
     check_described(args.data_dir)
     return integrity.check(dataset=args.data_dir, deep=args.deep), None

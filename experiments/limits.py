@@ -52,7 +52,7 @@ def main() -> None:
 
 def load(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """(shared features of train and val with the checkpoint's heads, test's)."""
-    from lasps.data.datasets.loading import load_split
+    from lasps.data.datasets.description import load_split
     from lasps.training.checkpoints import Checkpoint
     from lasps.training.heads.shared_features import shared_samples
     from lasps.training.phase2 import head_data
@@ -133,7 +133,7 @@ class Effect:
 
 def calibrated(data: Any, samples: Any, heads: dict[int, dict[str, Tensor]]) -> Tensor:
     """Calibrated log probabilities float64 (N, C) of the initial heads, those in `heads` instead where given."""
-    from lasps.evaluation.calibration import calibrated_log_probabilities
+    from lasps.evaluation.focal_calibration import calibrated_log_probabilities
     from lasps.training.heads.acceptance import logits_of
 
     found = torch.empty(len(samples), len(data.class_weights), dtype=torch.float64)

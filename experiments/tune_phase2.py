@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 def load_data(args: argparse.Namespace, device: str) -> tuple[Any, Any]:
     """Shared features of the checkpoint with the study's half of val, and the evaluation half."""
-    from lasps.data.datasets.loading import load_split
+    from lasps.data.datasets.description import load_split
     from lasps.pipeline.holdout import holdout_of, part_of_train
     from lasps.pipeline.phases import check_fits
     from lasps.training.checkpoints import Checkpoint

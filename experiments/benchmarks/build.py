@@ -15,7 +15,7 @@ from experiments.benchmarks.measure import peak_anonymous_memory, row, timed
 from experiments.benchmarks.reference_charts import draw
 from experiments.benchmarks.reference_features import all_features
 from lasps.data.build import build_dataset
-from lasps.data.datasets.loading import load_split
+from lasps.data.datasets.description import load_split
 from lasps.data.scaling import RobustScaler
 from lasps.data.spec import DatasetSpec
 

@@ -14,7 +14,7 @@ from experiments.benchmarks.build import build
 from experiments.benchmarks.markets import borders_of, median_seconds, one_thread, random_panel, rate_row
 from experiments.benchmarks.measure import anonymous_memory
 from lasps.data.build import build_dataset
-from lasps.data.datasets.loading import load_split
+from lasps.data.datasets.description import load_split
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.spec import DatasetSpec
 

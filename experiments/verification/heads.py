@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.verification.known_answers import EDGE, N_SIGNALS, Finding
 from experiments.verification.simulation import SimulatedMarket, simulate_market
 from lasps.evaluation import verdict
-from lasps.evaluation.calibration import calibrated_probabilities
+from lasps.evaluation.focal_calibration import calibrated_probabilities
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of

@@ -10,9 +10,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASS_NAMES = ("SELL", "HOLD", "BUY")
 """Label 0, 1, 2."""
 
-CLASS_COLORS = {"SELL": "#1f5fbf", "HOLD": "#8a8f98", "BUY": "#d1363a"}
-"""Korean convention: what rises is red, what falls is blue."""
-
 
 @dataclass(frozen=True)
 class Settings:

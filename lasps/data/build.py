@@ -25,7 +25,7 @@ from lasps.data.dataset_files import (
     standing_twin,
     write_description,
 )
-from lasps.data.datasets.loading import SCHEMA_VERSION, fingerprint
+from lasps.data.datasets.description import SCHEMA_VERSION, fingerprint
 from lasps.data.datasets.replacement import put_in_place, staging
 from lasps.data.features import compute_rows, volatility
 from lasps.data.labels import FLAGS, make_labels

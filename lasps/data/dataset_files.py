@@ -23,7 +23,7 @@ import polars as pl
 from loguru import logger
 from tqdm import tqdm
 
-from lasps.data.datasets.loading import described_digest, read_description
+from lasps.data.datasets.description import described_digest, read_description
 from lasps.data.datasets.replacement import DESCRIPTION_NAME, NEW, finish_replacement, is_empty
 from lasps.data.datasets.scan import create_array, digest, frame_digest, open_array
 from lasps.data.datasets.window_dataset import WindowDataset

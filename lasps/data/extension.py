@@ -14,7 +14,7 @@ from loguru import logger
 
 from lasps.config.sectors import SECTORS
 from lasps.data.build import Check, Oracle, build_dataset
-from lasps.data.datasets.loading import read_description
+from lasps.data.datasets.description import read_description
 from lasps.data.datasets.scan import MissingFileError
 from lasps.data.overlap import compare_overlap
 from lasps.data.spec import DatasetSpec

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from lasps.config.settings import CLASS_NAMES
-from lasps.evaluation.calibration import calibrated_log_probabilities
+from lasps.evaluation.focal_calibration import calibrated_log_probabilities
 
 Array = NDArray[np.float64]
 

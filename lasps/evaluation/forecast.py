@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from lasps.evaluation.calibration import calibrated_probabilities
+from lasps.evaluation.focal_calibration import calibrated_probabilities
 from lasps.evaluation.prediction_schema import (
     N_EXAMPLES,
     P_COLUMNS,

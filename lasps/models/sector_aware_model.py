@@ -211,7 +211,7 @@ class SectorAwareFusionModel(nn.Module):
             phase: 1 the common head, 2 and 3 the sector heads.
 
         Returns:
-            logits (B, C), probabilities (B, C) = softmax of the logits (see `evaluation.calibration` for what they
+            logits (B, C), probabilities (B, C) = softmax of the logits (`evaluation.focal_calibration` says what they
             mean), shared_features (B, 128); all float32.
 
         Raises:

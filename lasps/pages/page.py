@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lasps.config.settings import CLASS_COLORS
+from lasps.plots.colors import CLASS_COLORS
 
 HERE = Path(__file__).parent
 VENDOR = HERE / "vendor"

@@ -17,7 +17,7 @@ from loguru import logger
 
 from lasps.data import integrity
 from lasps.data.build import build_dataset
-from lasps.data.datasets.loading import read_description
+from lasps.data.datasets.description import read_description
 from lasps.data.errors import explained
 from lasps.data.extension import extend_dataset, with_former_stocks
 from lasps.data.panel import make_panel

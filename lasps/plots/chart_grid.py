@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.config.settings import CLASS_NAMES
+from lasps.plots.colors import CLASS_COLORS
 
 SHOWN_WIDTH = 360  # about what a chart is drawn at, in whole multiples of its own pixels
 FRAME, GAP, LINE = 5, 16, 22  # px: around a chart, between charts, of text

@@ -12,8 +12,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
-from lasps.plots.style import MODEL_COLORS, new_figure, sector_name, set_title
+from lasps.config.settings import CLASS_NAMES
+from lasps.plots.colors import CLASS_COLORS, MODEL_COLORS
+from lasps.plots.style import new_figure, sector_name, set_title
 
 SIDE_COLORS = {"b": CLASS_COLORS["BUY"], "a": CLASS_COLORS["SELL"], None: CLASS_COLORS["HOLD"]}
 """Which side of a pair is better: b red, a blue, neither grey."""

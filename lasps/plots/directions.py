@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
 
-from lasps.config.settings import CLASS_COLORS
+from lasps.plots.colors import CLASS_COLORS
 from lasps.plots.style import new_figure, sector_name, set_title
 
 READ = 3

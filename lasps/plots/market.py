@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
-from lasps.plots.style import MARK_COLOR, new_figure, set_title
+from lasps.config.settings import CLASS_NAMES
+from lasps.plots.colors import CLASS_COLORS, MARK_COLOR
+from lasps.plots.style import new_figure, set_title
 
 
 def label_shares(frame: pd.DataFrame, by: str, title: str) -> Figure:

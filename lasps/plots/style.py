@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from lasps.config.sectors import SECTORS
+from lasps.plots.colors import GRID_COLOR
 
 KOREAN_FONTS = (
     "NanumGothic",
@@ -31,9 +32,6 @@ KOREAN_FONTS = (
     "UnDotum",
     "Baekmuk Gulim",
 )
-MODEL_COLORS = ("#7a4fb5", "#e0a100", "#2f8f5b", "#00808f", "#d16ba5", "#8c564b")  # none is a class's
-TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#8a8f98", "#2f8f5b", "#d1363a"
-GRID_COLOR = "#e8eaed"
 
 
 @cache

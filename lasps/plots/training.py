@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lasps.plots.style import GRID_COLOR, MARK_COLOR, TRAIN_COLOR, VAL_COLOR, new_figure, sector_name, set_title
+from lasps.plots.colors import GRID_COLOR, MARK_COLOR, TRAIN_COLOR, VAL_COLOR
+from lasps.plots.style import new_figure, sector_name, set_title
 
 
 def learning_curves(name: str, history: Mapping[str, Any]) -> Figure:

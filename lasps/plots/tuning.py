@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from lasps.config.settings import CLASS_COLORS
-from lasps.plots.style import MARK_COLOR, VAL_COLOR, new_figure, set_title
+from lasps.plots.colors import CLASS_COLORS, MARK_COLOR, VAL_COLOR
+from lasps.plots.style import new_figure, set_title
 
 
 def study_plots(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
 from lasps.config.settings import settings
-from lasps.evaluation.calibration import calibrated_log_probabilities
+from lasps.evaluation.focal_calibration import calibrated_log_probabilities
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import derived_seed, seed_everything, tensor_fingerprint
 from lasps.tracking import NullTracker, Tracker

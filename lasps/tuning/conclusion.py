@@ -12,7 +12,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from lasps.evaluation.calibration import calibrated_probabilities
+from lasps.evaluation.focal_calibration import calibrated_probabilities
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.significance import Difference, day_difference
 from lasps.training.heads.acceptance import logits_of

@@ -10,7 +10,7 @@ import pytest
 
 from lasps.data import build
 from lasps.data.build import build_dataset
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.description import load_split, read_description
 from lasps.data.extension import extend_dataset
 from lasps.data.features import compute_features
 from lasps.data.labels import make_labels

@@ -13,7 +13,7 @@ import pytest
 from experiments import check_data
 from lasps.data import integrity
 from lasps.data.dataset_files import write_description
-from lasps.data.datasets.loading import SCHEMA_VERSION
+from lasps.data.datasets.description import SCHEMA_VERSION
 from lasps.data.integrity import show
 from lasps.data.integrity.dataset import open_dataset
 from tests.factories import market, scaled

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lasps.evaluation.calibration import calibrated_probabilities
 from lasps.evaluation.directions import SharedDirections, direction_frames, movement_frame
+from lasps.evaluation.focal_calibration import calibrated_probabilities
 from lasps.plots.directions import clustered, most_followed, shared_directions
 from lasps.plots.style import sector_name
 

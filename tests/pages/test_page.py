@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lasps import numbers
-from lasps.config.settings import CLASS_COLORS
 from lasps.pages.page import HERE, VENDOR, Cell, Column, make_table, vendored
+from lasps.plots.colors import CLASS_COLORS
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = Column("n", lambda r: Cell(str(r["n"]), r["n"]))

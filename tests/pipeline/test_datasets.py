@@ -11,7 +11,7 @@ import pytest
 
 from experiments import build_dataset as command
 from lasps.data.dataset_files import write_description
-from lasps.data.datasets.loading import SCHEMA_VERSION
+from lasps.data.datasets.description import SCHEMA_VERSION
 from lasps.data.integrity import IntegrityError
 from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders

@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from lasps.config.dataset_config import CHART_SIZE, WINDOW
-from lasps.data.datasets.loading import load_split
+from lasps.data.datasets.description import load_split
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.pipeline.holdout import cut_by_date, holdout_of
 from lasps.pipeline.phases import run_phases

@@ -14,9 +14,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from lasps.config.sectors import SECTORS
-from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.dataset import Dataset
-from lasps.data.datasets.loading import load_split
+from lasps.data.datasets.description import load_split
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.directions import SharedDirections
 from lasps.pipeline.direction_tracking import direction_tables
@@ -24,6 +24,7 @@ from lasps.pipeline.phase_tracking import log_charts
 from lasps.pipeline.summary import validate_all
 from lasps.pipeline.validation import validate_checkpoint
 from lasps.pipeline.validation_tracking import log_validation
+from lasps.plots.colors import CLASS_COLORS
 from lasps.tracking import NullTracker
 from lasps.training.checkpoints import Checkpoint
 from lasps.training.inference import predict, shared_features

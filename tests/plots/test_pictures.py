@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lasps.config.sectors import SECTORS
-from lasps.config.settings import CLASS_COLORS, CLASS_NAMES
+from lasps.config.settings import CLASS_NAMES
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline.validation_tracking import validation_plots
 from lasps.plots import comparison, market, style, training, tuning
 from lasps.plots.chart_grid import chart_grid
+from lasps.plots.colors import CLASS_COLORS
 
 CLASSES = pl.DataFrame(
     [

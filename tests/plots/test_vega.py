@@ -6,7 +6,7 @@ import json
 import numpy as np
 import polars as pl
 
-from lasps.config.settings import CLASS_COLORS
+from lasps.plots.colors import CLASS_COLORS
 from lasps.plots.vega import comparison, market
 from lasps.plots.vega.spec import model_colors
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.benchmarks.heads_reference import plain_joint_loop
-from lasps.evaluation.calibration import calibrated_log_probabilities
+from lasps.evaluation.focal_calibration import calibrated_log_probabilities
 from lasps.models.sector_aware_model import ClassificationHead
 from lasps.training.checkpoints import load_checkpoint, save_checkpoint
 from lasps.training.heads.acceptance import Acceptance, accept_together, acceptance_of

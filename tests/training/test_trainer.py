@@ -14,7 +14,7 @@ import torch
 from loguru import logger
 from torch.utils.data import DataLoader
 
-from lasps.evaluation.calibration import calibrated_probabilities
+from lasps.evaluation.focal_calibration import calibrated_probabilities
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.tracking import NullTracker
 from lasps.training.batches import BatchLoader

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from lasps import tracking
 from lasps.config.settings import settings
-from lasps.evaluation.calibration import calibrated_probabilities
+from lasps.evaluation.focal_calibration import calibrated_probabilities
 from lasps.tracking import NullTracker
 from lasps.tracking.environment import process_tags
 from lasps.tracking.location import connect, local_location

@@ -13,7 +13,7 @@ from loguru import logger
 
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.datasets.loading import load_described, read_description
+from lasps.data.datasets.description import load_described, read_description
 from lasps.data.datasets.stock_dataset import StockDataset
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.spec import DatasetSpec
@@ -45,7 +45,7 @@ class Dataset:
         return {}
 
     def split(self, name: str) -> StockDataset | WindowDataset:
-        """Samples of "train", "val" or "test". Raises as `loading.load_split`."""
+        """Samples of "train", "val" or "test". Raises as `description.load_split`."""
         if name not in self._splits:
             self._splits[name] = load_described(self.folder, name, self.description or None)
         return self._splits[name]

@@ -12,7 +12,7 @@ import polars as pl
 
 from lasps.config.dataset_config import WINDOW
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.datasets.loading import ARRAYS
+from lasps.data.datasets.description import ARRAYS
 from lasps.data.datasets.scan import STAMP_NAME, digest, frame_digest, open_array, read_stamps
 from lasps.data.integrity.findings import Finding, Severity, found, hits_without_date, percent, plural
 from lasps.data.splits import SPLITS

@@ -1,6 +1,7 @@
 """Which trained heads are accepted: the stopping epoch is pooled over sectors, but each head must earn its place.
 
-Losses are of calibrated probabilities (`lasps.evaluation.calibration`): a focal model's own softmax is not a forecast.
+Losses are of calibrated probabilities (`lasps.evaluation.focal_calibration`); a focal model's own softmax is no
+forecast.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from lasps.config.dataset_config import HORIZON
-from lasps.evaluation.calibration import calibrated_log_probabilities
+from lasps.evaluation.focal_calibration import calibrated_log_probabilities
 from lasps.training.heads.data import HeadData, HeadResult, HeadSamples
 from lasps.training.heads.stack import one_thread_on_a_processor
 

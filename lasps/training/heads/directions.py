@@ -103,7 +103,7 @@ def autograd_gradients(weights: Weights, grads: Weights, batch: JointBatch, log_
 
 
 def calibrated_losses(logits: Tensor, y: Tensor, gamma: Tensor, log_class_weights: Tensor) -> Tensor:
-    """-log of the calibrated probability of each label, as `lasps.evaluation.calibration` defines it: (B,).
+    """-log of the calibrated probability of each label, as `lasps.evaluation.focal_calibration` defines it: (B,).
 
     Args:
         logits: float64 (B, C); y: (B,); gamma: (B, 1); log_class_weights: (C,).

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lasps.data import integrity
 from lasps.data.build import build_dataset
 from lasps.data.datasets import scan
-from lasps.data.datasets.loading import check_described, load_split, read_description
+from lasps.data.datasets.description import check_described, load_split, read_description
 from lasps.data.spec import DatasetSpec
 from tests.factories import BORDERS, FEW_FEATURES, small_panel
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lasps.data import charts
 from lasps.data.build import build_dataset
-from lasps.data.datasets.loading import load_split, read_description
+from lasps.data.datasets.description import load_split, read_description
 from lasps.data.datasets.stock_dataset import StockDataset, stock_collate_fn
 from lasps.data.datasets.window_dataset import WindowDataset
 from lasps.data.features import compute_features

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from lasps.evaluation.calibration import (
+from lasps.evaluation.focal_calibration import (
     calibrated_log_probabilities,
     calibrated_probabilities,
 )
