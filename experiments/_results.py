@@ -98,11 +98,16 @@ METRICS = (
 
 
 def metrics_of(comparison: dict[str, Any], split: str = "test") -> dict[str, dict[str, Any]]:
-    """Model -> METRICS of one split, from a comparison's JSON; of several seeds, their log losses too."""
+    """Model -> METRICS of one split, from a comparison's JSON; of several seeds, their log losses too.
+
+    net_top_decile: mean five-day return of the top tenth over the universe's, after costs.
+    """
     found = {}
     for name, by_split in comparison["models"].items():
         of_split = by_split[split]
         found[name] = {key: of_split[key] for key in METRICS}
+        book = of_split.get("portfolio") or {}
+        found[name]["net_top_decile"] = (book.get("net_top_minus_universe") or {}).get("mean")
         if len(of_split["seeds"]) > 1:
             found[name]["log_loss_by_seed"] = [seed["log_loss"] for seed in of_split["seeds"]]
     return found

@@ -62,11 +62,13 @@ class NetworkRecipe:
 class Recipe:
     """Networks of several seeds, and the trees of the twin: settings, and trees per class by seed.
 
-    data: features, scaler, window, ... that all was decided with; chosen_on: the dataset's fingerprint.
+    data: features, scaler, window, ... that all was decided with; chosen_on: the dataset's fingerprint; samples: of its
+    train, more of them are trained on for as many more steps.
     """
 
     data: Mapping[str, Any]
     chosen_on: str
+    samples: int
     networks: tuple[NetworkRecipe, ...]
     tree_settings: Mapping[str, Any]
     trees: Mapping[int, int]
@@ -133,7 +135,9 @@ def frozen(folders: Sequence[Path], train_samples: int, cache: BaselineCache) ->
     if unknown:
         raise ValueError(f"expected the twin's trees of seeds {unknown} in {cache.folder}: fit the baselines again")
     networks = tuple(_frozen_network(own, train_samples) for own in cards)
-    return Recipe(data, fingerprints.pop(), networks, dict(TWIN), {s: int(n) for s, n in trees.items() if n})
+    return Recipe(
+        data, fingerprints.pop(), train_samples, networks, dict(TWIN), {s: int(n) for s, n in trees.items() if n}
+    )
 
 
 def _card(checkpoint: Path) -> Card:

@@ -60,6 +60,11 @@ def check_recipe(recipe: Recipe, data: Dataset) -> None:
         )
 
 
+def with_steps_for(own: NetworkRecipe, samples: int, rows: int) -> NetworkRecipe:
+    """The recipe of a seed with as many more samples per epoch as there are more rows: as many passes over each."""
+    return replace(own, epoch_samples=max(1, round(own.epoch_samples * rows / samples)))
+
+
 def refit_network(own: NetworkRecipe, data: Dataset, rows: SampleDataset, folder: Path, device: str) -> Path:
     """Train one seed's network; returns its checkpoint FOLDER/refitted.pt. An interrupted one is resumed."""
     path, key = folder / f"{NAME}.pt", key_of(own, data, rows)
@@ -158,7 +163,8 @@ def refit(recipe: Recipe, data: Dataset, rows: str, folder: Path, device: str, s
     check_recipe(recipe, data)
     samples, evaluated = rows_of(data, rows), data.split(split)
     logger.info(f"Recipe {recipe.digest[:12]}: training on {rows}, {len(samples):,} samples, no val")
-    files = [refit_network(own, data, samples, folder / f"seed{own.seed}", device) for own in recipe.networks]
+    networks = [with_steps_for(own, recipe.samples, len(samples)) for own in recipe.networks]
+    files = [refit_network(own, data, samples, folder / f"seed{own.seed}", device) for own in networks]
     members = [Checkpoint.open(file, device) for file in files]
     network = mean_of([member.predict(evaluated, split) for member in members], ENSEMBLE)
     if len(files) > 1:

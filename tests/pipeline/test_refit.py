@@ -13,7 +13,7 @@ from lasps.data.datasets.joined import JoinedDataset
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline.baseline_cache import BaselineCache, cached_baselines
 from lasps.pipeline.recipe import HeadsRecipe, PhaseRecipe, Recipe, frozen
-from lasps.pipeline.refit import check_recipe, refit, refit_heads, refit_network, rows_of
+from lasps.pipeline.refit import check_recipe, refit, refit_heads, refit_network, rows_of, with_steps_for
 from lasps.training.checkpoints import Checkpoint, load_checkpoint
 from lasps.training.ensembles import Ensemble
 from lasps.window_parts import Reads
@@ -38,7 +38,9 @@ def test_it_holds_what_the_cards_say_was_decided(job, data, recipe) -> None:
     assert own.phase1.epochs == cards["phase1_best"]["phase"]["epochs"]
     assert (own.phase3 is None) == (cards["phase3_final"]["history"]["best_epoch"] == 0)
     assert own.epoch_samples == len(data.train) and own.focal_gamma == 2.0
-    assert recipe.chosen_on == data.fingerprint and set(recipe.trees) == {0} and recipe.trees[0] >= 1
+    assert recipe.chosen_on == data.fingerprint and recipe.samples == len(data.train)
+    assert with_steps_for(own, 100, 125).epoch_samples == round(1.25 * own.epoch_samples)
+    assert set(recipe.trees) == {0} and recipe.trees[0] >= 1
 
 
 def test_trained_again_on_the_same_rows_it_gives_the_same_weights(job, data, recipe, tmp_path) -> None:
