@@ -244,7 +244,7 @@ def krx(protocol: str) -> str:
             number(m["macro_f1"], 3),
             number(m["rank_ic"], 3),
             number(m["rank_ic_skip1"], 3),
-            percent(m["net_top_decile"]),
+            percent(m.get("net_top_decile")),
         ]
         for name, m in ((name, models[name]) for name in REAL_ROWS if name in models)
     ]
