@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "window_parts",
     },
     "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "plots", "reproducibility", "files"},
-    "live": {"config", "data", "files"},
+    "live": {"config", "data", "evaluation", "files"},
     "pipeline": {
         "config",
         "data",

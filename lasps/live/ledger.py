@@ -39,6 +39,8 @@ P_COLUMNS = ("p_sell", "p_hold", "p_buy")
 SUM_TOLERANCE = 1e-6
 KEY = "lasps.ledger"
 HEAD = "HEAD.json"
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+"""What polars raises for a damaged file."""
 FIRST = ""
 """What the first day names as the digest before it."""
 
@@ -172,7 +174,7 @@ class Ledger:
             evening = Evening(table=table, **told)
         except FileNotFoundError as error:
             raise LedgerError(f"{path}: no forecasts of this day") from error
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, *POLARS_ERRORS) as error:
             raise LedgerError(f"{path}: expected a day of a ledger, cannot read it ({error})") from error
         if evening.kind != self.kind:
             raise LedgerError(
