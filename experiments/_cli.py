@@ -45,8 +45,8 @@ ADVICE = {
 }
 
 
-def run_script(main: Callable[[], int | None]) -> None:
-    """Run `main` and exit with its code.
+def run_script(main: Callable[[], int | None], failed: int = EXIT_USER_ERROR) -> None:
+    """Run `main` and exit with its code; `failed` for an error that is told.
 
     An error of the user, a disk, a database or a library becomes one line (LASPS_LOG=DEBUG shows its traceback);
     a bug in lasps keeps its traceback. SIGTERM and SIGHUP clean up as Ctrl-C does.
@@ -71,7 +71,7 @@ def run_script(main: Callable[[], int | None]) -> None:
             raise
         logger.error(said)
         logger.opt(exception=error).debug("where it was raised:")
-        code = EXIT_USER_ERROR
+        code = failed
     sys.exit(code)
 
 
