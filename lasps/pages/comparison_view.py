@@ -12,6 +12,8 @@ Comparison = Any
 """A lasps.evaluation.comparison.Comparison (pages import no evaluation); a `view` is one that `.on(split)` cut."""
 
 ORACLE = "oracle"
+NOT_DRAWN = (ORACLE, "ensemble", "mlp")
+"""An upper bound, and what lies on the network's own lines."""
 FEW_DAYS = 100
 """Fewer days are fewer than 20 independent 5-day weeks: the page says so where numbers rest on them (guess)."""
 WEEK = 5
@@ -39,8 +41,8 @@ def n_days(view: Comparison) -> int | None:
 
 
 def plotted(view: Comparison) -> list[str]:
-    """The models whose probabilities are a forecast: all of the first table but the oracle."""
-    return [name for name in view.headline if name != ORACLE]
+    """What is drawn: all of the first table but NOT_DRAWN."""
+    return [name for name in view.headline if name not in NOT_DRAWN]
 
 
 def context_line(view: Comparison) -> str:

@@ -40,7 +40,7 @@ CONFIG: Spec = {
     "point": {"size": 55, "filled": True, "opacity": 1},
 }
 MODEL_COLORS = tuple(f"var(--model-{i})" for i in range(1, 7))
-OF_BASELINE = {"lightgbm": "var(--model-4)", "volatility_bins": "var(--baseline)"}
+OF_BASELINE = {"lightgbm": "var(--model-4)", "blend": "var(--model-5)", "volatility_bins": "var(--baseline)"}
 DASHED = "volatility_bins"
 
 
@@ -77,7 +77,8 @@ def tooltip(**fields: str) -> list[Spec]:
 
 def model_colors(models: Sequence[str], deployed: str) -> dict[str, str]:
     """A colour per model: the deployed one the first, the oracle as text; none is a class's."""
-    others = iter(MODEL_COLORS[1:] * (1 + len(models) // 5))
+    free = [color for color in MODEL_COLORS[1:] if color not in OF_BASELINE.values()]
+    others = iter(free * (1 + len(models) // len(free)))
     return {
         m: MODEL_COLORS[0]
         if m == deployed
