@@ -28,7 +28,8 @@ def main() -> None:
     from lasps.pipeline.baseline_cache import BaselineCache, cached_baselines
     from lasps.pipeline.recipe import frozen
 
-    folders = sorted(path for path in args.seeds_dir.glob("seed*") if (path / "phase2_best.pt").is_file())
+    found = [path for path in args.seeds_dir.glob("seed*") if (path / "phase2_best.pt").is_file()]
+    folders = sorted(found, key=lambda path: (len(path.name), path.name))
     if not folders:
         raise ValueError(f"{args.seeds_dir}: expected seedN/phase2_best.pt of seeds.py, found none")
     data, cache_dir = Dataset.open(args.data_dir), settings.REPORT_DIR / "cache"
