@@ -48,7 +48,7 @@ LABELS = {
     "phase2_best": "**phase2_best**",
     "oracle": "oracle (upper bound)",
 }
-OVERVIEW = ("volatility_bins", "lightgbm", "phase3_final", "phase2_best", "ensemble", "blend", "oracle")
+OVERVIEW = ("volatility_bins", "lightgbm", "phase3_final", "phase2_best", "blend", "oracle")
 FRESH = ("13", "14", "15")
 """Markets whose val no choice was made on."""
 DEVELOPMENT = ("7", "8", "9")
