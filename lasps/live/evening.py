@@ -67,7 +67,8 @@ def run_evening(
     _, panel = gated(bars, listing, data, newest, waive)
     calendar: list[date] = Panel.of(panel).calendar.astype(object).tolist()
     missing = [day for day in calendar if (day > known[-1] if known else day == newest)]
-    found = {day: forecasts_on(champion, bars, listing, day, waive) for day in missing}
+    panels = {day: panel if day == newest else gated(bars, listing, data, day, waive)[1] for day in missing}
+    found = {day: forecasts_on(champion, own, day) for day, own in panels.items()}
     if dry_run:
         return EveningResult((), tuple(missing), None)
     versions = {CHAMPION: version_of(champion), PRIOR: "training frequencies"}
@@ -81,15 +82,13 @@ def run_evening(
     return EveningResult(tuple(written), tuple(missing), track_record(ledger, outcomes, Panel.of(panel)))
 
 
-def forecasts_on(
-    champion: Checkpoint | Ensemble, bars: pl.DataFrame, listing: pl.DataFrame, day: date, waive: Sequence[str] = ()
-) -> pl.DataFrame:
+def forecasts_on(champion: Checkpoint | Ensemble, panel: pl.DataFrame, day: date) -> pl.DataFrame:
     """A day's rows of the ledger: the champion's probabilities, and the class frequencies that it was trained with.
 
-    Raises: as `gated` and `rows_at`.
+    Args:
+        panel: as `gated` gives it for that day.
     """
     data = inputs_of(champion)
-    _, panel = gated(bars, listing, data, day, waive)
     ends = rows_at(panel, day, data["window"], data.get("warm_up") or 0)
     p = champion.predict(DayWindows(panel, ends, data)).p
     rows = panel[ends].select("code", "sector", "close")

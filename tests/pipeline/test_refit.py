@@ -51,6 +51,15 @@ def test_trained_again_on_the_same_rows_it_gives_the_same_weights(job, data, rec
     assert differ == []
 
 
+def test_an_epoch_has_as_many_samples_as_the_recipe_says(data, recipe, tmp_path) -> None:
+    own = replace(recipe.networks[0], phase1=PhaseRecipe(1, 1e-3, 1), phase3=None, phase2=None)
+    states = []
+    for n in (64, len(data.train)):
+        path = refit_network(replace(own, epoch_samples=n), data, data.train, tmp_path / str(n), "cpu")
+        states.append(load_checkpoint(path)[0])
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_what_is_finished_is_not_trained_again(data, recipe, tmp_path) -> None:
     own = replace(recipe.networks[0], phase1=PhaseRecipe(2, 1e-3, 1), phase3=None, phase2=None)
     first = refit_network(own, data, data.train, tmp_path, "cpu").stat().st_mtime_ns

@@ -98,6 +98,23 @@ GOLDEN = {
 }
 
 
+def test_an_epoch_to_stop_after_gives_the_weights_of_that_epoch_without_a_look_at_val(monkeypatch):
+    seen = {}
+
+    def remember(self, run, metrics, epochs):
+        seen[run.phase, run.epoch] = self.state_dict()
+
+    monkeypatch.setattr(ThreePhaseTrainer, "_report", remember)
+    make_trainer().train_phase1(*make_loaders(), epochs=4, lr=1e-2, patience=4)
+    again = make_trainer()
+    history = again.train_phase1(make_loaders()[0], None, epochs=4, lr=1e-2, patience=4, stop_after=2)
+    assert (len(history["train_loss"]), history["best_epoch"]) == (2, 2)
+    state = again.state_dict()
+    backbone = [name for name in state if not name.startswith("sector_heads.")]
+    assert all(torch.equal(state[name], seen[1, 2][name]) for name in backbone)
+    assert not all(torch.equal(state[name], seen[1, 4][name]) for name in backbone)
+
+
 def test_the_returned_figures_are_sample_means_of_the_best_weights():
     train, val = make_loaders()
     trainer = make_trainer(class_weights=(1.0, 0.5, 2.0))
