@@ -137,7 +137,7 @@ class Comparison:
         of_blend = {row["a"]: row for row in primary.filter(b=verdict.BLEND).to_dicts()}
         network = verdict.ENSEMBLE if verdict.ENSEMBLE in log_loss else self.deployed
         of_mlp = next(iter(primary.filter(a=verdict.MLP, b=network).to_dicts()), None)
-        more = [verdict.together(of_blend, log_loss, split), verdict.cheapest(of_mlp, split)]
+        more = [verdict.together(of_blend, log_loss, split, network), verdict.cheapest(of_mlp, split)]
         said = []
         for a in main.family.filter(role="model")["a"][: 4 - len(last)]:
             pair = {row["metric"]: row for row in main.pairs.filter(a=a, b=self.deployed).to_dicts()}

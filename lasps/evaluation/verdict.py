@@ -118,12 +118,19 @@ def gap_closed(log_loss: Mapping[str, float | None], model: str, split: str) -> 
     )
 
 
-def together(against: Mapping[str, Row], log_loss: Mapping[str, float | None], split: str) -> str | None:
+def together(against: Mapping[str, Row], log_loss: Mapping[str, float | None], split: str, network: str) -> str | None:
     """Whether network and trees are better together: the blend against the best of the controls, else the twin.
+
+    Where the network alone has a lower log loss than the blend, it says that, and nothing of trees.
 
     Args:
         against: name -> the row of blend minus it in log loss.
+        network: the ensemble; of one seed, the model that is for use.
     """
+    own, both = log_loss.get(network), log_loss.get(BLEND)
+    if own is not None and both is not None and own < both:
+        what = f"{BLEND} (network and {TWIN}, half each)"
+        return f"{what} does not reach {network} alone on {split}: log loss {both:.4f} against {own:.4f}."
     known = {name: loss for name in CONTROLS if name in against and (loss := log_loss.get(name)) is not None}
     if not known and TWIN not in against:
         return None

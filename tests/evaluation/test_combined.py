@@ -73,6 +73,16 @@ def test_the_blend_is_told_against_the_best_of_the_controls(comparison) -> None:
     assert any(word in told for word in ("better together", "together they are worse", "not distinguishable"))
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_blend_that_the_network_alone_beats_is_not_called_better(n) -> None:
+    network = {"test": seeds("phase2_best", [1.0] * n, 120)}
+    fitted = {"lightgbm": {"test": seeds("lightgbm", [0.1] * n, 120)}}
+    found = compare({"phase2_best": network}, baselines=with_combinations(network, fitted))
+    (told,) = [sentence for sentence in found.verdict if sentence.startswith("blend")]
+    alone = "ensemble" if n > 1 else "phase2_best"
+    assert f"does not reach {alone} alone on test" in told and "better" not in told
+
+
 def test_an_mlp_that_wins_is_named(comparison) -> None:
     assert any(s.startswith("mlp, without sequence, chart or sector heads, is better") for s in comparison.verdict)
 
