@@ -26,8 +26,9 @@ from lasps.data.dataset_files import (
     write_description,
 )
 from lasps.data.datasets.description import SCHEMA_VERSION, fingerprint
+from lasps.data.datasets.panel_samples import sample_table
 from lasps.data.datasets.replacement import put_in_place, staging
-from lasps.data.features import compute_rows, volatility
+from lasps.data.features import compute_rows
 from lasps.data.labels import FLAGS, make_labels
 from lasps.data.panel import Panel, bar_rows
 from lasps.data.sampling import Sampling, choose_samples
@@ -36,8 +37,6 @@ from lasps.data.spec import DatasetSpec
 from lasps.data.splits import SPLITS
 from lasps.terminal import in_words
 
-VOLATILITY_DAYS = 20
-SAMPLE_COLUMNS = ("label", "forward_return", "forward_return_skip1", "label_end", *FLAGS)
 Check = Callable[[Path], dict[str, Any] | None]
 """Looks at a finished dataset folder: its report, or an error that stops the build."""
 Oracle = Callable[[pl.Series, pl.Series], Any]
@@ -139,11 +138,9 @@ def _write_samples(
     oracle: Oracle | None,
 ) -> dict[str, pl.DataFrame]:
     """Write ends, sector ids, labels and samples.parquet of each split; returns the sample tables."""
-    volatile = pl.Series(f"volatility_{VOLATILITY_DAYS}", volatility(panel, VOLATILITY_DAYS))
     tables = {}
     for split, ends in sampling.ends.items():
-        rows = panel.frame.select("code", "date", "sector")[ends]
-        table = rows.hstack(labels.select(SAMPLE_COLUMNS)[ends]).with_columns(volatile[ends].fill_nan(None))
+        table = sample_table(panel, labels, ends)
         if listing is not None:
             names = listing.select("code", "name").unique("code", keep="first")
             table = table.join(names, on="code", how="left", maintain_order="left")

@@ -7,6 +7,7 @@ them where a synthetic market stated the true probabilities: an upper bound, no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -64,17 +65,36 @@ def fit_sector_prior(train: BaselineSplit, val: BaselineSplit | None, seed: int 
 
 def fit_volatility_bins(train: BaselineSplit, val: BaselineSplit | None, seed: int = 0) -> Fitted:
     """Class frequencies per train quantile bin of 20-day volatility; the prior where it is unknown."""
-    volatility = train.column("volatility_20")
-    known = np.isfinite(volatility)
-    if not known.any():
-        raise Unavailable("volatility_20 is nowhere known in train")
-    edges = np.quantile(volatility[known], np.arange(1, VOLATILITY_BINS) / VOLATILITY_BINS)
+    fitted = VolatilityBins.fit(train.column("volatility_20"), train.labels)
+    return Fitted(lambda split: fitted.predict(split.column("volatility_20")))
 
-    def bins(values: Array) -> NDArray[np.int64]:
-        return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), VOLATILITY_BINS)
 
-    table = _smoothed(bins(volatility), train.labels, VOLATILITY_BINS + 1)
-    return Fitted(lambda split: table[bins(split.column("volatility_20"))])
+@dataclass(frozen=True)
+class VolatilityBins:
+    """Class frequencies by 20-day volatility.
+
+    edges: (VOLATILITY_BINS - 1,) between the bins; table: (VOLATILITY_BINS + 1, 3), the last row where it is unknown.
+    """
+
+    edges: Array
+    table: Array
+
+    @classmethod
+    def fit(cls, volatility: Array, labels: NDArray[np.int64]) -> VolatilityBins:
+        """From (N,) volatilities, NaN where unknown; Unavailable where none is known."""
+        known = np.isfinite(volatility)
+        if not known.any():
+            raise Unavailable("volatility_20 is nowhere known in train")
+        edges = np.quantile(volatility[known], np.arange(1, VOLATILITY_BINS) / VOLATILITY_BINS)
+        return cls(edges, _smoothed(_bin_of(volatility, edges), labels, VOLATILITY_BINS + 1))
+
+    def predict(self, volatility: Array) -> Array:
+        """(N, 3) of (N,) volatilities."""
+        return self.table[_bin_of(volatility, self.edges)]
+
+
+def _bin_of(volatility: Array, edges: Array) -> NDArray[np.int64]:
+    return np.where(np.isfinite(volatility), np.searchsorted(edges, volatility, side="right"), len(edges) + 1)
 
 
 def _known(values: NDArray[Known] | None) -> NDArray[Known]:

@@ -210,6 +210,11 @@ def daily_ic(f: Forecast) -> Array:
     return _daily_ic(f, "forward_return")
 
 
+def daily_ic_skip1(f: Forecast) -> Array:
+    """(T,) rank IC of each day with the returns from the next day on; NaN where undefined."""
+    return _daily_ic(f, "forward_return_skip1")
+
+
 def _ic_sums(f: Forecast, which: str, ratio_to_spread: bool = False) -> DaySums:
     ic, returns = _daily_ic(f, which), getattr(f, which)
     defined = np.isfinite(ic)

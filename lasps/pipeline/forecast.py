@@ -11,26 +11,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import polars.selectors as cs
-import torch
 from loguru import logger
 
 from lasps.config import clock
 from lasps.config.clock import last_day_over
 from lasps.config.sectors import SECTORS
 from lasps.config.settings import CLASS_NAMES
-from lasps.data.charts import render
-from lasps.data.datasets.row_windows import RowWindows
-from lasps.data.datasets.samples import ReadTensors, SampleDataset, Tensors, no_charts
+from lasps.data.datasets.panel_samples import PanelRows
 from lasps.data.features import FEATURES, features_named
 from lasps.data.integrity import IntegrityReport
-from lasps.data.panel import Panel, bar_rows, is_empty, is_halted
-from lasps.data.scaling import RobustScaler, scaled_rows
+from lasps.data.panel import Panel, is_empty, is_halted
 from lasps.data.universe import stored_markets
 from lasps.pipeline.datasets import look_at
 from lasps.reproducibility import write_atomically
 from lasps.training.checkpoints import Checkpoint
 from lasps.training.ensembles import Ensemble
-from lasps.window_parts import Reads
 
 WHOLE_MARKET, RECENT_DAYS = 0.8, 20
 """A day is whole when this share of the codes of the days before has a bar. Guess: real days have 0.99."""
@@ -66,9 +61,8 @@ def forecast(
     data = inputs_of(checkpoint)
     day = trading_day(bars, date)
     report, known = gated(bars, listing, data, day, waive)
-    ends = rows_at(known, day, data["window"], data.get("warm_up") or 0)
-    p = checkpoint.predict(DayWindows(known, ends, data)).p
-    return forecast_table(known[ends], listing, p), report
+    samples = PanelRows(Panel(known), data).on(day)
+    return forecast_table(known[samples.ends], listing, checkpoint.predict(samples).p), report
 
 
 def gated(
@@ -193,54 +187,6 @@ def _days_with_bars(bars: pl.DataFrame) -> pl.DataFrame:
         .select(pl.col("code").cast(pl.String), pl.col("date").cast(pl.Date), traded=~is_halted())
         .unique(["code", "date"])
     )
-
-
-def rows_at(panel: pl.DataFrame, day: dt.date, window: int, warm_up: int = 0) -> np.ndarray:
-    """The panel rows of `day` that end a full window; ValueError where there is none."""
-    ends = np.flatnonzero((panel["date"] == day).to_numpy() & (Panel(panel).positions >= window - 1 + warm_up))
-    if not len(ends):
-        raise ValueError(
-            f"{day}: expected stocks with at least {window + warm_up} traded days up to it, found none in the universe"
-        )
-    return ends
-
-
-class DayWindows(SampleDataset):
-    """The windows that end at some rows of a panel, as a model reads them; HOLD stands for labels of days to come.
-
-    Args:
-        panel: of the universe, with `sector`.
-        ends: rows, each with a full window before it.
-        data: a checkpoint's card of its data: features, scaler, window, chart_size.
-    """
-
-    samples = None
-
-    def __init__(self, panel: pl.DataFrame, ends: np.ndarray, data: dict[str, Any]) -> None:
-        rows = scaled_rows(panel, data["features"], RobustScaler.from_dict(data["scaler"]))
-        self.ends, self.window, self.chart_size = ends, data["window"], tuple(data["chart_size"])
-        self.windows = RowWindows(*rows, self.window)
-        self.bars = RowWindows(bar_rows(panel), rows.codes[:, :0], self.window)
-        self.num_features = self.windows.num_features
-        self.sector_ids = panel["sector"].to_numpy().astype(np.int64)[ends]
-        self.labels = np.full(len(ends), CLASS_NAMES.index("HOLD"))
-
-    def batch(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> Tensors:
-        """As `SampleDataset.batch`."""
-        rows = self._positions(indices)
-        return (self.windows.whole(self.ends[rows]), self._charts(rows), *self._known(rows))
-
-    def read(self, indices: Sequence[int] | np.ndarray | torch.Tensor, reads: Reads) -> ReadTensors:
-        """As `SampleDataset.read`."""
-        rows = self._positions(indices)
-        charts = self._charts(rows) if reads.charts else no_charts(len(rows))
-        return (self.windows.parts(self.ends[rows], reads.columns), charts, *self._known(rows))
-
-    def _charts(self, rows: np.ndarray) -> torch.Tensor:
-        return render(self.bars.whole(self.ends[rows]), self.chart_size)
-
-    def _known(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(self.sector_ids[rows]), torch.from_numpy(self.labels[rows])
 
 
 def forecast_table(rows: pl.DataFrame, listing: pl.DataFrame, probabilities: np.ndarray) -> pl.DataFrame:

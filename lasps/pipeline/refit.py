@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -17,6 +18,7 @@ from lasps.data.features import score_columns, window_columns
 from lasps.evaluation.combined import mean_of
 from lasps.evaluation.fitted import BaselineSplit
 from lasps.evaluation.forecast import Forecast
+from lasps.evaluation.metrics import class_frequencies
 from lasps.evaluation.trees import boosted, probabilities
 from lasps.evaluation.verdict import BLEND, ENSEMBLE, TWIN
 from lasps.models.sector_aware_model import SectorAwareFusionModel
@@ -34,6 +36,9 @@ from lasps.training.heads.settings import HeadSettings
 from lasps.training.phase2 import head_data
 from lasps.training.resume import resume_path
 from lasps.training.trainer import ThreePhaseTrainer, TrainerOptions
+
+if TYPE_CHECKING:
+    import lightgbm
 
 NAME = "refitted"
 ROWS = ("train", "train+val")
@@ -65,13 +70,21 @@ def with_steps_for(own: NetworkRecipe, samples: int, rows: int) -> NetworkRecipe
     return replace(own, epoch_samples=max(1, round(own.epoch_samples * rows / samples)))
 
 
-def refit_network(own: NetworkRecipe, data: Dataset, rows: SampleDataset, folder: Path, device: str) -> Path:
-    """Train one seed's network; returns its checkpoint FOLDER/refitted.pt. An interrupted one is resumed."""
-    path, key = folder / f"{NAME}.pt", key_of(own, data, rows)
+def refit_network(
+    own: NetworkRecipe, rows: SampleDataset, described: Mapping[str, Any], folder: Path, device: str
+) -> Path:
+    """Train one seed's network; returns its checkpoint FOLDER/refitted.pt. An interrupted one is resumed.
+
+    Args:
+        rows: all that is trained on; there is no val.
+        described: what the card says of the data: features, scaler, window ... (`recipe.data`, `phases.DATA_KEYS`).
+    """
+    path, key = folder / f"{NAME}.pt", key_of(own, rows)
     if path.is_file() and read_card(path).key == key:
         logger.info(f"{path} is up to date")
         return path
-    names, resume_dir = data.feature_names(), folder / RESUME_FOLDER
+    names = described.get("features") or [""] * rows.num_features
+    resume_dir = folder / RESUME_FOLDER
     seed_everything(own.seed)
     model = SectorAwareFusionModel(
         ts_input_dim=rows.num_features,
@@ -91,12 +104,17 @@ def refit_network(own: NetworkRecipe, data: Dataset, rows: SampleDataset, folder
     gammas: list[float] | float = own.focal_gamma
     if own.phase2 is not None:
         gammas = refit_heads(model, own, own.phase2, rows, device)
-    described = {"fingerprint": data.fingerprint, "window": rows.window, "chart_size": list(rows.chart_size)}
+    read = {
+        "fingerprint": rows.fingerprint,
+        "window": rows.window,
+        "chart_size": list(rows.chart_size),
+        "train_class_frequencies": class_frequencies(rows.labels),
+    }
     card = Card(
         name=NAME,
         training={"seed": own.seed, "batch_size": own.batch_size, "epoch_samples": own.epoch_samples},
         phase={"recipe": asdict(own), "samples": len(rows)},
-        data={key: data.description.get(key) for key in DATA_KEYS} | described,
+        data=dict(described) | read,
         calibration={"focal_gamma": gammas, "class_weights": list(own.class_weights)},
         history=history,
         key=key,
@@ -107,9 +125,9 @@ def refit_network(own: NetworkRecipe, data: Dataset, rows: SampleDataset, folder
     return path
 
 
-def key_of(own: NetworkRecipe, data: Dataset, rows: SampleDataset) -> str:
+def key_of(own: NetworkRecipe, rows: SampleDataset) -> str:
     """A digest of everything that a refitted network depends on."""
-    parts = [asdict(own), data.fingerprint, rows.fingerprint]
+    parts = [asdict(own), rows.fingerprint]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,12 +165,19 @@ def _stop_at(epoch: int) -> Any:
 
 def refit_trees(recipe: Recipe, train: BaselineSplit, to: BaselineSplit) -> Forecast:
     """The twin, with as many trees per seed as val stopped at: its forecast of another split."""
-    found = []
-    for seed, count in recipe.trees.items():
-        booster = boosted("all_means", train, None, recipe.tree_settings, seed, count)
-        p = probabilities(booster, "all_means", to)
-        found.append(Forecast.from_probabilities(p, to.labels, to.sector_ids, samples=to.samples))
+    found = [
+        Forecast.from_probabilities(
+            probabilities(booster, "all_means", to), to.labels, to.sector_ids, samples=to.samples
+        )
+        for booster in refit_boosters(recipe, train)
+    ]
     return mean_of(found, TWIN)
+
+
+def refit_boosters(recipe: Recipe, train: BaselineSplit) -> Iterator[lightgbm.Booster]:
+    """The twin's trees, one booster per seed."""
+    for seed, count in recipe.trees.items():
+        yield boosted("all_means", train, None, recipe.tree_settings, seed, count)
 
 
 def refit(recipe: Recipe, data: Dataset, rows: str, folder: Path, device: str, split: str = "test") -> list[Path]:
@@ -164,7 +189,8 @@ def refit(recipe: Recipe, data: Dataset, rows: str, folder: Path, device: str, s
     samples, evaluated = rows_of(data, rows), data.split(split)
     logger.info(f"Recipe {recipe.digest[:12]}: training on {rows}, {len(samples):,} samples, no val")
     networks = [with_steps_for(own, recipe.samples, len(samples)) for own in recipe.networks]
-    files = [refit_network(own, data, samples, folder / f"seed{own.seed}", device) for own in networks]
+    described = {key: data.description.get(key) for key in DATA_KEYS}
+    files = [refit_network(own, samples, described, folder / f"seed{own.seed}", device) for own in networks]
     members = [Checkpoint.open(file, device) for file in files]
     network = mean_of([member.predict(evaluated, split) for member in members], ENSEMBLE)
     if len(files) > 1:

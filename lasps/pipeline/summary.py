@@ -6,6 +6,7 @@ A difference is b minus a; its 95 % interval is over days (lasps.evaluation.sign
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,20 @@ def arrays_of(dataset: SampleDataset, data: Dataset) -> BaselineSplit:
     past_return, known_labels = None, None
     if data.spec is not None and isinstance(dataset, WindowDataset):
         past_return, known_labels = past_outcomes(dataset, data.spec.horizon, data.spec.threshold)
+    plain = plain_arrays(dataset, data.feature_names())
+    return replace(plain, past_return=past_return, known_labels=known_labels)
+
+
+def plain_arrays(dataset: SampleDataset, features: Sequence[str]) -> BaselineSplit:
+    """As `arrays_of`, without the past returns that only a dataset's folder tells."""
     means = dataset.last_days_means()
     return BaselineSplit(
         dataset.samples,
         means[:, : dataset.num_features],
         dataset.labels,
         dataset.sector_ids,
-        past_return,
-        known_labels,
-        means,
-        len(score_columns(data.feature_names())),
+        means=means,
+        scores=len(score_columns(features)),
     )
 
 

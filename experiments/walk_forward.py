@@ -1,0 +1,136 @@
+#!/usr/bin/env python
+"""What a recipe would have earned, refitted evening after evening over history.
+
+    python experiments/walk_forward.py --source bars.parquet --listing listing.csv --protocol krx-2010s --every 60
+        --recipe experiments/recipes/krx_2010s.json --results experiments/results/walk_forward/krx_2010s
+
+Each refit trains on all labels that had ended by its evening and forecasts every day from then to the end. Its model
+and forecasts stay in --output-dir; the scores of each day go to --results (AS_OF.csv, and AS_OF.json with what they
+were measured with), where a finished refit is found again and not repeated: the run can be stopped, and goes on in
+another checkout from the scores alone. The bars are those of today, adjusted for what happened later, and the listing
+too: an evening of then saw prices before later splits, which move the rounding of small prices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments._cli import (
+    add_reading_flags,
+    add_waive_flag,
+    names_in,
+    positive_int,
+    reading_of,
+    resolve_device,
+    run_script,
+    share,
+)
+from experiments._results import machine
+from lasps.config.settings import settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV or a folder of CSVs")
+    parser.add_argument("--listing", type=Path, required=True, help="code, name, market, industry")
+    parser.add_argument("--recipe", type=Path, required=True, help="of freeze.py")
+    parser.add_argument("--protocol", default=None, help="its split gives --first and --last: krx-2010s, krx-2020s")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="of --protocol")
+    parser.add_argument("--first", type=dt.date.fromisoformat, default=None, help="the first refit's evening")
+    parser.add_argument("--last", type=dt.date.fromisoformat, default=None, help="the last day that is forecast")
+    parser.add_argument("--every", type=positive_int, help="market days between refits; default: only one")
+    parser.add_argument("--seeds", type=positive_int, default=None, help="the recipe's first so many; default: all")
+    parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows, by a hash of code and date")
+    parser.add_argument("--output-dir", type=Path, default=settings.CHECKPOINT_DIR / "walk_forward")
+    parser.add_argument("--results", type=Path, default=None, help="folder of the scores; default: --output-dir/scores")
+    parser.add_argument("--device", default=None)
+    add_reading_flags(parser)
+    add_waive_flag(parser)
+    args = parser.parse_args()
+    if args.protocol is not None:
+        from lasps.data.splits import PROTOCOLS
+
+        if args.protocol not in PROTOCOLS:
+            parser.error(f"--protocol: expected one of {', '.join(PROTOCOLS)}, got {args.protocol}")
+        first, last = PROTOCOLS[args.protocol].span(args.split)
+        args.first, args.last = args.first or first, args.last or last
+    if args.first is None or args.last is None:
+        parser.error("expected --protocol, or --first and --last")
+    args.results = args.results or args.output_dir / "scores"
+    return args
+
+
+def main() -> None:
+    """Every refit that has no scores yet; then the schedule's scores beside the first refit's."""
+    args = parse_args()
+    from lasps.data.datasets.panel_samples import PanelRows
+    from lasps.data.datasets.scan import frame_digest
+    from lasps.data.panel import Panel
+    from lasps.data.sources.files import read_bars, read_listing
+    from lasps.data.universe import stored_markets
+    from lasps.live.model import with_seeds
+    from lasps.live.walk_forward import is_done, origins, read_scores, run_origin, scheduled, write_scores
+    from lasps.pipeline.datasets import look_at
+    from lasps.pipeline.recipe import Recipe
+
+    recipe = Recipe.read(args.recipe)
+    recipe = recipe if args.seeds is None else with_seeds(recipe, args.seeds)
+    listing = read_listing(args.listing, pad_codes=args.pad_codes)
+    bars, universe = read_bars(args.source, **reading_of(args)), recipe.data["universe"]
+    seen = look_at(bars, listing, universe["name"], names_in(args.waive), stored_markets(universe))
+    seen.report.raise_if_fatal(names_in(args.waive))
+    rows = PanelRows(Panel(seen.selected()), recipe.data)
+    key = {
+        "recipe": recipe.digest,
+        "train_fraction": args.train_fraction,
+        "last": str(args.last),
+        "bars": frame_digest(rows.panel.frame),
+    }
+    device, evenings = resolve_device(args.device), origins(rows.panel.calendar, args.first, args.last, args.every)
+    for as_of in evenings:
+        if is_done(args.results, as_of, key):
+            continue
+        folder = args.output_dir / as_of.isoformat()
+        model, scores = run_origin(recipe, rows, as_of, args.last, folder, device, args.train_fraction)
+        write_scores(args.results, as_of, scores, key | about(model.about))
+    scores = read_scores(args.results)
+    show_schedule(scheduled(scores, evenings), scheduled(scores, evenings[:1]), evenings)
+
+
+def show_schedule(refitted: pl.DataFrame, once: pl.DataFrame, evenings: list[dt.date]) -> None:
+    """Every model's scores under the schedule and refitted once at its start, and the difference with its interval."""
+    from lasps import terminal
+    from lasps.live.walk_forward import difference, means
+    from lasps.numbers import decimal, percent
+
+    rows = []
+    for name in refitted["model"].unique(maintain_order=True):
+        own, first = (table.filter(model=name) for table in (refitted, once))
+        found = means(own)
+        cells = [decimal(found["log_loss"], 4), decimal(means(first)["log_loss"], 4), percent(found["accuracy"], 2)]
+        cells += [decimal(found["rank_ic"], 3), decimal(found["rank_ic_skip1"], 3)]
+        for metric, digits in (("log_loss", 4), ("rank_ic", 3)):
+            d = difference(own, first, metric)
+            ends = "" if d.low is None or d.high is None else f" [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+            cells.append(f"{d.difference:+.{digits}f}{ends}")
+        rows.append([name, f"{own['n'].sum():,}", *cells])
+    print(f"{len(evenings)} refits from {evenings[0]}, {refitted['date'].n_unique()} days to {refitted['date'].max()}")
+    headings = ["model", "samples", "log loss", "refitted once", "accuracy %", "rank IC", "one day later"]
+    terminal.show_table([*headings, "minus once: log loss", "rank IC"], rows)
+
+
+def about(model: dict[str, Any]) -> dict[str, Any]:
+    """What a reader of a refit's scores must know of it."""
+    kept = ("name", "samples", "last_label_end", "stocks")
+    return {key: model[key] for key in kept} | {"machine": machine(), "made": f"{dt.date.today()}"}
+
+
+if __name__ == "__main__":
+    run_script(main)

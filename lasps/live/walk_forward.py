@@ -1,0 +1,202 @@
+"""What living with a recipe would have earned: refits over history, each of which forecasts all days that follow it.
+
+A refit sees labels that had ended by its evening, and no score. Because each one forecasts to the end, the same refits
+answer what any schedule would have earned (every 20, 60 or 120 market days, or never again), and how an edge ages.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from loguru import logger
+
+from lasps.data.datasets.panel_samples import PanelRows, PanelSamples
+from lasps.evaluation.forecast import Forecast
+from lasps.evaluation.metrics import daily_ic, daily_ic_skip1, log_losses
+from lasps.evaluation.significance import Difference, series_mean
+from lasps.files import write_atomically
+from lasps.live.model import Array, EveningModel, train
+from lasps.pipeline.recipe import Recipe
+
+SCORES = {
+    "date": pl.Date(),
+    "model": pl.String(),
+    "n": pl.Int64(),
+    "log_loss": pl.Float64(),
+    "accuracy": pl.Float64(),
+    "rank_ic": pl.Float64(),
+    "rank_ic_skip1": pl.Float64(),
+}
+"""A day's scores of one model: means over its n stocks whose labels have ended; null where undefined."""
+
+
+def origins(calendar: np.ndarray, first: dt.date, last: dt.date, every: int | None) -> list[dt.date]:
+    """The evenings of the refits: the first market day from `first` on, and each `every`-th after it until `last`.
+
+    Args:
+        calendar: the market's days, datetime64[D] sorted.
+        every: market days between two refits; None: the first alone.
+
+    Raises:
+        ValueError: no market day in between, or `every` below 1.
+    """
+    if every is not None and every < 1:
+        raise ValueError(f"expected at least one market day between two refits, got {every}")
+    days = calendar[(calendar >= np.datetime64(first, "D")) & (calendar <= np.datetime64(last, "D"))]
+    if not len(days):
+        raise ValueError(f"expected market days from {first} to {last}, found none")
+    return [day.item() for day in (days[:1] if every is None else days[::every])]
+
+
+def run_origin(
+    recipe: Recipe,
+    rows: PanelRows,
+    as_of: dt.date,
+    last: dt.date,
+    folder: Path,
+    device: str = "cpu",
+    fraction: float = 1.0,
+) -> tuple[EveningModel, pl.DataFrame]:
+    """One refit, and the scores of its forecasts of every day from its own evening to `last`.
+
+    Args:
+        rows: the whole market, to `last` or longer: labels of days near `last` need the days that follow.
+        folder: of the model; its forecasts are written beside it as forecasts.parquet.
+
+    Returns:
+        the model, and a frame of SCORES: its champion, parts and references, and each member ("network 7") alone.
+    """
+    model = train(recipe, rows, as_of, folder, device, fraction)
+    samples = rows.between(as_of, last)
+    logger.info(f"As of {as_of}: forecasting {len(samples):,} samples to {last}")
+    members = model.members(samples)
+    probabilities = model.combined(members, samples) | members
+    _write_forecasts(probabilities, samples, folder / "forecasts.parquet")
+    return model, day_scores(probabilities, samples)
+
+
+def day_scores(probabilities: Mapping[str, Array], samples: PanelSamples) -> pl.DataFrame:
+    """Every model's scores by day, a frame of SCORES."""
+    tables = []
+    for name, p in probabilities.items():
+        f = Forecast.from_probabilities(p, samples.labels, samples.sector_ids, samples=samples.samples)
+        day, n_days = np.asarray(f.day), len(f.dates or ())
+        n = np.bincount(day, minlength=n_days)
+        sums = [np.bincount(day, x, minlength=n_days) / n for x in (log_losses(f.p, f.labels), f.predicted == f.labels)]
+        columns = [list(f.dates or ()), [name] * n_days, n, *sums, daily_ic(f), daily_ic_skip1(f)]
+        tables.append(pl.DataFrame(dict(zip(SCORES, columns, strict=True)), schema_overrides=SCORES))
+    return pl.concat(tables).with_columns(pl.col("rank_ic", "rank_ic_skip1").fill_nan(None))
+
+
+def scheduled(scores: Mapping[dt.date, pl.DataFrame], evenings: Sequence[dt.date] | None = None) -> pl.DataFrame:
+    """The scores of a schedule: each day those of the newest refit that was there on its evening, and its `as_of`.
+
+    Args:
+        scores: as_of -> the scores of its forecasts (`run_origin`).
+        evenings: when the schedule refits; all of `scores` if not given.
+
+    Raises:
+        ValueError: an evening without scores.
+    """
+    chosen = sorted(scores if evenings is None else evenings)
+    missing = [str(day) for day in chosen if day not in scores]
+    if missing or not chosen:
+        raise ValueError(f"expected the scores of refits on {missing or 'at least one evening'}, found {list(scores)}")
+    parts = []
+    for as_of, following in zip(chosen, [*chosen[1:], dt.date.max], strict=True):
+        own = scores[as_of].filter((pl.col("date") >= as_of) & (pl.col("date") < following))
+        parts.append(own.with_columns(as_of=pl.lit(as_of)))
+    return pl.concat(parts)
+
+
+def by_age(scores: Mapping[dt.date, pl.DataFrame], calendar: np.ndarray, width: int) -> pl.DataFrame:
+    """Every refit's scores with its age in market days, in steps of `width`: date, model, as_of, age, SCORES."""
+    parts: Iterable[pl.DataFrame] = (own.with_columns(as_of=pl.lit(as_of)) for as_of, own in sorted(scores.items()))
+    table = pl.concat(parts)
+    place = [np.searchsorted(calendar, table[name].to_numpy().astype("datetime64[D]")) for name in ("date", "as_of")]
+    return table.with_columns(age=pl.Series((place[0] - place[1]) // width * width, dtype=pl.Int64))
+
+
+def means(scores: pl.DataFrame) -> dict[str, float | None]:
+    """One model's scores over all its days: log loss and accuracy of samples, rank ICs of days."""
+    shares = scores["n"] / scores["n"].sum()
+    found: dict[str, Any] = {name: (scores[name] * shares).sum() for name in ("log_loss", "accuracy")}
+    return found | {name: scores[name].mean() for name in ("rank_ic", "rank_ic_skip1")}
+
+
+def difference(scores: pl.DataFrame, than: pl.DataFrame, metric: str) -> Difference:
+    """One model's `scores` minus another's on their common days, with an interval over days.
+
+    Log loss and accuracy weigh each day by its stocks, as a mean over samples does.
+    """
+    both = scores.join(than, on="date", suffix="_than").sort("date")
+    by_day = both[metric] - both[f"{metric}_than"]
+    if metric in ("log_loss", "accuracy"):
+        by_day *= both["n"] / both["n"].mean()
+    return series_mean(metric, by_day.cast(pl.Float64).fill_null(np.nan).to_numpy())
+
+
+def write_scores(folder: Path, as_of: dt.date, scores: pl.DataFrame, about: Mapping[str, Any]) -> None:
+    """Write AS_OF.csv, rounded to five digits, then AS_OF.json with what they were measured with.
+
+    Of the members alone only the first network's and the first booster's are kept: they are what schedules with one
+    seed are compared by.
+    """
+    names = scores["model"].unique(maintain_order=True).to_list()
+    alone = [name for name in names if " " in name]
+    kept = [name for name in names if name not in alone]
+    kept += [next(name for name in alone if name.startswith(part)) for part in sorted({n.split(" ")[0] for n in alone})]
+    table = scores.filter(pl.col("model").is_in(kept)).with_columns(pl.col(pl.Float64).round(5))
+    write_atomically(folder / f"{as_of}.csv", table.write_csv())
+    write_atomically(folder / f"{as_of}.json", json.dumps(about, indent=1) + "\n")
+
+
+def read_scores(folder: Path) -> dict[dt.date, pl.DataFrame]:
+    """as_of -> a frame of SCORES, of every refit that is finished in a folder.
+
+    Raises:
+        ValueError: a file that is not as `write_scores` writes it.
+    """
+    found = {}
+    for path in sorted(folder.glob("????-??-??.json")):
+        try:
+            found[dt.date.fromisoformat(path.stem)] = pl.read_csv(path.with_suffix(".csv"), schema=SCORES)
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise ValueError(
+                f"{path.with_suffix('.csv')}: expected scores by day, cannot read them ({error})"
+            ) from error
+    return found
+
+
+def is_done(folder: Path, as_of: dt.date, key: Mapping[str, Any]) -> bool:
+    """Whether the scores of a refit are there.
+
+    Raises:
+        ValueError: they are, measured with another recipe, other bars, rows or days.
+    """
+    path = folder / f"{as_of}.json"
+    if not path.is_file():
+        return False
+    about = json.loads(path.read_text(encoding="utf-8"))
+    differ = [name for name, value in key.items() if about.get(name) != value]
+    if differ:
+        raise ValueError(
+            f"{path}: these scores were measured with another {', '.join(differ)}. Give --results another folder"
+        )
+    return True
+
+
+def _write_forecasts(probabilities: Mapping[str, Array], samples: PanelSamples, path: Path) -> None:
+    assert samples.samples is not None
+    columns = {
+        f"{name} {side}": pl.Series(p[:, i], dtype=pl.Float32)
+        for name, p in probabilities.items()
+        for i, side in enumerate(("sell", "hold", "buy"))
+    }
+    write_atomically(path, samples.samples.with_columns(**columns).write_parquet)
