@@ -1,8 +1,11 @@
 #!/usr/bin/env python
-"""One evening: forecast every market day that the ledger lacks, write it down, score what has come due.
+"""One evening: refit if one is due, forecast every market day that is missing, score what has come due.
 
+    python experiments/daily.py --recipe recipe.json --source bars.parquet --listing listing.csv
     python experiments/daily.py --checkpoint checkpoints/krx/ensemble.json --source bars.parquet --listing listing.csv
 
+With --recipe (make freeze) the first evening trains a model on every label that has ended, and every 60 market days
+another one takes over; with --checkpoint alone that model forecasts for ever.
 Safe to repeat, to kill, and to miss: a day that is there already is not written again, a missed one is caught up in
 order and marked late, and late days are not scored. A fatal finding of the integrity gate stops before anything is
 written.
@@ -14,8 +17,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments._cli import add_reading_flags, add_waive_flag, names_in, reading_of, resolve_device, run_script
-from lasps.config import clock
+from experiments._cli import (
+    add_reading_flags,
+    add_waive_flag,
+    names_in,
+    positive_int,
+    reading_of,
+    resolve_device,
+    run_script,
+    share,
+)
 from lasps.config.settings import settings
 
 NOTHING_NEW = 3
@@ -24,33 +35,40 @@ NOTHING_NEW = 3
 def main() -> int:
     """Forecast, append, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="a .pt, several with commas, or an ensemble.json")
+    parser.add_argument("--checkpoint", default=None, help="a .pt, several with commas, or an ensemble.json")
+    parser.add_argument("--recipe", type=Path, default=None, help="of freeze.py: train again from it on a schedule")
+    parser.add_argument("--refit-every", type=positive_int, default=60, help="market days between two refits")
+    parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows of a refit, by a hash")
     parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV or a folder of CSVs")
     parser.add_argument("--listing", type=Path, required=True, help="code, name, market, industry")
-    parser.add_argument("--ledger", type=Path, default=settings.ROOT / "ledger")
+    parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="ledger, outcomes and models")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
     add_waive_flag(parser)
     args = parser.parse_args()
     from lasps.data.sources.files import read_bars, read_listing
-    from lasps.live.evening import run_evening
-    from lasps.live.ledger import Ledger
-    from lasps.live.outcomes import Outcomes
+    from lasps.live.evening import Refits, run_evening
+    from lasps.live.folder import LiveFolder
+    from lasps.live.model import EveningModel
+    from lasps.pipeline.recipe import Recipe
     from lasps.training.ensembles import open_model
 
+    device = resolve_device(args.device)
+    recipe = None if args.recipe is None else Recipe.read(args.recipe)
     result = run_evening(
         read_bars(args.source, **reading_of(args)),
         read_listing(args.listing, pad_codes=args.pad_codes),
-        open_model(args.checkpoint, resolve_device(args.device)),
-        Ledger(args.ledger / "forecasts"),
-        Outcomes(args.ledger / "outcomes"),
-        clock.now(),
+        LiveFolder(args.live_dir),
+        None if args.checkpoint is None else EveningModel.of(open_model(args.checkpoint, device)),
+        None if recipe is None else Refits(recipe, args.refit_every, args.train_fraction),
         names_in(args.waive),
         args.dry_run,
+        device,
     )
     for day in result.would_write:
-        print(f"{'Would write' if args.dry_run else 'Written'}: {day}")
+        also = ", after a refit" if day in result.would_refit else ""
+        print(f"{'Would write' if args.dry_run else 'Written'}: {day}{also}")
     if result.record is not None:
         from lasps.live.screen import show_record
 

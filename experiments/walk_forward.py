@@ -107,7 +107,7 @@ def main() -> None:
 def show_schedule(refitted: pl.DataFrame, once: pl.DataFrame, evenings: list[dt.date]) -> None:
     """Every model's scores under the schedule and refitted once at its start, and the difference with its interval."""
     from lasps import terminal
-    from lasps.live.walk_forward import difference, means
+    from lasps.live.day_scores import difference, means
     from lasps.numbers import decimal, percent
 
     rows = []

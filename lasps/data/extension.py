@@ -100,9 +100,15 @@ def with_former_stocks(
     known = pl.concat((pl.read_parquet(path) for path in samples), how="diagonal_relaxed").unique("code", keep="last")
     known = known.sort("code").select(
         "code",
-        former_name=pl.col("name") if "name" in known.columns else pl.lit(None, pl.String),
-        former_industry=pl.col("sector").replace_strict(korean, return_dtype=pl.String),
+        name=pl.col("name") if "name" in known.columns else pl.lit(None, pl.String),
+        industry=pl.col("sector").replace_strict(korean, return_dtype=pl.String),
     )
+    return with_former(listing, known, markets)
+
+
+def with_former(listing: pl.DataFrame, known: pl.DataFrame, markets: Sequence[str] | None = None) -> pl.DataFrame:
+    """As `with_former_stocks`, from an earlier listing: code, name, industry."""
+    known = known.select("code", former_name="name", former_industry="industry")
     if "market" not in listing.columns:
         listing = listing.with_columns(market=pl.lit(None, pl.String))
     listing = listing.with_columns(market=market_of(pl.col("market")))
@@ -132,7 +138,7 @@ def _say_who_stays(both: pl.DataFrame) -> None:
         codes = both.filter(pl.col(name) & (pl.col("former_left") == (name == "former_left")))["code"].to_list()
         if codes:
             logger.warning(
-                f"{len(codes)} stocks of the dataset {what}; they stay with name and sector as they were: "
+                f"{len(codes)} stocks that were known before {what}; they stay with name and sector as they were: "
                 f"{', '.join(codes[:20])}{' ...' if len(codes) > 20 else ''}"
             )
 

@@ -6,7 +6,7 @@ from lasps import terminal
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.metrics import class_frequencies, summary
 from lasps.evaluation.verdict import PRIMARY, number
-from lasps.live.evening import CHAMPION, PRIOR
+from lasps.live.model import CHAMPION, PRIOR
 from lasps.live.scoring import TrackRecord
 from lasps.numbers import decimal, percent
 

@@ -18,22 +18,10 @@ from loguru import logger
 
 from lasps.data.datasets.panel_samples import PanelRows, PanelSamples
 from lasps.evaluation.forecast import Forecast
-from lasps.evaluation.metrics import daily_ic, daily_ic_skip1, log_losses
-from lasps.evaluation.significance import Difference, series_mean
 from lasps.files import write_atomically
+from lasps.live.day_scores import SCORES, day_scores
 from lasps.live.model import Array, EveningModel, train
 from lasps.pipeline.recipe import Recipe
-
-SCORES = {
-    "date": pl.Date(),
-    "model": pl.String(),
-    "n": pl.Int64(),
-    "log_loss": pl.Float64(),
-    "accuracy": pl.Float64(),
-    "rank_ic": pl.Float64(),
-    "rank_ic_skip1": pl.Float64(),
-}
-"""A day's scores of one model: means over its n stocks whose labels have ended; null where undefined."""
 
 
 def origins(calendar: np.ndarray, first: dt.date, last: dt.date, every: int | None) -> list[dt.date]:
@@ -78,20 +66,15 @@ def run_origin(
     members = model.members(samples)
     probabilities = model.combined(members, samples) | members
     _write_forecasts(probabilities, samples, folder / "forecasts.parquet")
-    return model, day_scores(probabilities, samples)
+    return model, _scores_of(probabilities, samples)
 
 
-def day_scores(probabilities: Mapping[str, Array], samples: PanelSamples) -> pl.DataFrame:
-    """Every model's scores by day, a frame of SCORES."""
+def _scores_of(probabilities: Mapping[str, Array], samples: PanelSamples) -> pl.DataFrame:
     tables = []
     for name, p in probabilities.items():
         f = Forecast.from_probabilities(p, samples.labels, samples.sector_ids, samples=samples.samples)
-        day, n_days = np.asarray(f.day), len(f.dates or ())
-        n = np.bincount(day, minlength=n_days)
-        sums = [np.bincount(day, x, minlength=n_days) / n for x in (log_losses(f.p, f.labels), f.predicted == f.labels)]
-        columns = [list(f.dates or ()), [name] * n_days, n, *sums, daily_ic(f), daily_ic_skip1(f)]
-        tables.append(pl.DataFrame(dict(zip(SCORES, columns, strict=True)), schema_overrides=SCORES))
-    return pl.concat(tables).with_columns(pl.col("rank_ic", "rank_ic_skip1").fill_nan(None))
+        tables.append(day_scores(name, f))
+    return pl.concat(tables)
 
 
 def scheduled(scores: Mapping[dt.date, pl.DataFrame], evenings: Sequence[dt.date] | None = None) -> pl.DataFrame:
@@ -121,25 +104,6 @@ def by_age(scores: Mapping[dt.date, pl.DataFrame], calendar: np.ndarray, width: 
     table = pl.concat(parts)
     place = [np.searchsorted(calendar, table[name].to_numpy().astype("datetime64[D]")) for name in ("date", "as_of")]
     return table.with_columns(age=pl.Series((place[0] - place[1]) // width * width, dtype=pl.Int64))
-
-
-def means(scores: pl.DataFrame) -> dict[str, float | None]:
-    """One model's scores over all its days: log loss and accuracy of samples, rank ICs of days."""
-    shares = scores["n"] / scores["n"].sum()
-    found: dict[str, Any] = {name: (scores[name] * shares).sum() for name in ("log_loss", "accuracy")}
-    return found | {name: scores[name].mean() for name in ("rank_ic", "rank_ic_skip1")}
-
-
-def difference(scores: pl.DataFrame, than: pl.DataFrame, metric: str) -> Difference:
-    """One model's `scores` minus another's on their common days, with an interval over days.
-
-    Log loss and accuracy weigh each day by its stocks, as a mean over samples does.
-    """
-    both = scores.join(than, on="date", suffix="_than").sort("date")
-    by_day = both[metric] - both[f"{metric}_than"]
-    if metric in ("log_loss", "accuracy"):
-        by_day *= both["n"] / both["n"].mean()
-    return series_mean(metric, by_day.cast(pl.Float64).fill_null(np.nan).to_numpy())
 
 
 def write_scores(folder: Path, as_of: dt.date, scores: pl.DataFrame, about: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,20 @@ def forecast(
 
 
 def gated(
-    bars: pl.DataFrame, listing: pl.DataFrame, data: dict[str, Any], day: dt.date, waive: Sequence[str] = ()
+    bars: pl.DataFrame,
+    listing: pl.DataFrame,
+    data: Mapping[str, Any],
+    day: dt.date,
+    waive: Sequence[str] = (),
+    whole: bool = False,
 ) -> tuple[IntegrityReport, pl.DataFrame]:
     """The gate's report on what a forecast of `day` reads, and the universe's panel up to that day.
 
     A stock's window and what its features look back at are read, by each stock from its own last rows; ranks and market
     means read the same days of all others.
+
+    Args:
+        whole: look at every row up to that day, as a training that reads them needs it.
 
     Raises:
         IntegrityError: a fatal finding that is not waived.
@@ -83,7 +91,7 @@ def gated(
         data["universe"]["name"],
         waive,
         stored_markets(data["universe"]),
-        rows,
+        None if whole else rows,
     )
     seen.report.raise_if_fatal(waive)
     return seen.report, seen.selected()

@@ -136,7 +136,10 @@ def test_a_listing_of_today_keeps_the_stocks_of_the_dataset_with_name_and_sector
     today = listing.filter(~pl.col("code").is_in(["000010", "000030"]))
     today = today.with_columns(industry=pl.when(pl.col("code") == "000050").then(None).otherwise("industry"))
     completed = with_former_stocks(today, tmp_path / "d")
-    for told in ("2 stocks of the dataset are no longer in the listing", "1 stocks of the dataset have no industry"):
+    for told in (
+        "2 stocks that were known before are no longer in the listing",
+        "1 stocks that were known before have no industry",
+    ):
         assert any(told in line for line in warnings)
     again, _ = select_universe(panel, completed)
     assert again.equals(chosen)
@@ -148,7 +151,9 @@ def test_a_listing_of_today_keeps_the_stocks_of_the_dataset_with_name_and_sector
     )
     completed = with_former_stocks(of_kosdaq, tmp_path / "d", ("KOSDAQ",))
     assert select_universe(panel, completed, markets=("KOSDAQ",))[0].equals(chosen)
-    assert any("1 stocks of the dataset are in another market now" in line and "000040" in line for line in warnings)
+    assert any(
+        "1 stocks that were known before are in another market now" in line and "000040" in line for line in warnings
+    )
 
 
 def test_a_stock_in_another_sector_than_before_is_named(panel, old, tmp_path, warnings) -> None:

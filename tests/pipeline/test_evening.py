@@ -10,9 +10,10 @@ from experiments import daily
 from lasps.config import clock
 from lasps.config.clock import SEOUL
 from lasps.data.integrity import IntegrityError
-from lasps.live.evening import EveningResult, run_evening, version_of
+from lasps.live.evening import EveningResult, run_evening
+from lasps.live.folder import LiveFolder
 from lasps.live.ledger import Ledger
-from lasps.live.outcomes import Outcomes
+from lasps.live.model import EveningModel
 from lasps.pipeline.forecast import forecast
 from lasps.training.checkpoints import Checkpoint
 from tests.factories import put
@@ -39,8 +40,9 @@ def at_six(day: date) -> datetime:
 
 def evening(job, bars, champion, folder: Path, day: date, moment: datetime | None = None, **options) -> EveningResult:
     known = bars.filter(pl.col("date") <= day)
-    ledger, outcomes = Ledger(folder / "forecasts"), Outcomes(folder / "outcomes")
-    return run_evening(known, job.market.listing, champion, ledger, outcomes, moment or at_six(day), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "now", lambda: moment or at_six(day))
+        return run_evening(known, job.market.listing, LiveFolder(folder), EveningModel.of(champion), **options)
 
 
 def test_an_evening_writes_the_forecast_that_predict_makes_beside_the_prior(job, bars, champion, tmp_path) -> None:
@@ -53,7 +55,7 @@ def test_an_evening_writes_the_forecast_that_predict_makes_beside_the_prior(job,
     )
     prior = written.table.filter(model="prior")
     assert prior["p_buy"].n_unique() == 1 and prior["code"].equals(own["code"])
-    assert written.versions["champion"] == version_of(champion) and not written.late
+    assert written.versions["champion"] == EveningModel.of(champion).name and not written.late
     closes = bars.filter(date=day).sort("code").filter(pl.col("code").is_in(own["code"].implode()))["close"]
     assert own["close"].equals(closes.cast(pl.Float64))
 
@@ -115,7 +117,7 @@ def test_the_script_tells_cron_what_happened(job, bars, tmp_path, monkeypatch, c
         bars.filter(pl.col("date") <= day).write_parquet(tmp_path / "bars.parquet")
         monkeypatch.setattr(clock, "now", lambda day=day: at_six(day))
         arguments = ("--source", tmp_path / "bars.parquet", "--listing", tmp_path / "listing.csv", "--device", "cpu")
-        checkpoint = ("--checkpoint", job.output_dir / "phase2_best.pt", "--ledger", tmp_path / "ledger")
+        checkpoint = ("--checkpoint", job.output_dir / "phase2_best.pt", "--live-dir", tmp_path / "live")
         monkeypatch.setattr("sys.argv", ["daily.py", *map(str, (*checkpoint, *arguments))])
         with pytest.raises(SystemExit) as end:
             daily.run_script(daily.main, failed=1)

@@ -45,7 +45,7 @@ def test_it_holds_what_the_cards_say_was_decided(job, data, recipe) -> None:
 
 def test_trained_again_on_the_same_rows_it_gives_the_same_weights(job, data, recipe, tmp_path) -> None:
     (own,) = recipe.networks
-    path = refit_network(replace(own, phase2=None), data, data.train, tmp_path, "cpu")
+    path = refit_network(replace(own, phase2=None), data.train, data.description, tmp_path, "cpu")
     expected, found = load_checkpoint(job.output_dir / "phase3_final.pt")[0], load_checkpoint(path)[0]
     differ = [name for name, value in expected.items() if not torch.equal(value, found[name])]
     assert differ == []
@@ -55,17 +55,17 @@ def test_an_epoch_has_as_many_samples_as_the_recipe_says(data, recipe, tmp_path)
     own = replace(recipe.networks[0], phase1=PhaseRecipe(1, 1e-3, 1), phase3=None, phase2=None)
     states = []
     for n in (64, len(data.train)):
-        path = refit_network(replace(own, epoch_samples=n), data, data.train, tmp_path / str(n), "cpu")
+        path = refit_network(replace(own, epoch_samples=n), data.train, data.description, tmp_path / str(n), "cpu")
         states.append(load_checkpoint(path)[0])
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_what_is_finished_is_not_trained_again(data, recipe, tmp_path) -> None:
     own = replace(recipe.networks[0], phase1=PhaseRecipe(2, 1e-3, 1), phase3=None, phase2=None)
-    first = refit_network(own, data, data.train, tmp_path, "cpu").stat().st_mtime_ns
-    assert refit_network(own, data, data.train, tmp_path, "cpu").stat().st_mtime_ns == first
+    first = refit_network(own, data.train, data.description, tmp_path, "cpu").stat().st_mtime_ns
+    assert refit_network(own, data.train, data.description, tmp_path, "cpu").stat().st_mtime_ns == first
     other = replace(own, seed=own.seed + 1)
-    assert refit_network(other, data, data.train, tmp_path, "cpu").stat().st_mtime_ns > first
+    assert refit_network(other, data.train, data.description, tmp_path, "cpu").stat().st_mtime_ns > first
 
 
 def test_the_heads_of_accepted_sectors_alone_are_trained_again(job, data, recipe) -> None:

@@ -1,0 +1,64 @@
+"""Where a model's life is kept: forecasts, what became of them, models, who is champion, the stocks known so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from lasps.data.extension import with_former
+from lasps.files import write_atomically
+from lasps.live.ledger import Ledger
+from lasps.live.model import EveningModel
+from lasps.live.outcomes import Outcomes
+from lasps.live.succession import FILE, Succession
+
+
+@dataclass(frozen=True)
+class LiveFolder:
+    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every evening's forecasts."""
+        return Ledger(self.root / "forecasts")
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What became of them."""
+        return Outcomes(self.root / "outcomes")
+
+    @property
+    def models(self) -> Path:
+        """One folder per refit, named after its evening."""
+        return self.root / "models"
+
+    def model(self, name: str, device: str = "cpu") -> EveningModel:
+        """A model by its folder's name. Raises ModelError where it is not there whole."""
+        return EveningModel.open(self.models / name, device)
+
+    def succession(self) -> Succession:
+        """Who is champion."""
+        return Succession.read(self.root / FILE)
+
+    def write_succession(self, succession: Succession) -> None:
+        """Write down who is champion, if it is another than before."""
+        if succession != self.succession():
+            succession.write(self.root / FILE)
+
+    def with_known(self, listing: pl.DataFrame, markets: Sequence[str] | None) -> pl.DataFrame:
+        """The listing with the stocks of earlier evenings that it no longer names (`with_former`)."""
+        path = self.root / "listing.parquet"
+        return with_former(listing, pl.read_parquet(path), markets) if path.is_file() else listing
+
+    def remember(self, listing: pl.DataFrame) -> None:
+        """Keep the listing for the evenings to come."""
+        columns = [name for name in ("code", "name", "industry", "market") if name in listing.columns]
+        table = listing.select(columns).unique("code", keep="first").sort("code")
+        path = self.root / "listing.parquet"
+        if not path.is_file() or not pl.read_parquet(path).equals(table):
+            write_atomically(path, table.write_parquet)
