@@ -10,7 +10,7 @@ import polars as pl
 
 from lasps.data.extension import with_former
 from lasps.files import write_atomically
-from lasps.live.ledger import Ledger
+from lasps.live.ledger import LEDGER, Ledger
 from lasps.live.model import EveningModel
 from lasps.live.outcomes import Outcomes
 from lasps.live.succession import FILE, Succession
@@ -18,14 +18,18 @@ from lasps.live.succession import FILE, Succession
 
 @dataclass(frozen=True)
 class LiveFolder:
-    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet."""
+    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet.
+
+    kind: of the ledger; a simulation's folder is never a living one's.
+    """
 
     root: Path
+    kind: str = LEDGER
 
     @property
     def ledger(self) -> Ledger:
         """Every evening's forecasts."""
-        return Ledger(self.root / "forecasts")
+        return Ledger(self.root / "forecasts", self.kind)
 
     @property
     def outcomes(self) -> Outcomes:

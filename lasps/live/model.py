@@ -54,7 +54,7 @@ class EveningModel:
     """Networks, and the trees trained beside them, as one model.
 
     Attributes:
-        name: as_of and the first digits of its digest; of a checkpoint alone, the checkpoint's name and digest.
+        name: as_of and its weights' digest in short; of a checkpoint alone, the checkpoint's name and digest.
         network: one checkpoint, or several averaged.
         boosters: of the twin, averaged; none for a checkpoint alone.
         about: the content of model.json; empty for a checkpoint alone.
@@ -109,8 +109,9 @@ class EveningModel:
     def members(self, samples: PanelSamples) -> dict[str, Array]:
         """Every network's and every booster's probabilities (N, 3), by "network SEED" and "lightgbm SEED"."""
         found = {}
+        in_order = PanelSamples(samples.rows, samples.ends, samples.labels)  # a Forecast with days is sorted by them
         for i, member in enumerate(_members(self.network)):
-            found[f"{NETWORK} {member.card.training.get('seed', i)}"] = np.asarray(member.predict(samples).p)
+            found[f"{NETWORK} {member.card.training.get('seed', i)}"] = np.asarray(member.predict(in_order).p)
         if self.boosters:
             split = plain_arrays(samples, self.inputs["features"])
             for name, booster in zip(self.about["trees"], self.boosters, strict=True):
@@ -197,7 +198,8 @@ def train(
         "trees": [str(path.relative_to(folder)) for path in trees],
         "files": files,
     }
-    about["name"] = f"{as_of} {_digest(about)[:8]}"
+    weights = "|".join(sorted(files[name] for name in (*about["networks"], *about["trees"])))
+    about["name"] = f"{as_of} {hashlib.sha256(weights.encode()).hexdigest()[:8]}"
     about["digest"] = _digest(about)
     write_atomically(folder / FILE, json.dumps(about, indent=1) + "\n")
     return EveningModel.open(folder, device)
@@ -239,7 +241,7 @@ def _volatility(table: pl.DataFrame) -> Array:
 
 
 def _digest(about: Mapping[str, Any]) -> str:
-    plain = {key: value for key, value in about.items() if key not in ("digest", "name")}
+    plain = {key: value for key, value in about.items() if key != "digest"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from lasps.data.datasets.panel_samples import PanelRows, PanelSamples
 from lasps.evaluation.forecast import Forecast
 from lasps.files import write_atomically
 from lasps.live.day_scores import SCORES, day_scores
-from lasps.live.model import Array, EveningModel, train
+from lasps.live.evening import Refits, run_evening
+from lasps.live.folder import LiveFolder
+from lasps.live.ledger import P_COLUMNS, SIMULATION, Ledger
+from lasps.live.model import CHAMPION, Array, EveningModel, train
 from lasps.pipeline.recipe import Recipe
 
 
@@ -40,6 +43,43 @@ def origins(calendar: np.ndarray, first: dt.date, last: dt.date, every: int | No
     if not len(days):
         raise ValueError(f"expected market days from {first} to {last}, found none")
     return [day.item() for day in (days[:1] if every is None else days[::every])]
+
+
+def simulate(
+    evenings: Iterable[dt.date],
+    known: Callable[[dt.date], tuple[pl.DataFrame, pl.DataFrame]],
+    folder: Path,
+    refits: Refits,
+    device: str = "cpu",
+) -> None:
+    """The evenings of `make daily`, one after another, into a simulation's ledger; one that stands is passed over.
+
+    With the bars and the listing of each evening the forecasts are, bit for bit, those that `make daily` makes.
+
+    Args:
+        known: evening -> (bars, listing) as they were known.
+        folder: of the simulation, as `LiveFolder` has it.
+    """
+    live = LiveFolder(folder, SIMULATION)
+    done = set(live.ledger.days())
+    for day in evenings:
+        if day not in done:
+            run_evening(*known(day), live, refits=refits, device=device)
+
+
+def apart(a: Ledger, b: Ledger, days: int = 20) -> pl.DataFrame:
+    """How far the champions of two ledgers are apart on their first common days: date, stocks, mean and largest.
+
+    mean, largest: of the absolute differences of the three probabilities, over the stocks that both have.
+    """
+    rows = []
+    for day in sorted(set(a.days()) & set(b.days()))[:days]:
+        own, other = (ledger.read(day).table.filter(model=CHAMPION) for ledger in (a, b))
+        both = own.join(other, on="code", suffix="_b", how="inner")
+        p, q = both.select(P_COLUMNS).to_numpy(), both.select(f"{name}_b" for name in P_COLUMNS).to_numpy()
+        rows.append((day, both.height, float(np.abs(p - q).mean()), float(np.abs(p - q).max())))
+    schema = {"date": pl.Date, "stocks": pl.Int64, "mean": pl.Float64, "largest": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def run_origin(
