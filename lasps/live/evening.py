@@ -19,6 +19,7 @@ from lasps.live.day_scores import day_scores
 from lasps.live.folder import LiveFolder
 from lasps.live.ledger import Evening
 from lasps.live.model import CHAMPION, SHADOW, EveningModel, table_of, train
+from lasps.live.outcomes import Pull
 from lasps.live.scoring import TrackRecord, track_record
 from lasps.live.succession import REFIT, Succession, after_probation, refit_is_due
 from lasps.pipeline.forecast import gated, trading_day
@@ -129,7 +130,7 @@ def run_evening(
         logger.info(f"Ledger: {day}, {table['code'].n_unique():,} stocks{late}")
         written.append(evening)
     live.remember(listing)
-    record = track_record(live.ledger, live.outcomes, panel)
+    record = track_record(live.ledger, live.outcomes, Pull(panel))
     live.write_succession(_after_probation(live.succession(), record, newest))
     return EveningResult(tuple(written), missing, due, record, report, panel, listing, live.succession())
 

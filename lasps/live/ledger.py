@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ class Evening:
             "before": self.before,
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of table and all that is told of it."""
         told = json.dumps(self.told(), sort_keys=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import polars as pl
 
-from lasps.config.dataset_config import HORIZON, THRESHOLD
 from lasps.data.labels import SELL
-from lasps.data.panel import Panel
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import log_losses
-from lasps.live.ledger import P_COLUMNS, Evening, Ledger
-from lasps.live.outcomes import Outcomes, is_due, outcomes_at, readjusted
+from lasps.live.ledger import P_COLUMNS, Ledger
+from lasps.live.outcomes import STATUS, Outcomes, Pull, readjusted
 
 
 @dataclass(frozen=True)
@@ -35,53 +32,50 @@ class TrackRecord:
     with_open_as_sell: dict[str, tuple[float, float]]
 
 
-def track_record(
-    ledger: Ledger, outcomes: Outcomes, panel: Panel, horizon: int = HORIZON, threshold: float = THRESHOLD
-) -> TrackRecord:
+def track_record(ledger: Ledger, outcomes: Outcomes, pull: Pull) -> TrackRecord:
     """Write down what has ended since the last time, and evaluate everything that has.
 
     Args:
-        panel: the newest pull of the whole market's bars.
+        pull: the newest pull of the whole market's bars.
 
     Raises:
         LedgerError: the ledger does not verify, or is of another kind.
     """
-    rows, tables, still_open = [], [], []
-    for evening in ledger.verified():
-        codes = evening.table["code"].unique().sort().to_list()
-        found = outcomes_at(panel, evening.day, codes, horizon, threshold)
-        due = is_due(evening.day, panel.calendar, horizon)
-        if due:
-            outcomes.record(evening.day, found)
-        known = outcomes.read(evening.day)
-        rows.append(_day_row(evening, found, due))
-        if not due or evening.late:
-            continue
-        joined = evening.table.join(known, on="code", how="left", maintain_order="left")
-        tables.append(joined.with_columns(date=pl.lit(evening.day)))
-        waiting = found.filter(pl.col("status") != "ended").with_columns(date=pl.lit(evening.day))
-        still_open.append(waiting.select("date", "code", "status", "last_day", "last_return"))
-    everything = pl.concat(tables) if tables else None
+    evenings = list(ledger.verified())
+    if not evenings:
+        return TrackRecord({}, pl.DataFrame(schema=_DAYS), pl.DataFrame(schema=_OPEN), {})
+    about = pl.DataFrame([(e.day, e.late, pull.is_due(e.day)) for e in evenings], schema=_EVENING, orient="row")
+    everything = pl.concat(e.table.with_columns(date=pl.lit(e.day)) for e in evenings)
+    closes = everything.unique(["date", "code"], keep="first", maintain_order=True).select("date", "code", then="close")
+    found = pull.outcomes(closes).with_columns(closes["then"]).join(about, on="date", how="left", maintain_order="left")
+    outcomes.record(found.filter("due"))
+    scored = everything.join(
+        about.filter(pl.col("due") & ~pl.col("late")), on="date", how="semi", maintain_order="left"
+    )
+    scored = scored.join(outcomes.read(), on=["date", "code"], how="left", maintain_order="left")
+    waiting = found.filter(pl.col("due") & ~pl.col("late") & (pl.col("status") != "ended"))
     return TrackRecord(
-        {} if everything is None else _forecasts(everything),
-        pl.DataFrame(rows, schema=_DAYS),
-        pl.concat(still_open) if still_open else pl.DataFrame(schema=_OPEN),
-        {} if everything is None else _bounds(everything),
+        _forecasts(scored) if scored.height else {},
+        _days(found, about),
+        waiting.select(*_OPEN),
+        _bounds(scored) if scored.height else {},
     )
 
 
-def _day_row(evening: Evening, found: pl.DataFrame, due: bool) -> dict[str, date | bool | int]:
-    counts = dict(found["status"].value_counts().iter_rows())
-    closes = evening.table.unique("code").select("code", then="close").join(found, on="code", how="left")
-    moved = readjusted(closes["then"].to_numpy(), closes["close"].to_numpy())
-    return {
-        "date": evening.day,
-        "late": evening.late,
-        "due": due,
-        "stocks": found.height,
-        **{status: int(counts.get(status, 0)) for status in ("ended", "open", "gone")},
-        "readjusted": int(moved.sum()),
-    }
+def _days(found: pl.DataFrame, about: pl.DataFrame) -> pl.DataFrame:
+    moved = readjusted(found["then"].to_numpy(), found["close"].to_numpy())
+    counts = (
+        found.with_columns(readjusted=pl.Series(moved))
+        .group_by("date")
+        .agg(
+            pl.len().alias("stocks"),
+            *((pl.col("status") == status).sum().alias(status) for status in STATUS),
+            pl.col("readjusted").sum(),
+        )
+    )
+    return about.join(counts, on="date", how="left", maintain_order="left").select(
+        pl.col(name).cast(dtype) for name, dtype in _DAYS.items()
+    )
 
 
 def _forecasts(everything: pl.DataFrame) -> dict[str, Forecast]:
@@ -112,4 +106,5 @@ _DAYS = {
     "due": pl.Boolean,
     **dict.fromkeys(("stocks", "ended", "open", "gone", "readjusted"), pl.Int64),
 }
+_EVENING = {name: _DAYS[name] for name in ("date", "late", "due")}
 _OPEN = {"date": pl.Date, "code": pl.String, "status": pl.String, "last_day": pl.Date, "last_return": pl.Float64}

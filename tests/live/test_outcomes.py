@@ -9,7 +9,7 @@ import pytest
 
 from lasps.data.labels import make_labels
 from lasps.data.panel import Panel, make_panel
-from lasps.live.outcomes import VALUES, Outcomes, is_due, outcomes_at, readjusted
+from lasps.live.outcomes import VALUES, Outcomes, Pull, readjusted
 from tests.factories import halted, market, scaled
 
 DAY_ROW = 100
@@ -28,16 +28,21 @@ def panel_until(raw: pl.DataFrame, last: date) -> Panel:
     return Panel.of(make_panel(raw.filter(pl.col("date") <= last))[0])
 
 
+def asked(raw: pl.DataFrame) -> pl.DataFrame:
+    """All stocks on day DAY_ROW."""
+    return pl.DataFrame({"code": sorted(raw["code"].unique())}).with_columns(date=pl.lit(days_of(raw)[DAY_ROW]))
+
+
 def seen(raw: pl.DataFrame, after: int) -> pl.DataFrame:
     """The outcomes of day DAY_ROW for all stocks, `after` market days later."""
     days = days_of(raw)
-    return outcomes_at(panel_until(raw, days[DAY_ROW + after]), days[DAY_ROW], sorted(raw["code"].unique()))
+    return Pull(panel_until(raw, days[DAY_ROW + after])).outcomes(asked(raw))
 
 
 def test_a_day_is_due_at_its_fifth_market_day(raw) -> None:
     days = days_of(raw)
     for after, due in ((0, False), (4, False), (5, True), (6, True)):
-        assert is_due(days[DAY_ROW], panel_until(raw, days[DAY_ROW + after]).calendar) is due
+        assert Pull(panel_until(raw, days[DAY_ROW + after])).is_due(days[DAY_ROW]) is due
         assert (seen(raw, after)["status"] == ("ended" if due else "open")).all()
 
 
@@ -86,23 +91,23 @@ def test_a_delisted_stock_is_told_with_its_last_return_and_ends_with_it(raw) -> 
 def test_a_stock_that_the_bars_no_longer_have_is_gone_not_dropped(raw) -> None:
     code, days = sorted(raw["code"].unique())[5], days_of(raw)
     panel = panel_until(raw.filter(pl.col("code") != code), days[DAY_ROW + 5])
-    found = outcomes_at(panel, days[DAY_ROW], sorted(raw["code"].unique()))
+    found = Pull(panel).outcomes(asked(raw))
     assert found.height == 12 and found.filter(code=code)["status"].item() == "gone"
 
 
 def test_what_ends_later_is_added_and_nothing_that_was_written_changes(raw, tmp_path: Path) -> None:
     code, day = sorted(raw["code"].unique())[3], days_of(raw)[DAY_ROW]
     stopped, outcomes = halted(raw, code, range(DAY_ROW + 2, DAY_ROW + 5)), Outcomes(tmp_path)
-    assert outcomes.read(day).is_empty()
-    assert outcomes.record(day, seen(stopped, 5)) == 11
-    first = outcomes.read(day)
+    assert outcomes.read().is_empty()
+    assert outcomes.record(seen(stopped, 5)) == 11
+    first = outcomes.read()
     assert first["forward_return_skip1"].null_count() == 11
-    assert outcomes.record(day, seen(stopped, 5)) == 0 and len(outcomes.parts(day)) == 1
+    assert outcomes.record(seen(stopped, 5)) == 0 and len(outcomes.parts(day)) == 1
     written = outcomes.parts(day)[0].read_bytes()
-    assert outcomes.record(day, seen(stopped, 6)) == 11  # the returns from the next day on
+    assert outcomes.record(seen(stopped, 6)) == 11  # the returns from the next day on
     other_pull = scaled(stopped, min(raw["code"].unique()), DAY_ROW + 1, 2.0)
-    assert outcomes.record(day, seen(other_pull, 10)) == 1
-    found = outcomes.read(day)
+    assert outcomes.record(seen(other_pull, 10)) == 1
+    found = outcomes.read()
     assert outcomes.parts(day)[0].read_bytes() == written and found.height == 12
     labels = make_labels(panel_until(stopped, days_of(raw)[DAY_ROW + 10]))
     expected = (

@@ -11,7 +11,7 @@ from lasps.config.clock import SEOUL
 from lasps.data.panel import Panel, make_panel
 from lasps.evaluation import metrics
 from lasps.live.ledger import Ledger, next_open
-from lasps.live.outcomes import Outcomes
+from lasps.live.outcomes import Outcomes, Pull
 from lasps.live.scoring import TrackRecord, track_record
 from tests.factories import halted, market
 
@@ -51,7 +51,7 @@ def ledger(raw, tmp_path: Path) -> Ledger:
 
 def record_at(raw: pl.DataFrame, ledger: Ledger, tmp_path: Path, row: int) -> TrackRecord:
     panel = Panel.of(make_panel(raw.filter(pl.col("date") <= days_of(raw)[row]))[0])
-    return track_record(ledger, Outcomes(tmp_path / "outcomes"), panel)
+    return track_record(ledger, Outcomes(tmp_path / "outcomes"), Pull(panel))
 
 
 def test_nothing_is_scored_before_its_fifth_market_day(raw, ledger, tmp_path) -> None:
