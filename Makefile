@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily ui sync tune notebooks test lint bench verify tables torture clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily walk-forward ui sync tune notebooks test lint bench verify tables torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -86,8 +86,11 @@ screenshots: $(STAMP) ## take docs/comparison_page.png, the page's first screen,
 predict: checkpoints-if-missing ## forecast the last day: CHECKPOINT SOURCE=FILE LISTING=FILE DATE=latest OUT=FILE
 	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)
 
-daily: $(STAMP) ## one evening: forecast the days that the ledger lacks, score what has come due: CHECKPOINT SOURCE=FILE LISTING=FILE
-	$(PY) experiments/daily.py --checkpoint $(call checkpoint,phase2_best) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--ledger,LEDGER) $(call flag,--device,DEVICE) $(ARGS)
+daily: $(STAMP) ## one evening: refit if due, forecast the days that the ledger lacks, score: RECIPE or CHECKPOINT, SOURCE LISTING LIVE
+	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
+
+walk-forward: $(STAMP) ## what a recipe would have earned, refitted over history: RECIPE SOURCE LISTING PROTOCOL EVERY=60 RESULTS
+	$(PY) experiments/walk_forward.py --recipe $(call quoted,RECIPE) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--protocol,PROTOCOL) $(call flag,--every,EVERY) $(call flag,--results,RESULTS) $(call flag,--device,DEVICE) $(ARGS)
 
 # HOST counts only where it is given to make: some shells have a variable of that name.
 ui: $(STAMP) ## show the runs in MLflow, on 127.0.0.1; PORT=5000 HOST=127.0.0.1

@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "window_parts",
     },
     "tuning": {"config", "data", "models", "training", "evaluation", "tracking", "plots", "reproducibility", "files"},
-    "live": {"config", "data", "evaluation", "files", "numbers", "pipeline", "terminal", "training"},
+    "live": {"config", "data", "evaluation", "files", "numbers", "pipeline", "reproducibility", "terminal", "training"},
     "pipeline": {
         "config",
         "data",
