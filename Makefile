@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily walk-forward ui sync tune notebooks test lint bench verify tables torture clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily score ledger-verify walk-forward ui sync tune notebooks test lint bench verify tables torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -88,6 +88,12 @@ predict: checkpoints-if-missing ## forecast the last day: CHECKPOINT SOURCE=FILE
 
 daily: $(STAMP) ## one evening: refit if due, forecast the days that the ledger lacks, score: RECIPE or CHECKPOINT, SOURCE LISTING LIVE
 	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
+
+score: $(STAMP) ## the ledger held to account, beside prior, volatility bins and parts: SOURCE LIVE=live HTML=FILE
+	$(PY) experiments/score.py --source $(call quoted,SOURCE) $(call flag,--live-dir,LIVE) $(call flag,--html,HTML) $(ARGS)
+
+ledger-verify: $(STAMP) ## check the chain of the ledger's days; LIVE=live
+	$(PY) experiments/ledger_verify.py $(call flag,--live-dir,LIVE) $(ARGS)
 
 walk-forward: $(STAMP) ## what a recipe would have earned, refitted over history: RECIPE SOURCE LISTING PROTOCOL EVERY=60 RESULTS
 	$(PY) experiments/walk_forward.py --recipe $(call quoted,RECIPE) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--protocol,PROTOCOL) $(call flag,--every,EVERY) $(call flag,--results,RESULTS) $(call flag,--device,DEVICE) $(ARGS)

@@ -70,9 +70,11 @@ def main() -> int:
         also = ", after a refit" if day in result.would_refit else ""
         print(f"{'Would write' if args.dry_run else 'Written'}: {day}{also}")
     if result.record is not None:
-        from lasps.live.screen import show_record
+        from lasps.live.scoring import alarm_state
+        from lasps.live.screen import alarm_line, show_record
 
         show_record(result.record)
+        print(alarm_line(alarm_state(result.record, LiveFolder(args.live_dir).alarm())))
     return 0 if result.is_new else NOTHING_NEW
 
 

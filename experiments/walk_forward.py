@@ -7,14 +7,17 @@
 Each refit trains on all labels that had ended by its evening and forecasts every day from then to the end. Its model
 and forecasts stay in --output-dir; the scores of each day go to --results (AS_OF.csv, and AS_OF.json with what they
 were measured with), where a finished refit is found again and not repeated: the run can be stopped, and goes on in
-another checkout from the scores alone. The bars are those of today, adjusted for what happened later, and the listing
-too: an evening of then saw prices before later splits, which move the rounding of small prices.
+another checkout from the scores alone. The bars are those of today,
+adjusted for what happened later, and the listing too: an evening of then saw prices before later splits, which move
+the rounding of small prices. --evenings runs the evenings of make daily one after another into a simulation's ledger
+in place of that, on bars and listing as known then with --vintages; --against says how far it is from a real ledger.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows, by a hash of code and date")
     parser.add_argument("--output-dir", type=Path, default=settings.CHECKPOINT_DIR / "walk_forward")
     parser.add_argument("--results", type=Path, default=None, help="folder of the scores; default: --output-dir/scores")
+    parser.add_argument("--evenings", action="store_true", help="evening by evening, into the live folder --output-dir")
+    parser.add_argument(
+        "--vintages", type=Path, default=None, metavar="DIR", help="DAY.parquet and DAY.csv (listing) of each evening"
+    )
+    parser.add_argument("--against", type=Path, default=None, metavar="DIR", help="a live folder to compare with")
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
     add_waive_flag(parser)
@@ -75,8 +83,21 @@ def main() -> None:
     from lasps.data.panel import Panel
     from lasps.data.sources.files import read_bars, read_listing
     from lasps.data.universe import stored_markets
+    from lasps.live.alarm import MIN_DAYS, calibrated
+    from lasps.live.evening import Refits
     from lasps.live.model import with_seeds
-    from lasps.live.walk_forward import is_done, origins, read_scores, run_origin, scheduled, write_scores
+    from lasps.live.succession import ROLLBACK
+    from lasps.live.walk_forward import (
+        edge_of,
+        is_done,
+        origins,
+        read_scores,
+        run_origin,
+        scheduled,
+        simulate,
+        with_succession,
+        write_scores,
+    )
     from lasps.pipeline.datasets import look_at
     from lasps.pipeline.recipe import Recipe
 
@@ -86,22 +107,73 @@ def main() -> None:
     bars, universe = read_bars(args.source, **reading_of(args)), recipe.data["universe"]
     seen = look_at(bars, listing, universe["name"], names_in(args.waive), stored_markets(universe))
     seen.report.raise_if_fatal(names_in(args.waive))
-    rows = PanelRows(Panel(seen.selected()), recipe.data)
+    rows, device = PanelRows(Panel(seen.selected()), recipe.data), resolve_device(args.device)
+    if args.evenings:
+        every_day = origins(rows.panel.calendar, args.first, args.last, 1)
+        refits = Refits(recipe, args.every or len(every_day), args.train_fraction)
+        simulate(every_day, served_by(args, bars, listing), args.output_dir, refits, device)
+        show_simulation(args)
+        return
     key = {
         "recipe": recipe.digest,
         "train_fraction": args.train_fraction,
         "last": str(args.last),
         "bars": frame_digest(rows.panel.frame),
     }
-    device, evenings = resolve_device(args.device), origins(rows.panel.calendar, args.first, args.last, args.every)
+    evenings = origins(rows.panel.calendar, args.first, args.last, args.every)
     for as_of in evenings:
         if is_done(args.results, as_of, key):
             continue
         folder = args.output_dir / as_of.isoformat()
         model, scores = run_origin(recipe, rows, as_of, args.last, folder, device, args.train_fraction)
         write_scores(args.results, as_of, scores, key | about(model.about))
-    scores = read_scores(args.results)
-    show_schedule(scheduled(scores, evenings), scheduled(scores, evenings[:1]), evenings)
+    done = read_scores(args.results)
+    lived, succession = with_succession(done, evenings, rows.panel.calendar)
+    show_schedule(lived, scheduled(done, evenings[:1]), evenings)
+    for decision in succession.decisions:
+        if decision.what == ROLLBACK:
+            print(f"{decision.day}: back to {decision.champion} from {decision.before}, {decision.reason}")
+    daily = edge_of(lived)
+    if len(daily) >= MIN_DAYS:
+        path = args.results / "alarm.json"
+        calibrated(daily, f"{len(evenings)} refits, {evenings[0]} to {lived['date'].max()!s}").write(path)
+        print(f"Alarm of champion minus prior, calibrated on {len(daily)} days: {path}")
+
+
+def served_by(
+    args: argparse.Namespace, bars: pl.DataFrame, listing: pl.DataFrame
+) -> Callable[[dt.date], tuple[pl.DataFrame, pl.DataFrame]]:
+    """What an evening knows: its own files, or today's bars until then and today's listing."""
+    import polars as pl
+
+    from lasps.data.sources.files import read_bars, read_listing
+
+    if args.vintages is None:
+        print("Today's bars and listing: adjusted for what happened later, and without who has left since")
+        return lambda day: (bars.filter(pl.col("date").cast(pl.Date) <= day), listing)
+    own: Path = args.vintages
+    return lambda day: (
+        read_bars(own / f"{day}.parquet", **reading_of(args)),
+        read_listing(own / f"{day}.csv", pad_codes=args.pad_codes),
+    )
+
+
+def show_simulation(args: argparse.Namespace) -> None:
+    """How many evenings stand in the simulation, and how far they are from a real ledger."""
+    import numpy as np
+
+    from lasps.live.folder import LiveFolder
+    from lasps.live.ledger import SIMULATION
+    from lasps.live.walk_forward import apart
+
+    simulated = LiveFolder(args.output_dir, SIMULATION).ledger
+    print(f"{len(simulated.days())} simulated evenings in {args.output_dir}: make score ARGS=--simulation")
+    if args.against is not None:
+        table = apart(simulated, LiveFolder(args.against).ledger)
+        if table.is_empty():
+            raise ValueError(f"--against {args.against}: expected an evening that was simulated too, found none")
+        mean, largest = (float(np.mean(table[name].to_numpy())) for name in ("mean", "largest"))
+        print(f"{table.height} evenings of {args.against}: probabilities {mean:.1e} apart, the largest {largest:.1e}")
 
 
 def show_schedule(refitted: pl.DataFrame, once: pl.DataFrame, evenings: list[dt.date]) -> None:
@@ -111,7 +183,7 @@ def show_schedule(refitted: pl.DataFrame, once: pl.DataFrame, evenings: list[dt.
     from lasps.numbers import decimal, percent
 
     rows = []
-    for name in refitted["model"].unique(maintain_order=True):
+    for name in refitted["model"].unique(maintain_order=True).to_list():
         own, first = (table.filter(model=name) for table in (refitted, once))
         found = means(own)
         cells = [decimal(found["log_loss"], 4), decimal(means(first)["log_loss"], 4), percent(found["accuracy"], 2)]
@@ -121,12 +193,14 @@ def show_schedule(refitted: pl.DataFrame, once: pl.DataFrame, evenings: list[dt.
             ends = "" if d.low is None or d.high is None else f" [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
             cells.append(f"{d.difference:+.{digits}f}{ends}")
         rows.append([name, f"{own['n'].sum():,}", *cells])
-    print(f"{len(evenings)} refits from {evenings[0]}, {refitted['date'].n_unique()} days to {refitted['date'].max()}")
+    print(
+        f"{len(evenings)} refits from {evenings[0]}, {refitted['date'].n_unique()} days to {refitted['date'].max()!s}"
+    )
     headings = ["model", "samples", "log loss", "refitted once", "accuracy %", "rank IC", "one day later"]
     terminal.show_table([*headings, "minus once: log loss", "rank IC"], rows)
 
 
-def about(model: dict[str, Any]) -> dict[str, Any]:
+def about(model: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader of a refit's scores must know of it."""
     kept = ("name", "samples", "last_label_end", "stocks")
     return {key: model[key] for key in kept} | {"machine": machine(), "made": f"{dt.date.today()}"}

@@ -10,6 +10,7 @@ import polars as pl
 
 from lasps.data.extension import with_former
 from lasps.files import write_atomically
+from lasps.live.alarm import Alarm
 from lasps.live.ledger import LEDGER, Ledger
 from lasps.live.model import EveningModel
 from lasps.live.outcomes import Outcomes
@@ -18,7 +19,7 @@ from lasps.live.succession import FILE, Succession
 
 @dataclass(frozen=True)
 class LiveFolder:
-    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet.
+    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet, alarm.json.
 
     kind: of the ledger; a simulation's folder is never a living one's.
     """
@@ -53,6 +54,11 @@ class LiveFolder:
         """Write down who is champion, if it is another than before."""
         if succession != self.succession():
             succession.write(self.root / FILE)
+
+    def alarm(self, path: Path | None = None) -> Alarm | None:
+        """The alarm that a walk-forward calibrated: of `path`, else alarm.json here; None where there is none."""
+        own = self.root / "alarm.json" if path is None else path
+        return None if path is None and not own.is_file() else Alarm.read(own)
 
     def with_known(self, listing: pl.DataFrame, markets: Sequence[str] | None) -> pl.DataFrame:
         """The listing with the stocks of earlier evenings that it no longer names (`with_former`)."""

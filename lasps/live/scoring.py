@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
+from lasps.config.sectors import SECTORS
 from lasps.data.labels import SELL
+from lasps.evaluation.comparison import Comparison, compare
 from lasps.evaluation.forecast import Forecast
 from lasps.evaluation.metrics import log_losses
+from lasps.live.alarm import Alarm, AlarmState, state
+from lasps.live.day_scores import day_scores
 from lasps.live.ledger import P_COLUMNS, Ledger
+from lasps.live.model import CHAMPION, PRIOR
 from lasps.live.outcomes import STATUS, Outcomes, Pull, readjusted
 
 
@@ -30,6 +37,15 @@ class TrackRecord:
     days: pl.DataFrame
     open: pl.DataFrame
     with_open_as_sell: dict[str, tuple[float, float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Evenings and open labels as plain rows, days as text."""
+        as_text = cs.date().cast(pl.String)
+        return {
+            "evenings": self.days.with_columns(as_text).to_dicts(),
+            "open": self.open.with_columns(as_text).to_dicts(),
+            "log_loss_with_open_as_sell": {name: high for name, (_, high) in self.with_open_as_sell.items()},
+        }
 
 
 def track_record(ledger: Ledger, outcomes: Outcomes, pull: Pull) -> TrackRecord:
@@ -60,6 +76,32 @@ def track_record(ledger: Ledger, outcomes: Outcomes, pull: Pull) -> TrackRecord:
         waiting.select(*_OPEN),
         _bounds(scored) if scored.height else {},
     )
+
+
+def compared(record: TrackRecord) -> Comparison | None:
+    """The champion beside all that was written down with it, as any models are compared; None where nothing is due."""
+    forecasts = {name: {"test": [forecast]} for name, forecast in record.forecasts.items()}
+    if CHAMPION not in forecasts:
+        return None
+    others = {name: by_split for name, by_split in forecasts.items() if name != CHAMPION}
+    return compare({CHAMPION: forecasts[CHAMPION]}, baselines=others, sector_names=[s.english for s in SECTORS])
+
+
+def edge(record: TrackRecord) -> pl.DataFrame:
+    """The champion's log loss minus the prior's on each due day that both have: date, difference."""
+    if not {CHAMPION, PRIOR} <= record.forecasts.keys():
+        return pl.DataFrame(schema={"date": pl.Date, "difference": pl.Float64})
+    own, prior = (day_scores(name, record.forecasts[name]) for name in (CHAMPION, PRIOR))
+    both = own.join(prior, on="date", suffix="_prior").sort("date")
+    return both.select("date", difference=pl.col("log_loss") - pl.col("log_loss_prior"))
+
+
+def alarm_state(record: TrackRecord, alarm: Alarm | None) -> AlarmState | None:
+    """How the alarm stands; None where none is calibrated."""
+    if alarm is None:
+        return None
+    table = edge(record)
+    return state(table["date"].to_list(), table["difference"].to_numpy(), alarm)
 
 
 def _days(found: pl.DataFrame, about: pl.DataFrame) -> pl.DataFrame:

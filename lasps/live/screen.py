@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from lasps import terminal
 from lasps.evaluation.comparison import compare
 from lasps.evaluation.metrics import class_frequencies, summary
 from lasps.evaluation.verdict import PRIMARY, number
+from lasps.live.alarm import WINDOW, AlarmState
+from lasps.live.ledger import Evening
 from lasps.live.model import CHAMPION, PRIOR
 from lasps.live.scoring import TrackRecord
 from lasps.numbers import decimal, percent
@@ -13,16 +18,8 @@ from lasps.numbers import decimal, percent
 
 def show_record(record: TrackRecord) -> None:
     """How many evenings there are, what is open, every model's metrics, and the champion against the prior."""
-    days = record.days
-    counted = days.filter(days["due"] & ~days["late"])
-    late, waiting = int(days["late"].sum()), int((~days["due"]).sum())
-    counts = f"{counted.height} scored, {waiting} not due yet, {late} late and not scored"
-    lines = [f"{days.height} evenings in the ledger: {counts}"]
-    lines += open_lines(record)
-    if moved := int(days["readjusted"].sum()):
-        lines.append(f"{moved:,} closes are others now than on their evening: prices were adjusted again since")
     print()
-    terminal.show_lines(lines)
+    terminal.show_lines(record_lines(record))
     if not record.forecasts:
         return
     rows = []
@@ -39,6 +36,41 @@ def show_record(record: TrackRecord) -> None:
     terminal.show_table(["model", "days", "stocks x days", "log loss", "accuracy %", "rank IC", "one day later"], rows)
     if {CHAMPION, PRIOR} <= record.forecasts.keys():
         terminal.show_lines([against_prior(record)])
+
+
+def record_lines(record: TrackRecord) -> list[str]:
+    """How many evenings are scored, late or not due yet, what is open, and whose prices were adjusted again since."""
+    days = record.days
+    counted = days.filter(days["due"] & ~days["late"])
+    late, waiting = int(days["late"].sum()), int((~days["due"]).sum())
+    counts = f"{counted.height} scored, {waiting} not due yet, {late} late and not scored"
+    lines = [f"{days.height} evenings in the ledger: {counts}", *open_lines(record)]
+    if moved := int(days["readjusted"].sum()):
+        lines.append(f"{moved:,} closes are others now than on their evening: prices were adjusted again since")
+    return lines
+
+
+def alarm_line(state: AlarmState | None) -> str:
+    """Whether the champion still is what it was when its alarm was calibrated."""
+    if state is None:
+        return "alarm: none is calibrated. `make walk-forward` writes one: copy its alarm.json into the live folder"
+    if state.value is None:
+        return f"alarm: quiet, it needs {WINDOW} due days"
+    value = f"champion minus prior over the last {WINDOW} due days: log loss {state.value:+.4f}"
+    if state.since is None:
+        return f"alarm: quiet ({value})"
+    return f"ALARM since {state.since}: the champion is no longer what it was ({value})"
+
+
+def ledger_lines(evenings: Sequence[Evening]) -> list[str]:
+    """What a ledger holds: its evenings, and which version of the champion forecast from when to when."""
+    late = sum(evening.late for evening in evenings)
+    first, last = evenings[0].day, evenings[-1].day
+    lines = [f"{len(evenings)} evenings from {first} to {last}, {late} of them late: the chain is whole"]
+    for version, own in groupby(evenings, key=lambda evening: evening.versions.get(CHAMPION, "none")):
+        days = [evening.day for evening in own]
+        lines.append(f"{CHAMPION} {version}: {len(days)} evenings, {days[0]} to {days[-1]}")
+    return lines
 
 
 def open_lines(record: TrackRecord) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from loguru import logger
 
+from lasps.config.dataset_config import HORIZON
 from lasps.data.datasets.panel_samples import PanelRows, PanelSamples
 from lasps.evaluation.forecast import Forecast
 from lasps.files import write_atomically
@@ -23,7 +24,8 @@ from lasps.live.day_scores import SCORES, day_scores
 from lasps.live.evening import Refits, run_evening
 from lasps.live.folder import LiveFolder
 from lasps.live.ledger import P_COLUMNS, SIMULATION, Ledger
-from lasps.live.model import CHAMPION, Array, EveningModel, train
+from lasps.live.model import CHAMPION, PRIOR, Array, EveningModel, train
+from lasps.live.succession import Succession, after_probation
 from lasps.pipeline.recipe import Recipe
 
 
@@ -136,6 +138,43 @@ def scheduled(scores: Mapping[dt.date, pl.DataFrame], evenings: Sequence[dt.date
         own = scores[as_of].filter((pl.col("date") >= as_of) & (pl.col("date") < following))
         parts.append(own.with_columns(as_of=pl.lit(as_of)))
     return pl.concat(parts)
+
+
+def with_succession(
+    scores: Mapping[dt.date, pl.DataFrame], evenings: Sequence[dt.date], calendar: np.ndarray, horizon: int = HORIZON
+) -> tuple[pl.DataFrame, Succession]:
+    """As `scheduled`, under the rule of `make daily`: a refit that proves worse than its predecessor is rolled back.
+
+    On each evening the rule sees the days that have come due by then, and no other.
+
+    Args:
+        calendar: the market's days, datetime64[D] sorted.
+        horizon: market days until a day is due.
+    """
+    scheduled(scores, evenings)  # raises where one is missing
+    succession, parts = Succession(), []
+    days = sorted({day for own in scores.values() for day in own["date"].to_list()})
+    for day in [day for day in days if day >= min(evenings)]:
+        if day in evenings:
+            succession = succession.refitted(day.isoformat(), day)
+        assert succession.champion is not None
+        as_of = dt.date.fromisoformat(succession.champion)
+        parts.append(scores[as_of].filter(date=day).with_columns(as_of=pl.lit(as_of)))
+        if succession.predecessor is not None:
+            place = int(np.searchsorted(calendar, np.datetime64(day, "D"), side="right")) - 1 - horizon
+            due = calendar[max(place, 0)].item()
+            own, before = (
+                scores[dt.date.fromisoformat(name)].filter(pl.col("date") <= due, model=CHAMPION)
+                for name in (succession.champion, succession.predecessor)
+            )
+            succession = after_probation(succession, own, before, day)
+    return pl.concat(parts), succession
+
+
+def edge_of(schedule: pl.DataFrame) -> np.ndarray:
+    """(T,) the champion's log loss minus the prior's by day: what an alarm is calibrated on."""
+    own, prior = (schedule.filter(model=name).sort("date") for name in (CHAMPION, PRIOR))
+    return (own["log_loss"] - prior["log_loss"]).to_numpy()
 
 
 def by_age(scores: Mapping[dt.date, pl.DataFrame], calendar: np.ndarray, width: int) -> pl.DataFrame:

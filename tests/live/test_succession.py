@@ -18,6 +18,7 @@ from lasps.live.succession import (
     after_probation,
     refit_is_due,
 )
+from lasps.live.walk_forward import scheduled, with_succession
 
 FIRST = date(2025, 1, 6)
 
@@ -105,3 +106,39 @@ def test_equal_models_fall_seldom(two: Succession) -> None:
         own, before = scores(40, 1.0, 2 * seed, 0.05), scores(40, 1.0, 2 * seed + 1, 0.05)
         fallen += after_probation(two, own, before, FIRST).champion == "a"
     assert fallen <= 9 and LEVEL == 0.01
+
+
+# ------------------------------------------------------------------------------------------------ in a walk-forward
+
+
+def walked(losses: dict[int, float], n_days: int = 120) -> dict[date, pl.DataFrame]:
+    """Refits on some days, each with the same log loss on every day from its own on."""
+    found = {}
+    for start, loss in losses.items():
+        own = scores(n_days, loss, start)[start:].with_columns(model=pl.lit("champion"))
+        found[days(n_days)[start]] = own
+    return found
+
+
+def test_a_walk_forward_goes_back_to_the_refit_before_once_the_rule_says_so() -> None:
+    refits, calendar = walked({0: 1.0, 30: 1.2, 90: 0.9}), np.array(days(120), dtype="datetime64[D]")
+    lived, succession = with_succession(refits, sorted(refits), calendar)
+    first, second, third = sorted(refits)
+    (fall,) = [d for d in succession.decisions if d.what == ROLLBACK]
+    # the second's 20th day comes due five days later, and the next forecast is the first's again
+    assert fall.day == days(120)[30 + 19 + 5] and (fall.champion, fall.before) == (str(first), str(second))
+    by_day = dict(lived.select("date", "as_of").iter_rows())
+    expected = {d: first if d < second or fall.day < d < third else second if d < third else third for d in days(120)}
+    assert by_day == expected
+
+
+def test_a_walk_forward_without_a_fall_is_the_plain_schedule() -> None:
+    refits, calendar = walked({0: 1.0, 30: 0.99, 90: 0.9}), np.array(days(120), dtype="datetime64[D]")
+    lived, succession = with_succession(refits, sorted(refits), calendar)
+    assert lived.equals(scheduled(refits)) and all(d.what == REFIT for d in succession.decisions)
+
+
+def test_what_is_not_due_yet_cannot_bring_a_champion_down() -> None:
+    refits, calendar = walked({0: 1.0, 30: 1.2}), np.array(days(120), dtype="datetime64[D]")
+    early = {as_of: own.filter(pl.col("date") <= days(120)[30 + 19 + 4]) for as_of, own in refits.items()}
+    assert all(d.what == REFIT for d in with_succession(early, sorted(early), calendar)[1].decisions)

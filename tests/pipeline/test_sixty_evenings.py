@@ -1,5 +1,7 @@
 """Sixty evenings, one after another, with a split, a halt, a delisting and a turn of the market among them."""
 
+import json
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import date
@@ -9,14 +11,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from experiments import ledger_verify, score
 from lasps.config import clock
 from lasps.data.labels import make_labels
 from lasps.data.panel import Panel, make_panel
+from lasps.evaluation.metrics import log_losses
+from lasps.live.alarm import Alarm, AlarmState, state
 from lasps.live.evening import EveningResult, run_evening
 from lasps.live.folder import LiveFolder
 from lasps.live.model import EveningModel
+from lasps.live.scoring import alarm_state, edge
+from lasps.live.screen import alarm_line
 from lasps.training.checkpoints import Checkpoint
 from tests.market_by_day import MarketByDay, at_six, eventful
+from tests.pipeline.conftest import call
 
 EVENINGS = 60
 
@@ -110,3 +118,60 @@ def test_the_same_last_evening_again_changes_no_file(lived, job, monkeypatch) ->
     model = EveningModel.of(Checkpoint.open(job.output_dir / "phase2_best.pt"))
     again = run_evening(lived.market.bars_on(day), lived.market.listing_on(day), lived.live, model)
     assert not again.is_new and files() == before
+
+
+def test_make_score_holds_the_ledger_to_account(lived, tmp_path, monkeypatch, capsys) -> None:
+    lived.market.bars.write_parquet(tmp_path / "bars.parquet")
+    options = ("--live-dir", lived.live.root, "--source", tmp_path / "bars.parquet")
+    page, numbers = tmp_path / "live.html", tmp_path / "live.json"
+    assert call(monkeypatch, score, *options, "--html", page, "--json", numbers) == 0
+    out = capsys.readouterr().out
+    assert "60 evenings in the ledger: 55 scored, 5 not due yet, 0 late" in out and "alarm: none is calibrated" in out
+    assert "prices were adjusted again since" in out and "champion" in page.read_text()
+    found = json.loads(numbers.read_text())
+    f = lived.last.record.forecasts["champion"]
+    assert found["models"]["champion"]["test"]["log_loss"] == pytest.approx(log_losses(f.p, f.labels).mean())
+    assert len(found["evenings"]) == EVENINGS
+    pair = next(p for p in found["pairs"] if {p["a"], p["b"]} == {"champion", "prior"} and p["metric"] == "log_loss")
+    prior = lived.last.record.forecasts["prior"]
+    expected = (log_losses(f.p, f.labels) - log_losses(prior.p, prior.labels)).mean()
+    assert pair["difference"] * (1 if pair["b"] == "champion" else -1) == pytest.approx(expected)
+
+
+def test_a_mixture_of_ledger_and_simulation_is_refused(lived, tmp_path, monkeypatch, capsys) -> None:
+    lived.market.bars.write_parquet(tmp_path / "bars.parquet")
+    options = ("--live-dir", lived.live.root, "--source", tmp_path / "bars.parquet")
+    assert call(monkeypatch, score, *options, "--simulation") != 0
+    assert call(monkeypatch, ledger_verify, "--live-dir", lived.live.root, "--simulation") != 0
+    assert "never mixed" in capsys.readouterr().err
+
+
+def test_the_alarm_is_shown_where_one_is_calibrated(lived) -> None:
+    calm, loud = (Alarm(limit, limit - 0.1, -1.0, 0.5, 300) for limit in (9.0, -9.0))
+    record = lived.last.record
+    assert alarm_state(record, calm) == AlarmState(None, None)  # 55 due days, it needs 60
+    assert "needs 60 due days" in alarm_line(alarm_state(record, calm))
+    monthly = edge(record)
+    assert monthly["date"].to_list() == lived.evenings[:55] and monthly["difference"].is_finite().all()
+    twice = pl.concat([monthly, monthly.with_columns(pl.col("date").dt.offset_by("1y"))])
+    shown = state(twice["date"].to_list(), twice["difference"].to_numpy(), loud)
+    assert shown.since == twice["date"][59] and f"ALARM since {twice['date'][59]}" in alarm_line(shown)
+
+
+def test_make_ledger_verify_says_that_the_chain_is_whole_or_where_it_is_not(
+    lived, tmp_path, monkeypatch, capsys
+) -> None:
+    copy = tmp_path / "live"
+    shutil.copytree(lived.live.root, copy)
+    assert call(monkeypatch, ledger_verify, "--live-dir", copy) == 0
+    out = capsys.readouterr().out
+    assert f"60 evenings from {lived.evenings[0]} to {lived.evenings[-1]}, 0 of them late: the chain is whole" in out
+    (copy / "forecasts" / f"{lived.evenings[7]}.parquet").unlink()
+    assert call(monkeypatch, ledger_verify, "--live-dir", copy) != 0
+    assert str(lived.evenings[8]) in capsys.readouterr().err
+    shutil.copy(lived.live.root / "forecasts" / f"{lived.evenings[7]}.parquet", copy / "forecasts")
+    part = next((copy / "outcomes").iterdir())
+    part.write_bytes(part.read_bytes()[:50])
+    assert call(monkeypatch, ledger_verify, "--live-dir", copy) != 0
+    assert part.name in capsys.readouterr().err
+    assert call(monkeypatch, ledger_verify, "--live-dir", tmp_path / "none") != 0
