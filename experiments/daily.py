@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments._cli import (
     add_reading_flags,
@@ -28,6 +29,10 @@ from experiments._cli import (
     share,
 )
 from lasps.config.settings import settings
+
+if TYPE_CHECKING:
+    from lasps.live.evening import EveningResult
+    from lasps.live.folder import LiveFolder
 
 NOTHING_NEW = 3
 
@@ -42,6 +47,7 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV or a folder of CSVs")
     parser.add_argument("--listing", type=Path, required=True, help="code, name, market, industry")
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="ledger, outcomes and models")
+    parser.add_argument("--page", type=Path, default=settings.REPORT_DIR / "today.html", help="the page of the day")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
@@ -70,12 +76,26 @@ def main() -> int:
         also = ", after a refit" if day in result.would_refit else ""
         print(f"{'Would write' if args.dry_run else 'Written'}: {day}{also}")
     if result.record is not None:
-        from lasps.live.scoring import alarm_state
-        from lasps.live.screen import alarm_line, show_record
-
-        show_record(result.record)
-        print(alarm_line(alarm_state(result.record, LiveFolder(args.live_dir).alarm())))
+        report(result, LiveFolder(args.live_dir), args.page)
     return 0 if result.is_new else NOTHING_NEW
+
+
+def report(result: EveningResult, live: LiveFolder, page: Path) -> None:
+    """Print what the ledger is worth so far, and write the page of the day."""
+    from lasps.live.model import CHAMPION
+    from lasps.live.page import Today, write_today
+    from lasps.live.scoring import alarm_state
+    from lasps.live.screen import alarm_line, show_record
+
+    assert result.record is not None
+    state = alarm_state(result.record, live.alarm())
+    show_record(result.record)
+    print(alarm_line(state))
+    days = live.ledger.days()
+    evening, before = live.ledger.read(days[-1]), live.ledger.read(days[-2]) if len(days) > 1 else None
+    about = live.about(evening.versions[CHAMPION])
+    today = Today(evening, before, result.panel, result.listing, result.record, result.report, about, state)
+    print(f"Page: {write_today(today, page)[0]}")
 
 
 if __name__ == "__main__":

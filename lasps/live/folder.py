@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -12,6 +14,7 @@ from lasps.data.extension import with_former
 from lasps.files import write_atomically
 from lasps.live.alarm import Alarm
 from lasps.live.ledger import LEDGER, Ledger
+from lasps.live.model import FILE as MODEL
 from lasps.live.model import EveningModel
 from lasps.live.outcomes import Outcomes
 from lasps.live.succession import FILE, Succession
@@ -45,6 +48,14 @@ class LiveFolder:
     def model(self, name: str, device: str = "cpu") -> EveningModel:
         """A model by its folder's name. Raises ModelError where it is not there whole."""
         return EveningModel.open(self.models / name, device)
+
+    def about(self, version: str) -> dict[str, Any]:
+        """model.json of a version as the ledger names it; empty for a checkpoint that no folder here holds."""
+        for path in sorted(self.models.glob(f"*/{MODEL}")):
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if found.get("name") == version:
+                return found
+        return {}
 
     def succession(self) -> Succession:
         """Who is champion."""

@@ -130,7 +130,13 @@ class EveningModel:
             if own:
                 found[name] = np.mean(own, axis=0)
         champion = np.mean(list(found.values()), axis=0)
-        shares = np.asarray(self.inputs["train_class_frequencies"], dtype=np.float64)
+        frequencies = self.inputs.get("train_class_frequencies")
+        if frequencies is None:
+            raise ModelError(
+                f"{self.network.path}: expected the class frequencies of its training in the .json beside it, for the "
+                "prior. Train it again with this version"
+            )
+        shares = np.asarray(frequencies, dtype=np.float64)
         found[PRIOR] = np.tile(shares / shares.sum(), (len(samples), 1))
         if self.about:
             bins = VolatilityBins(*(np.asarray(self.about["volatility"][key]) for key in ("edges", "table")))

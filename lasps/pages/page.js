@@ -1,4 +1,4 @@
-// Tables sort by a click on a column's title; charts are drawn from the Vega-Lite specifications in the page.
+// Tables sort by a click on a column's title, and show the rows that hold all words of a search box; charts are drawn from the Vega-Lite specifications in the page.
 "use strict";
 
 function sortTable(th) {
@@ -26,6 +26,20 @@ for (const th of document.querySelectorAll("table.sortable thead th")) {
   th.addEventListener("keydown", event => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sortTable(th); }
   });
+}
+
+for (const box of document.querySelectorAll("[data-filter]")) {
+  const rows = [...document.querySelectorAll(`#${box.dataset.filter} tbody tr`)];
+  const texts = rows.map(row => row.textContent.toLowerCase());
+  const shown = document.querySelector(`[data-shown=${box.dataset.filter}]`);
+  const filter = () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    rows.forEach((row, i) => { row.hidden = !words.every(word => texts[i].includes(word)); count += !row.hidden; });
+    shown.textContent = words.length ? `${count} of ${rows.length}` : "";
+  };
+  box.addEventListener("input", filter);
+  filter();
 }
 
 const tip = document.createElement("div");
