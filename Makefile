@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily score ledger-verify walk-forward ui sync tune notebooks test lint bench verify tables torture clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily promote rollback score ledger-verify walk-forward ui sync tune notebooks test lint bench verify tables torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -88,6 +88,12 @@ predict: checkpoints-if-missing ## forecast the last day: CHECKPOINT SOURCE=FILE
 
 daily: $(STAMP) ## one evening: refit if due, forecast the days that the ledger lacks, score: RECIPE or CHECKPOINT, SOURCE LISTING LIVE
 	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
+
+promote: $(STAMP) ## make another model of the live folder champion: MODEL=2016-03-02 REASON="..." LIVE=live
+	$(PY) experiments/promote.py $(call quoted,MODEL) --reason $(call quoted,REASON) $(call flag,--live-dir,LIVE)
+
+rollback: $(STAMP) ## back to the model that the champion replaced: REASON="..." LIVE=live
+	$(PY) experiments/promote.py --rollback --reason $(call quoted,REASON) $(call flag,--live-dir,LIVE)
 
 score: $(STAMP) ## the ledger held to account, beside prior, volatility bins and parts: SOURCE LIVE=live HTML=FILE
 	$(PY) experiments/score.py --source $(call quoted,SOURCE) $(call flag,--live-dir,LIVE) $(call flag,--html,HTML) $(ARGS)

@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="ledger, outcomes and models")
     parser.add_argument("--page", type=Path, default=settings.REPORT_DIR / "today.html", help="the page of the day")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    parser.add_argument("--no-track", action="store_true", help="leave MLflow's registry of models as it is")
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
     add_waive_flag(parser)
@@ -60,12 +61,17 @@ def main() -> int:
     from lasps.pipeline.recipe import Recipe
     from lasps.training.ensembles import open_model
 
-    device = resolve_device(args.device)
+    device, live = resolve_device(args.device), LiveFolder(args.live_dir)
+    tracked = args.recipe is not None and not args.no_track and not args.dry_run
+    if tracked:
+        from lasps.live.registry import follow
+
+        follow(live)
     recipe = None if args.recipe is None else Recipe.read(args.recipe)
     result = run_evening(
         read_bars(args.source, **reading_of(args)),
         read_listing(args.listing, pad_codes=args.pad_codes),
-        LiveFolder(args.live_dir),
+        live,
         None if args.checkpoint is None else EveningModel.of(open_model(args.checkpoint, device)),
         None if recipe is None else Refits(recipe, args.refit_every, args.train_fraction),
         names_in(args.waive),
@@ -76,7 +82,11 @@ def main() -> int:
         also = ", after a refit" if day in result.would_refit else ""
         print(f"{'Would write' if args.dry_run else 'Written'}: {day}{also}")
     if result.record is not None:
-        report(result, LiveFolder(args.live_dir), args.page)
+        report(result, live, args.page)
+    if tracked:
+        from lasps.live.registry import publish
+
+        publish(live)
     return 0 if result.is_new else NOTHING_NEW
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from lasps.config import clock
 from lasps.data.extension import with_former
 from lasps.files import write_atomically
 from lasps.live.alarm import Alarm
@@ -60,6 +62,11 @@ class LiveFolder:
     def succession(self) -> Succession:
         """Who is champion."""
         return Succession.read(self.root / FILE)
+
+    def next_evening(self) -> dt.date:
+        """The day after the ledger's last evening: from when on a decision that is made now holds."""
+        days = self.ledger.days()
+        return days[-1] + dt.timedelta(days=1) if days else clock.now().date()
 
     def write_succession(self, succession: Succession) -> None:
         """Write down who is champion, if it is another than before."""

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from experiments._cli import run_script
+from lasps.data.datasets.dataset import Dataset
 from lasps.data.sources.synthetic import SyntheticMarket, make_market
 from lasps.data.spec import DatasetSpec
 from lasps.data.splits import Borders
+from lasps.pipeline.baseline_cache import BaselineCache, cached_baselines
 from lasps.pipeline.datasets import BuildOptions, build_from_bars
 from lasps.pipeline.phase_options import PhaseOptions
 from lasps.pipeline.phases import run_phases
+from lasps.pipeline.recipe import PhaseRecipe, Recipe, frozen
 from lasps.training.checkpoints import load_checkpoint, save_checkpoint
 
 N_DAYS = 260
@@ -70,3 +73,14 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     )
     run_phases((1, 3, 2), options)
     return Job(market, folder / "data", folder / "checkpoints", options)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The job's recipe cut down to a moment's training: two networks without charts, two boosters."""
+    data, cache = Dataset.open(job.data_dir), tmp_path_factory.mktemp("cache")
+    cached_baselines(data, ("val", "test"), cache, ["lightgbm"], {"lightgbm": 1})
+    found = frozen([job.output_dir], len(data.train), BaselineCache.of(data, cache))
+    small = {"epoch_samples": 128, "phase1": PhaseRecipe(1, 1e-3, 1), "phase3": None, "phase2": None, "charts": False}
+    networks = tuple(replace(found.networks[0], seed=seed, **small) for seed in (1, 2))
+    return replace(found, networks=networks, trees={0: 2, 1: 3})

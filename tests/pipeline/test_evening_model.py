@@ -1,6 +1,5 @@
 """The evening's model: trained up to a day from a recipe, opened whole, and simulated as it would have lived."""
 
-from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -8,7 +7,6 @@ import polars as pl
 import pytest
 
 from lasps.config import clock
-from lasps.data.datasets.dataset import Dataset
 from lasps.data.datasets.panel_samples import PanelRows
 from lasps.data.panel import Panel
 from lasps.data.universe import select_universe
@@ -28,24 +26,14 @@ from lasps.live.walk_forward import (
     simulate,
     write_scores,
 )
-from lasps.pipeline.recipe import PhaseRecipe, Recipe, frozen
+from lasps.pipeline.recipe import Recipe
 from lasps.training.trainer import ThreePhaseTrainer
 from tests.market_by_day import MarketByDay, at_six, eventful
 
-SEEDS = (1, 2)
-
 
 @pytest.fixture(scope="module")
-def recipe(job, tmp_path_factory) -> Recipe:
-    from lasps.pipeline.baseline_cache import BaselineCache, cached_baselines
-
-    data, cache = Dataset.open(job.data_dir), tmp_path_factory.mktemp("cache")
-    cached_baselines(data, ("val", "test"), cache, ["lightgbm"], {"lightgbm": 1})
-    found = frozen([job.output_dir], len(data.train), BaselineCache.of(data, cache))
-    small = {"epoch_samples": 128, "phase1": PhaseRecipe(1, 1e-3, 1), "phase3": None, "phase2": None, "charts": False}
-    return replace(
-        found, networks=tuple(replace(found.networks[0], seed=s, **small) for s in SEEDS), trees={0: 2, 1: 3}
-    )
+def recipe(tiny_recipe) -> Recipe:
+    return tiny_recipe
 
 
 @pytest.fixture(scope="module")
