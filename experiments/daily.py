@@ -98,7 +98,7 @@ def report(result: EveningResult, live: LiveFolder, page: Path) -> None:
     from lasps.live.screen import alarm_line, show_record
 
     assert result.record is not None
-    state = alarm_state(result.record, live.alarm())
+    state = alarm_state(result.record.forecasts, live.alarm())
     show_record(result.record)
     print(alarm_line(state))
     days = live.ledger.days()

@@ -32,6 +32,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=settings.REPORT_DIR)
     parser.add_argument("--study", default="phase2", help="the study that head_study shows")
     parser.add_argument("--storage", default=None, help="where it is, if not in checkpoints/studies/")
+    parser.add_argument(
+        "--live-dir", type=Path, default=settings.ROOT / "live", help="what live_record shows"
+    )
     return parser.parse_args()
 
 
@@ -74,6 +77,7 @@ def main() -> None:
     os.environ |= {
         "LASPS_STUDY": args.study,
         "LASPS_STORAGE": args.storage or "",
+        "LASPS_LIVE": str(args.live_dir.resolve()),
         "PYTHONWARNINGS": "ignore:IProgress not found",
     }  # tqdm looks for widgets; bars are text here
     available = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
@@ -83,6 +87,9 @@ def main() -> None:
     with own_kernel():
         for name in args.names or available:
             if name == "head_study" and not args.names and not has_study(args):
+                continue
+            if name == "live_record" and not args.names and not list(args.live_dir.glob("outcomes/*.parquet")):
+                logger.warning(f"live_record is left out: no evening of {args.live_dir} has come due yet")
                 continue
             logger.info(f"Saved: {execute(available[name], args.out)}")
 

@@ -62,7 +62,7 @@ def main() -> None:
         show_lines(["Nothing is scored yet: a day is due at its fifth market day"])
         return
     show_comparison(comparison, args.full)
-    state = alarm_state(record, live.alarm(args.alarm))
+    state = alarm_state(record.forecasts, live.alarm(args.alarm))
     show_lines([alarm_line(state)])
     write_json(args.json, record.as_json() | comparison.as_json())
     if args.html:

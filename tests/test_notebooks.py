@@ -9,9 +9,18 @@ import sys
 from pathlib import Path
 
 import nbformat
+import polars as pl
 import pytest
 
+from lasps.config import clock
 from lasps.config.settings import settings
+from lasps.data.sources.files import read_bars, read_listing
+from lasps.live.evening import run_evening
+from lasps.live.folder import LiveFolder
+from lasps.live.model import EveningModel
+from lasps.pipeline.datasets import synthetic_source
+from lasps.training.checkpoints import Checkpoint
+from tests.market_by_day import at_six
 
 NOTEBOOKS = sorted((settings.ROOT / "notebooks").glob("*.ipynb"))
 
@@ -20,8 +29,8 @@ def sources(path: Path, kind: str) -> list[str]:
     return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_the_three_notebooks_are_there():
-    assert {path.stem for path in NOTEBOOKS} == {"compare_phases", "head_study", "market_data"}
+def test_the_four_notebooks_are_there():
+    assert {path.stem for path in NOTEBOOKS} == {"compare_phases", "head_study", "live_record", "market_data"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -67,6 +76,17 @@ def run_script(name: str, *arguments: object, tracking_uri: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def live_some_evenings(checkpoint: Path, data: Path, folder: Path, evenings: int = 40) -> None:
+    """The last evenings of a synthetic dataset's market, one after another."""
+    bars, listing = (read(path) for read, path in zip((read_bars, read_listing), synthetic_source(data), strict=True))
+    days = bars["date"].cast(pl.Date).unique().sort().to_list()[-evenings:]
+    model = EveningModel.of(Checkpoint.open(checkpoint))
+    with pytest.MonkeyPatch.context() as patch:
+        for day in days:
+            patch.setattr(clock, "now", lambda day=day: at_six(day))
+            run_evening(bars.filter(pl.col("date").cast(pl.Date) <= day), listing, LiveFolder(folder), model)
+
+
 @pytest.mark.slow
 def test_all_notebooks_run_on_a_tiny_pipeline_and_study(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -88,9 +108,9 @@ def test_all_notebooks_run_on_a_tiny_pipeline_and_study(tmp_path):
         journal,
         tracking_uri=uri,
     )
-    run_script(
-        "run_notebooks.py", "--out", tmp_path / "reports", "--study", "s", "--storage", journal, tracking_uri=uri
-    )
+    live_some_evenings(output / "phase2_best.pt", data, tmp_path / "live")
+    where = ["--out", tmp_path / "reports", "--live-dir", tmp_path / "live"]
+    run_script("run_notebooks.py", *where, "--study", "s", "--storage", journal, tracking_uri=uri)
     for path in NOTEBOOKS:
         executed = nbformat.read(tmp_path / "reports" / path.name, as_version=4)
         pictures = [

@@ -144,8 +144,8 @@ def _save_pyfunc(folder: Path, path: Path) -> None:
     from lasps.tracking.location import quiet_mlflow
 
     quiet_mlflow()
-    with warnings.catch_warnings():  # an example would be a whole market
-        warnings.filterwarnings("ignore", message=".*input example")
+    with warnings.catch_warnings():  # of MLflow's own type hints; and an example would be a whole market
+        warnings.filterwarnings("ignore", message=".*(AnyType|input example)")
         mlflow.pyfunc.save_model(
             path,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,29 +79,45 @@ def track_record(ledger: Ledger, outcomes: Outcomes, pull: Pull) -> TrackRecord:
     )
 
 
+def recorded(ledger: Ledger, outcomes: Outcomes) -> dict[str, Forecast]:
+    """As `TrackRecord.forecasts`, from what was written down so far: no bars are read, nothing is written."""
+    evenings = [evening for evening in ledger.verified() if not evening.late]
+    if not evenings:
+        return {}
+    everything = pl.concat(e.table.with_columns(date=pl.lit(e.day)) for e in evenings)
+    known = outcomes.read()
+    scored = everything.filter(pl.col("date").is_in(known["date"].unique().implode()))
+    return _forecasts(scored.join(known, on=["date", "code"], how="left", maintain_order="left"))
+
+
 def compared(record: TrackRecord) -> Comparison | None:
     """The champion beside all that was written down with it, as any models are compared; None where nothing is due."""
-    forecasts = {name: {"test": [forecast]} for name, forecast in record.forecasts.items()}
+    return against_others(record.forecasts)
+
+
+def against_others(of_models: Mapping[str, Forecast]) -> Comparison | None:
+    """As `compared`, from forecasts by name."""
+    forecasts = {name: {"test": [forecast]} for name, forecast in of_models.items()}
     if CHAMPION not in forecasts:
         return None
     others = {name: by_split for name, by_split in forecasts.items() if name != CHAMPION}
     return compare({CHAMPION: forecasts[CHAMPION]}, baselines=others, sector_names=[s.english for s in SECTORS])
 
 
-def edge(record: TrackRecord) -> pl.DataFrame:
+def edge(forecasts: Mapping[str, Forecast]) -> pl.DataFrame:
     """The champion's log loss minus the prior's on each due day that both have: date, difference."""
-    if not {CHAMPION, PRIOR} <= record.forecasts.keys():
+    if not {CHAMPION, PRIOR} <= forecasts.keys():
         return pl.DataFrame(schema={"date": pl.Date, "difference": pl.Float64})
-    own, prior = (day_scores(name, record.forecasts[name]) for name in (CHAMPION, PRIOR))
+    own, prior = (day_scores(name, forecasts[name]) for name in (CHAMPION, PRIOR))
     both = own.join(prior, on="date", suffix="_prior").sort("date")
     return both.select("date", difference=pl.col("log_loss") - pl.col("log_loss_prior"))
 
 
-def alarm_state(record: TrackRecord, alarm: Alarm | None) -> AlarmState | None:
+def alarm_state(forecasts: Mapping[str, Forecast], alarm: Alarm | None) -> AlarmState | None:
     """How the alarm stands; None where none is calibrated."""
     if alarm is None:
         return None
-    table = edge(record)
+    table = edge(forecasts)
     return state(table["date"].to_list(), table["difference"].to_numpy(), alarm)
 
 

@@ -5,13 +5,14 @@ import shutil
 import time
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from experiments import ledger_verify, score
+from experiments import daily, ledger_verify, score
 from lasps.config import clock
 from lasps.data.labels import make_labels
 from lasps.data.panel import Panel, make_panel
@@ -19,9 +20,12 @@ from lasps.evaluation.metrics import log_losses
 from lasps.live.alarm import Alarm, AlarmState, state
 from lasps.live.evening import EveningResult, run_evening
 from lasps.live.folder import LiveFolder
-from lasps.live.model import EveningModel
+from lasps.live.model import EveningModel, with_seeds
 from lasps.live.scoring import alarm_state, edge
 from lasps.live.screen import alarm_line
+from lasps.live.succession import REFIT
+from lasps.pipeline.recipe import Recipe
+from lasps.tracking.location import connect, location_of
 from lasps.training.checkpoints import Checkpoint
 from tests.market_by_day import MarketByDay, at_six, eventful
 from tests.pipeline.conftest import call
@@ -148,7 +152,7 @@ def test_a_mixture_of_ledger_and_simulation_is_refused(lived, tmp_path, monkeypa
 
 def test_the_alarm_is_shown_where_one_is_calibrated(lived) -> None:
     calm, loud = (Alarm(limit, limit - 0.1, -1.0, 0.5, 300) for limit in (9.0, -9.0))
-    record = lived.last.record
+    record = lived.last.record.forecasts
     assert alarm_state(record, calm) == AlarmState(None, None)  # 55 due days, it needs 60
     assert "needs 60 due days" in alarm_line(alarm_state(record, calm))
     monthly = edge(record)
@@ -175,3 +179,50 @@ def test_make_ledger_verify_says_that_the_chain_is_whole_or_where_it_is_not(
     assert call(monkeypatch, ledger_verify, "--live-dir", copy) != 0
     assert part.name in capsys.readouterr().err
     assert call(monkeypatch, ledger_verify, "--live-dir", tmp_path / "none") != 0
+
+
+# ---------------------------------------------------------------------------------- with refits and MLflow's registry
+
+
+def evenings_by_script(market: MarketByDay, days: list[date], recipe: Recipe, folder: Path, every: int) -> list[int]:
+    """`make daily` with a recipe on each of some days: its exit codes."""
+    recipe.write(folder / "recipe.json")
+    files = ("--source", folder / "bars.parquet", "--listing", folder / "listing.csv", "--device", "cpu")
+    where = ("--live-dir", folder / "live", "--page", folder / "today.html", "--recipe", folder / "recipe.json")
+    status = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        for day in days:
+            market.bars_on(day).write_parquet(folder / "bars.parquet")
+            market.listing_on(day).write_csv(folder / "listing.csv")
+            patch.setattr(clock, "now", lambda day=day: at_six(day))
+            status.append(call(patch, daily, *where, *files, "--refit-every", every))
+    return status
+
+
+def test_three_evenings_by_script_refit_publish_and_show_the_page(lived, tiny_recipe, tmp_path, capsys) -> None:
+    days = lived.evenings[:3]
+    status = evenings_by_script(lived.market, [*days, days[-1]], with_seeds(tiny_recipe, 1), tmp_path, every=2)
+    out = capsys.readouterr().out
+    assert status == [0, 0, 0, daily.NOTHING_NEW] and f"Written: {days[2]}, after a refit" in out
+    live = LiveFolder(tmp_path / "live")
+    assert live.succession().champion == str(days[2]) and live.succession().predecessor == str(days[0])
+    client = connect(location_of(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path))
+    registered = client.get_registered_model("lasps").aliases
+    assert set(registered) == {"champion", "shadow"} and len(client.search_model_versions("name = 'lasps'")) == 2
+    page = (tmp_path / "today.html").read_text()
+    assert str(days[2]) in page and "1 networks and LightGBM of 1 seeds" in page
+    assert pl.read_parquet(tmp_path / "today.parquet").height == 38
+
+
+@pytest.mark.slow
+def test_sixty_evenings_with_refits_hold_the_champion_to_account(lived, tiny_recipe, tmp_path) -> None:
+    status = evenings_by_script(lived.market, lived.evenings, with_seeds(tiny_recipe, 1), tmp_path, every=20)
+    live = LiveFolder(tmp_path / "live")
+    assert status == [0] * EVENINGS and len(list(live.ledger.verified())) == EVENINGS
+    refits = [d for d in live.succession().decisions if d.what == REFIT]
+    assert [str(d.day) for d in refits] == [str(lived.evenings[i]) for i in (0, 20, 40)]
+    for before, after in pairwise(live.succession().decisions):
+        assert after.before == before.champion
+    shadows = [e.day for e in live.ledger.verified() if "shadow" in e.versions]
+    assert shadows and min(shadows) == lived.evenings[20]
