@@ -44,8 +44,10 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, default=None, help="of freeze.py: train again from it on a schedule")
     parser.add_argument("--refit-every", type=positive_int, default=60, help="market days between two refits")
     parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows of a refit, by a hash")
-    parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV or a folder of CSVs")
-    parser.add_argument("--listing", type=Path, required=True, help="code, name, market, industry")
+    parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV, a folder of CSVs; or krx")
+    parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry")
+    parser.add_argument("--start", default="2015-01-01", metavar="DAY", help="with --source krx: its first day")
+    parser.add_argument("--folder", type=Path, default=settings.RAW_DIR / "krx", help="with --source krx: its files")
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="ledger, outcomes and models")
     parser.add_argument("--page", type=Path, default=settings.REPORT_DIR / "today.html", help="the page of the day")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
@@ -67,10 +69,11 @@ def main() -> int:
         from lasps.live.registry import follow
 
         follow(live)
+    source, listing = files_of(args)
     recipe = None if args.recipe is None else Recipe.read(args.recipe)
     result = run_evening(
-        read_bars(args.source, **reading_of(args)),
-        read_listing(args.listing, pad_codes=args.pad_codes),
+        read_bars(source, **reading_of(args)),
+        read_listing(listing, pad_codes=args.pad_codes),
         live,
         None if args.checkpoint is None else EveningModel.of(open_model(args.checkpoint, device)),
         None if recipe is None else Refits(recipe, args.refit_every, args.train_fraction),
@@ -88,6 +91,24 @@ def main() -> int:
 
         publish(live)
     return 0 if result.is_new else NOTHING_NEW
+
+
+def files_of(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Bars and listing as named; of `krx` the files of its download, brought up to date first.
+
+    Raises:
+        ValueError: no listing, or a download that is incomplete: an evening without some stocks ranks the others wrong.
+    """
+    if str(args.source) != "krx":
+        if args.listing is None:
+            raise ValueError("--listing: expected a file with code, name, market and industry beside --source")
+        return args.source, args.listing
+    from lasps.data.sources import krx
+
+    result = krx.download(args.start, None, args.folder)
+    if not result.ok:
+        raise ValueError(f"the download from KRX is incomplete, nothing was forecast. Run it again\n{result.summary()}")
+    return args.folder / "bars.parquet", args.folder / "listing.csv"
 
 
 def report(result: EveningResult, live: LiveFolder, page: Path) -> None:

@@ -32,9 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=settings.REPORT_DIR)
     parser.add_argument("--study", default="phase2", help="the study that head_study shows")
     parser.add_argument("--storage", default=None, help="where it is, if not in checkpoints/studies/")
-    parser.add_argument(
-        "--live-dir", type=Path, default=settings.ROOT / "live", help="what live_record shows"
-    )
+    parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="what live_record shows")
     return parser.parse_args()
 
 

@@ -84,7 +84,7 @@ def moved_by_hand(live: LiveFolder, location: Location | None = None) -> str | N
     folder = version.tags.get(FOLDER_TAG)
     if folder == json.loads(path.read_text(encoding="utf-8"))[CHAMPION]:
         return None
-    if folder is None or not (live.models / folder / MODEL_FILE).is_file():
+    if folder is None or Path(folder).name != folder or not (live.models / folder / MODEL_FILE).is_file():
         logger.warning(f"MLflow's alias {CHAMPION} names version {version.version}, which {live.models} does not hold")
         return None
     return str(folder)

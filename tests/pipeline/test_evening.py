@@ -10,6 +10,7 @@ from experiments import daily
 from lasps.config import clock
 from lasps.config.clock import SEOUL
 from lasps.data.integrity import IntegrityError
+from lasps.data.sources import krx
 from lasps.live.evening import EveningResult, run_evening
 from lasps.live.folder import LiveFolder
 from lasps.live.ledger import Ledger
@@ -127,3 +128,26 @@ def test_the_script_tells_cron_what_happened(job, bars, tmp_path, monkeypatch, c
     assert (
         call(monkeypatch, daily, *checkpoint, "--source", tmp_path / "none", "--listing", tmp_path / "listing.csv") != 0
     )
+
+
+def test_a_download_from_krx_is_brought_up_to_date_first_and_stops_where_it_is_incomplete(
+    job, bars, tmp_path, monkeypatch, capsys
+) -> None:
+    day, asked = days_of(bars)[-10], []
+
+    def download(start, end, folder):
+        asked.append((start, end))
+        folder.mkdir(parents=True, exist_ok=True)
+        bars.filter(pl.col("date") <= day).write_parquet(folder / "bars.parquet")
+        job.market.listing.write_csv(folder / "listing.csv")
+        failed = {} if len(asked) == 1 else {"000010": "timed out"}
+        return krx.DownloadResult(folder, "2020-01-01", failed=failed)
+
+    monkeypatch.setattr(krx, "download", download)
+    monkeypatch.setattr(clock, "now", lambda: at_six(day))
+    arguments = ("--checkpoint", job.output_dir / "phase2_best.pt", "--source", "krx", "--folder", tmp_path / "raw")
+    where = ("--live-dir", tmp_path / "live", "--page", tmp_path / "today.html", "--device", "cpu")
+    assert call(monkeypatch, daily, *arguments, *where, "--start", "2019-01-01") == 0
+    assert asked == [("2019-01-01", None)]
+    assert call(monkeypatch, daily, *arguments, *where) != 0
+    assert "incomplete" in capsys.readouterr().err
