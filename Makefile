@@ -87,7 +87,7 @@ predict: checkpoints-if-missing ## forecast the last day: CHECKPOINT SOURCE=FILE
 	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)
 
 daily: $(STAMP) ## one evening: refit if due, forecast the days that the ledger lacks, score: RECIPE or CHECKPOINT, SOURCE LISTING LIVE
-	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) --source $(call quoted,SOURCE) $(call flag,--listing,LISTING) $(call flag,--start,START) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
+	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--start,START) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
 
 promote: $(STAMP) ## make another model of the live folder champion: MODEL=2016-03-02 REASON="..." LIVE=live
 	$(PY) experiments/promote.py $(call quoted,MODEL) --reason $(call quoted,REASON) $(call flag,--live-dir,LIVE)
@@ -96,7 +96,7 @@ rollback: $(STAMP) ## back to the model that the champion replaced: REASON="..."
 	$(PY) experiments/promote.py --rollback --reason $(call quoted,REASON) $(call flag,--live-dir,LIVE)
 
 score: $(STAMP) ## the ledger held to account, beside prior, volatility bins and parts: SOURCE LIVE=live HTML=FILE
-	$(PY) experiments/score.py --source $(call quoted,SOURCE) $(call flag,--live-dir,LIVE) $(call flag,--html,HTML) $(ARGS)
+	$(PY) experiments/score.py $(DATA) $(call flag,--source,SOURCE) $(call flag,--live-dir,LIVE) $(call flag,--html,HTML) $(ARGS)
 
 ledger-verify: $(STAMP) ## check the chain of the ledger's days; LIVE=live
 	$(PY) experiments/ledger_verify.py $(call flag,--live-dir,LIVE) $(ARGS)

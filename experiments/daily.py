@@ -44,7 +44,13 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, default=None, help="of freeze.py: train again from it on a schedule")
     parser.add_argument("--refit-every", type=positive_int, default=60, help="market days between two refits")
     parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows of a refit, by a hash")
-    parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV, a folder of CSVs; or krx")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=None,
+        help="bars: parquet, CSV, a folder of CSVs; or krx; default: the synthetic market's in --data-dir",
+    )
+    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
     parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry")
     parser.add_argument("--start", default="2015-01-01", metavar="DAY", help="with --source krx: its first day")
     parser.add_argument("--folder", type=Path, default=settings.RAW_DIR / "krx", help="with --source krx: its files")
@@ -94,14 +100,18 @@ def main() -> int:
 
 
 def files_of(args: argparse.Namespace) -> tuple[Path, Path]:
-    """Bars and listing as named; of `krx` the files of its download, brought up to date first.
+    """Bars and listing as named, or the synthetic market's; of `krx` those of its download, brought up to date first.
 
     Raises:
         ValueError: no listing, or a download that is incomplete: an evening without some stocks ranks the others wrong.
     """
+    if args.source is None and args.listing is None:
+        from lasps.pipeline.datasets import synthetic_source
+
+        return synthetic_source(args.data_dir)
     if str(args.source) != "krx":
-        if args.listing is None:
-            raise ValueError("--listing: expected a file with code, name, market and industry beside --source")
+        if args.listing is None or args.source is None:
+            raise ValueError("--source and --listing belong together: expected both, or neither for the synthetic one")
         return args.source, args.listing
     from lasps.data.sources import krx
 

@@ -20,7 +20,13 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="the folder of make daily")
-    parser.add_argument("--source", type=Path, required=True, help="bars: parquet, CSV or a folder of CSVs")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=None,
+        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir",
+    )
+    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
     parser.add_argument("--simulation", action="store_true", help="the folder is one of walk_forward.py --evenings")
     parser.add_argument("--alarm", type=Path, default=None, help="of walk_forward.py; default: LIVE_DIR/alarm.json")
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write the comparison page")
@@ -44,14 +50,15 @@ def main() -> None:
     from lasps.live.screen import alarm_line, record_lines
     from lasps.pages.comparison import comparison_page
     from lasps.pages.comparison_text import show_comparison
-    from lasps.pipeline.datasets import look_at
+    from lasps.pipeline.datasets import look_at, synthetic_source
     from lasps.terminal import show_lines
 
     live = LiveFolder(args.live_dir, SIMULATION if args.simulation else LEDGER)
     if not live.ledger.days():
         raise ValueError(f"{live.ledger.folder}: expected evenings of make daily, found none")
     waived = names_in(args.waive)
-    seen = look_at(read_bars(args.source, **reading_of(args)), None, waive=waived)
+    source = synthetic_source(args.data_dir)[0] if args.source is None else args.source
+    seen = look_at(read_bars(source, **reading_of(args)), None, waive=waived)
     seen.report.raise_if_fatal(waived)
     record = track_record(live.ledger, live.outcomes, Pull(Panel(seen.selected())))
     if args.simulation:

@@ -18,11 +18,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments._cli import run_script
 from experiments._results import RESULTS, read_result
 from lasps.config.settings import settings
+
+if TYPE_CHECKING:
+    from lasps.evaluation.significance import Difference
 
 ROOT = settings.ROOT
 PAGES = ("README.md", "docs/results.md", "docs/model_card.md")
@@ -282,6 +285,77 @@ REAL_PAIRS = (
     ("lightgbm_refitted", "lightgbm"),
     ("ensemble_refitted", "ensemble"),
 )
+WALKED = {"champion": "champion (half network, half LightGBM)", "network": "network", "lightgbm": "LightGBM"}
+
+
+def walk_forward(name: str) -> str:
+    """What each schedule of refits earned on the same days, against the first refit alone, with intervals over days."""
+    from lasps.live.day_scores import difference as minus
+    from lasps.live.day_scores import means
+    from lasps.live.walk_forward import read_scores, scheduled
+
+    scores = read_scores(RESULTS / "walk_forward" / name)
+    evenings = sorted(scores)
+    once = scheduled(scores, evenings[:1])
+    schedules = {"every refit": evenings, "every second": evenings[::2], "the first alone": evenings[:1]}
+    rows = []
+    for schedule, own in schedules.items():
+        lived = scheduled(scores, own)
+        for model, label in WALKED.items():
+            table, first = lived.filter(model=model), once.filter(model=model)
+            found, cells = means(table), ["", ""]
+            if len(own) > 1:
+                differences = [minus(table, first, metric) for metric in ("log_loss", "rank_ic")]
+                cells = [with_interval(d, digits) for d, digits in zip(differences, (4, 3), strict=True)]
+            scored = [number(found["log_loss"], 4), number(found["rank_ic"], 3), number(found["rank_ic_skip1"], 3)]
+            rows.append([f"{schedule} ({len(own)})", label, *scored, *cells])
+    head = ["refits", "", "log loss", "rank IC", "one day later", "minus the first alone: log loss", "rank IC"]
+    return markdown(head, rows)
+
+
+def with_interval(found: Difference, digits: int) -> str:
+    """A difference and its interval, as the other tables show them."""
+    row = {"difference": found.difference, "interval": None if found.low is None else [found.low, found.high]}
+    return difference(row, digits)
+
+
+def folds() -> str:
+    """Three walk-forward folds inside 2010-2014: network, ensemble, LightGBM, MLP and blend on each fold's test."""
+    rows = []
+    for fold in ("1", "2", "3"):
+        models = result_of("krx_2010s_folds")[fold]["models"]
+        for name in (
+            "prior",
+            "volatility_bins",
+            "lightgbm_plain",
+            "lightgbm",
+            "mlp",
+            "phase2_best",
+            "ensemble",
+            "blend",
+        ):
+            if name in models:
+                m = models[name]
+                own = [number(m["log_loss"], 4), number(m["rank_ic"], 3), number(m["rank_ic_skip1"], 3)]
+                rows.append([fold, LABELS.get(name, name), f"{m['n']:,}", *own])
+    return markdown(["fold", "", "samples", "log loss", "rank IC", "one day later"], rows)
+
+
+def fold_differences() -> str:
+    """What the blend and the ensemble add on each fold, with intervals over days."""
+    rows = []
+    for b, a in (("ensemble", "lightgbm"), ("blend", "lightgbm"), ("blend", "ensemble"), ("blend", "lightgbm_plain")):
+        cells = []
+        for fold in ("1", "2", "3"):
+            found = result_of("krx_2010s_folds")[fold]["differences"].get(f"{b} minus {a}")
+            cells += (
+                ["-", "-"] if found is None else [difference(found["log_loss"], 4), difference(found["rank_ic"], 3)]
+            )
+        rows.append([" minus ".join(LABELS.get(name, name) for name in (b, a)), *cells])
+    head = [f"fold {fold}: {metric}" for fold in ("1", "2", "3") for metric in ("log loss", "rank IC")]
+    return markdown(["", *head], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
     "default_market_full": default_market_full,
@@ -293,6 +367,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "krx_2020s_full": lambda: krx("krx_2020s"),
     "krx_2010s_differences": lambda: krx_differences("krx_2010s"),
     "krx_2020s_differences": lambda: krx_differences("krx_2020s"),
+    "krx_2010s_walk_forward": lambda: walk_forward("krx_2010s"),
+    "krx_2010s_folds": folds,
+    "krx_2010s_fold_differences": fold_differences,
 }
 
 
