@@ -243,3 +243,27 @@ def test_a_simulation_on_the_bars_of_each_evening_is_bit_equal_to_the_evenings(m
     other = apart(lived, simulated["today"])
     assert other["date"].to_list() == days and 0 < other["largest"][0] < 0.2
     assert (other["mean"] <= other["largest"]).all() and (other["stocks"] == 38).all()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "lasps.live.model.refit_boosters",
+        "lasps.live.folder.LiveFolder.write_succession",
+        "lasps.live.ledger.Ledger.append",
+        "lasps.live.ledger.Ledger._write_head",
+        "lasps.live.evening.track_record",
+    ],
+)
+def test_an_evening_that_was_killed_goes_on_where_it_stood(place, market, recipe, tmp_path, monkeypatch) -> None:
+    days, recipe = market.days[-20:-18], with_seeds(recipe, 1)
+    three_evenings(market, recipe, LiveFolder(tmp_path / "undisturbed"), days)
+    live = LiveFolder(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            three_evenings(market, recipe, live, days[:1])
+    three_evenings(market, recipe, live, days)
+    expected, found = (list(LiveFolder(tmp_path / n).ledger.verified()) for n in ("undisturbed", "killed"))
+    assert len(found) == 2 and all(a.same_forecasts(b) for a, b in zip(expected, found, strict=True))
+    assert [d.what for d in live.succession().decisions] == ["refit"]
