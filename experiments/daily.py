@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 NOTHING_NEW = 3
 
 
-def main() -> int:
-    """Forecast, append, score, print."""
+def parse_args() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=None, help="a .pt, several with commas, or an ensemble.json")
     parser.add_argument("--recipe", type=Path, default=None, help="of freeze.py: train again from it on a schedule")
@@ -61,7 +61,12 @@ def main() -> int:
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
     add_waive_flag(parser)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Forecast, append, score, print."""
+    args = parse_args()
     from lasps.data.sources.files import read_bars, read_listing
     from lasps.live.evening import Refits, run_evening
     from lasps.live.folder import LiveFolder

@@ -119,16 +119,7 @@ def run_evening(
         own = seen[day][1]
         if refits is not None and day in due:
             _refit(live, refits, own, day, device)
-        succession = live.succession()
-        champion = model if succession.champion is None else live.model(succession.champion, device)
-        assert champion is not None  # without a model the first day has a refit
-        shadow = None if succession.predecessor is None else live.model(succession.predecessor, device)
-        table, versions = forecasts_on(champion, own, day, shadow)
-        data = frame_digest(bars.filter(pl.col("date").cast(pl.Date) <= day))
-        evening = live.ledger.append(day, table, versions, data, clock.now())
-        late = ", late: it is not scored" if evening.late else ""
-        logger.info(f"Ledger: {day}, {table['code'].n_unique():,} stocks{late}")
-        written.append(evening)
+        written.append(_write_day(live, model, bars, own, day, device))
     live.remember(listing)
     record = track_record(live.ledger, live.outcomes, Pull(panel))
     live.write_succession(_after_probation(live.succession(), record, newest))
@@ -154,6 +145,22 @@ def forecasts_on(
         found |= {SHADOW: shadow.predict(theirs)[CHAMPION]}
         versions[SHADOW] = shadow.name
     return table_of(found, samples), versions
+
+
+def _write_day(
+    live: LiveFolder, model: EveningModel | None, bars: pl.DataFrame, panel: Panel, day: dt.date, device: str
+) -> Evening:
+    """Forecast a day with whoever is champion, and append it to the ledger."""
+    succession = live.succession()
+    champion = model if succession.champion is None else live.model(succession.champion, device)
+    assert champion is not None  # without a model the first day has a refit
+    shadow = None if succession.predecessor is None else live.model(succession.predecessor, device)
+    table, versions = forecasts_on(champion, panel, day, shadow)
+    data = frame_digest(bars.filter(pl.col("date").cast(pl.Date) <= day))
+    evening = live.ledger.append(day, table, versions, data, clock.now())
+    late = ", late: it is not scored" if evening.late else ""
+    logger.info(f"Ledger: {day}, {table['code'].n_unique():,} stocks{late}")
+    return evening
 
 
 def _missing_days(live: LiveFolder, panel: Panel, newest: dt.date) -> tuple[dt.date, ...]:

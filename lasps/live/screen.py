@@ -44,7 +44,7 @@ def record_lines(record: TrackRecord) -> list[str]:
     counted = days.filter(days["due"] & ~days["late"])
     late, waiting = int(days["late"].sum()), int((~days["due"]).sum())
     counts = f"{counted.height} scored, {waiting} not due yet, {late} late and not scored"
-    lines = [f"{days.height} evenings in the ledger: {counts}", *open_lines(record)]
+    lines = [f"{_evenings(days.height)} in the ledger: {counts}", *open_lines(record)]
     if moved := int(days["readjusted"].sum()):
         lines.append(f"{moved:,} closes are others now than on their evening: prices were adjusted again since")
     return lines
@@ -66,11 +66,15 @@ def ledger_lines(evenings: Sequence[Evening]) -> list[str]:
     """What a ledger holds: its evenings, and which version of the champion forecast from when to when."""
     late = sum(evening.late for evening in evenings)
     first, last = evenings[0].day, evenings[-1].day
-    lines = [f"{len(evenings)} evenings from {first} to {last}, {late} of them late: the chain is whole"]
+    lines = [f"{_evenings(len(evenings))} from {first} to {last}, {late} of them late: the chain is whole"]
     for version, own in groupby(evenings, key=lambda evening: evening.versions.get(CHAMPION, "none")):
         days = [evening.day for evening in own]
-        lines.append(f"{CHAMPION} {version}: {len(days)} evenings, {days[0]} to {days[-1]}")
+        lines.append(f"{CHAMPION} {version}: {_evenings(len(days))}, {days[0]} to {days[-1]}")
     return lines
+
+
+def _evenings(n: int) -> str:
+    return f"{n:,} evening{'' if n == 1 else 's'}"
 
 
 def open_lines(record: TrackRecord) -> list[str]:
