@@ -60,8 +60,8 @@ data-if-empty: $(STAMP)
 check-data: $(STAMP) ## the integrity report, in the terminal and as HTML: SOURCE=FILE LISTING=FILE; DEEP=1 reads every byte
 	$(PY) experiments/check_data.py $(if $(value SOURCE),$(call flag,--source,SOURCE) $(call flag,--listing,LISTING),$(DATA) $(if $(value DEEP),--deep)) $(if $(value WAIVE),--waive $(call each,WAIVE)) $(call flag,--repairs,REPAIRS) $(ARGS)
 
-train: data-if-empty ## train Phases 1, 3 and 2, validate and compare them
-	$(PY) experiments/train.py $(TRAIN)
+train: data-if-empty ## train Phases 1, 3 and 2, validate and compare them; NPROC=2 processes train Phases 1 and 3 together
+	$(if $(NPROC),$(VENV)/bin/torchrun --standalone --nproc-per-node=$(call quoted,NPROC),$(PY)) experiments/train.py $(TRAIN)
 	$(PY) experiments/summarize.py $(COMMON) $(OUTPUT)
 
 checkpoints-if-missing: data-if-empty

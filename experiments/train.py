@@ -9,7 +9,10 @@ python experiments/train.py --resume        # go on where Ctrl-C or a crash left
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+from loguru import logger
 
 from experiments._cli import (
     add_data_flags,
@@ -79,6 +82,7 @@ def main() -> None:
     from lasps.pipeline.phase_options import PhaseOptions
     from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
+    from lasps.training.ranks import Ranks
 
     overrides = {
         "epochs": args.epochs,
@@ -87,10 +91,15 @@ def main() -> None:
         "patience": args.patience,
         "min_samples": args.min_samples,
     }
+    device = resolve_device(args.device)
+    ranks = Ranks.started(device)
+    if not ranks.is_first:
+        logger.remove()
+        logger.add(sys.stderr, level="WARNING")
     options = PhaseOptions(
         args.data_dir,
         args.output_dir,
-        resolve_device(args.device),
+        ranks.device(device),
         args.batch_size,
         args.seed,
         args.resume,
@@ -101,9 +110,11 @@ def main() -> None:
         args.epoch_samples,
         args.focal_gamma,
         not args.no_charts,
+        ranks,
     )
-    written = run_phases(PLAN[args.phase], options, open_tracker(enabled=not args.no_track))
-    write_json(args.json, {name: str(path) for name, path in written.items()})
+    written = run_phases(PLAN[args.phase], options, open_tracker(enabled=ranks.is_first and not args.no_track))
+    if ranks.is_first:
+        write_json(args.json, {name: str(path) for name, path in written.items()})
 
 
 if __name__ == "__main__":

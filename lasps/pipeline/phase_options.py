@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lasps.config.model_config import THREE_PHASE_CONFIG, TRAINING_CONFIG
+from lasps.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class PhaseOptions:
     one, the config's."""
     charts: bool = True
     """Whether a fresh model has the CNN; the others are as their checkpoint is."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train Phases 1 and 3 together."""
 
 
 def phase_config(phase: int, options: PhaseOptions) -> dict[str, Any]:

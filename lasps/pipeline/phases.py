@@ -62,12 +62,44 @@ def run_phases(phases: tuple[int, ...], options: PhaseOptions, tracker: Tracker 
     """
     data = Dataset.open(options.data_dir)
     check_classes(data.train, f"{options.data_dir}: train")
+    if not options.ranks.is_first:
+        train_along(options, data)
+        return {}
     with held(
         options.output_dir / RESUME_FOLDER / "lock",
         f"{options.output_dir}",
         "Wait for it, or train in another folder: --output-dir",
     ):
-        return _run_phases(phases, options, data, tracker or NullTracker())
+        written = _run_phases(phases, options, data, tracker or NullTracker())
+        options.ranks.told()  # that nothing more is trained
+    return written
+
+
+def train_along(options: PhaseOptions, data: Dataset) -> None:
+    """Every rank but the first: train each phase that the first one trains, and leave nothing behind.
+
+    Checkpoints, state and runs are the first rank's; the output folder is one that all ranks see.
+    """
+    while (message := options.ranks.told()) is not None:
+        phase, checkpoint = message
+        job = PhaseJob.of(phase, replace(options, checkpoint=checkpoint), data)
+        model = starting_model(job)
+        TRAIN[phase](trainer_of(model, job, NullTracker()), job)
+
+
+def trainer_of(model: SectorAwareFusionModel, job: PhaseJob, tracker: Tracker) -> ThreePhaseTrainer:
+    """The trainer of a phase; of a rank that is not the first, after that one has made its own."""
+    options = job.options
+    return ThreePhaseTrainer(
+        model,
+        device=options.device,
+        tracker=tracker,
+        seed=options.seed,
+        resume_dir=options.output_dir / RESUME_FOLDER,
+        resume=options.resume,
+        options=TrainerOptions(focal_gamma=job.focal_gamma),
+        ranks=options.ranks if job.phase in TOGETHER else None,
+    )
 
 
 def _run_phases(phases: tuple[int, ...], options: PhaseOptions, data: Dataset, tracker: Tracker) -> dict[str, Path]:
@@ -200,15 +232,9 @@ def run_phase(phase: int, options: PhaseOptions, data: Dataset, parent: Tracker)
     ) as tracker:
         remember_run(options, job.name, job.key, tracker.resume_id)
         log_datasets(tracker, data.folder, job.train, data.val)
-        trainer = ThreePhaseTrainer(
-            model,
-            device=options.device,
-            tracker=tracker,
-            seed=options.seed,
-            resume_dir=options.output_dir / RESUME_FOLDER,
-            resume=options.resume,
-            options=TrainerOptions(focal_gamma=job.focal_gamma),
-        )
+        if phase in TOGETHER:
+            options.ranks.told((phase, options.checkpoint))
+        trainer = trainer_of(model, job, tracker)
         before = trainer.state_dict() if phase == 2 else {}
         history = TRAIN[phase](trainer, job)
         nested = history.pop("nested", None)
@@ -272,6 +298,8 @@ def train_heads(trainer: ThreePhaseTrainer, job: PhaseJob) -> dict[str, Any]:
 
 
 TRAIN = {1: train_backbone, 3: finetune, 2: train_heads}
+TOGETHER = (1, 3)
+"""The phases that all ranks train; Phase 2 is the first one's."""
 
 
 def epoch_loaders(job: PhaseJob) -> tuple[BatchLoader, BatchLoader]:

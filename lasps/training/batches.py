@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from lasps.config.settings import CLASS_NAMES
 from lasps.data.datasets.samples import ReadTensors, Tensors
 from lasps.reproducibility import derived_seed
+from lasps.training.ranks import Ranks
 from lasps.window_parts import Reads, WindowParts
 
 KEYS = ("time_series", "chart_image", "sector_id", "label")
@@ -37,6 +38,8 @@ class BatchLoader:
     With `epoch_samples`, an epoch is that many samples of a shuffled pass and the next epoch goes on where it ended, so
     that on a large market the weights are evaluated, and kept, as often as on a small one.
 
+    With `ranks`, each batch is this rank's share of it.
+
     Yields:
         time series float32 (B,T,F), charts uint8 or float32 (B,3,H,W), sector ids int64 (B,), labels int64 (B,).
     """
@@ -57,9 +60,14 @@ class BatchLoader:
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.samples = len(dataset) if epoch_samples is None else min(epoch_samples, len(dataset))
         self.epoch = 0
+        self.ranks = Ranks()
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
+
+    def size_of(self, number: int) -> int:
+        """Samples of the `number`-th batch, those of other ranks included."""
+        return min(self.batch_size, self.samples - number * self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is epoch `epoch`."""
@@ -88,7 +96,9 @@ class BatchLoader:
         order = self.order(self.epoch)
         self.epoch += 1
         for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
+            whole = order[start : start + self.batch_size]
+            own = whole[self.ranks.share(len(whole))]
+            yield own if len(own) else whole[:1]  # a rank without samples has one that counts for nothing
 
 
 class Batch(NamedTuple):

@@ -27,6 +27,7 @@ from lasps.training.batches import Batch, BatchLoader, checked_loader, iterate, 
 from lasps.training.inference import predict
 from lasps.training.loss_functions import FocalLoss
 from lasps.training.phase2 import Phase2History, train_phase2
+from lasps.training.ranks import Ranks
 from lasps.training.resume import data_key, read_resume_state, resume_path, write_resume_state
 from lasps.training.schedule import learning_rate_factor, make_optimizer, set_learning_rate, warmup_steps_of
 
@@ -104,6 +105,8 @@ class ThreePhaseTrainer:
         resume: go on from the state in `resume_dir`. A state of other settings or data is an error; without `resume`
             it is removed and the phase starts afresh.
         options: of the criterion and the optimiser.
+        ranks: the processes that train together; the first evaluates, keeps the state and reports. Their loaders are
+            `BatchLoader`s.
     """
 
     def __init__(
@@ -115,13 +118,15 @@ class ThreePhaseTrainer:
         resume_dir: str | Path | None = None,
         resume: bool = False,
         options: TrainerOptions | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.network = model.to(self.device)
+        self.ranks = ranks or Ranks()
+        self.network = self.ranks.wrapped(model.to(self.device))
         self.model = unwrapped(self.network)
-        self.tracker = NullTracker() if tracker is None else tracker
+        self.tracker = NullTracker() if tracker is None or not self.ranks.is_first else tracker
         self.seed, self.resume = seed, resume
-        self.resume_dir = None if resume_dir is None else Path(resume_dir)
+        self.resume_dir = None if resume_dir is None or not self.ranks.is_first else Path(resume_dir)
         self.options = options or TrainerOptions()
         self.autocast = uses_bf16(self.options.autocast, self.device)
         self.criterion = self.options.criterion().to(self.device)
@@ -220,7 +225,11 @@ class ThreePhaseTrainer:
             "stop_after": stop_after,
         }
         run = self._start(phase, lr, epochs * len(train_loader))
-        if not self._restore(run, key) and keep_start and val_loader is not None:
+        restored = self._restore(run, key)
+        if self.ranks.size > 1:
+            restored = self._share_state(run, restored)
+            share_batches(train_loader, self.ranks, phase)
+        if not restored and keep_start and val_loader is not None:
             self._evaluate_start(run, val_loader, epochs)
         while run.epoch < last and run.epochs_without_gain() < patience:
             metrics = self._run_epoch(run, train_loader, val_loader, epochs)
@@ -235,7 +244,8 @@ class ThreePhaseTrainer:
 
     def _run_epoch(self, run: PhaseRun, train_loader: Any, val_loader: Any, epochs: int) -> dict[str, float]:
         """Train on all batches, evaluate on val, and write the metrics into the run's history."""
-        seed_everything(derived_seed(self.seed, f"phase{run.phase}", run.epoch))
+        noise = f"phase{run.phase}" if self.ranks.is_first else f"phase{run.phase} rank{self.ranks.rank}"
+        seed_everything(derived_seed(self.seed, noise, run.epoch))
         set_epoch(train_loader, run.epoch, self.seed)
         bar = f"Phase {run.phase} [{run.epoch + 1}/{epochs}]"
         started = time.perf_counter()
@@ -244,7 +254,7 @@ class ThreePhaseTrainer:
         run.epoch += 1
         metrics = {
             "train_loss": loss,
-            **self.evaluate(run.phase, val_loader, bar),
+            **self._evaluated(run.phase, val_loader, bar),
             "lr": run.optimizer.param_groups[0]["lr"],
             "seconds": seconds,
             "samples_per_second": samples / max(seconds, 1e-9),
@@ -256,21 +266,29 @@ class ThreePhaseTrainer:
         """One pass over the training data: (sample mean of the loss, number of samples)."""
         self.model.train()
         total, samples = 0.0, 0
-        batches = tqdm(
-            iterate(loader, self.device, self.model.reads), desc=bar, total=len(loader), disable=None, leave=False
-        )
+        size, ranks = len(loader), self.ranks
+        batches = tqdm(iterate(loader, self.device, self.model.reads), desc=bar, total=size, disable=None, leave=False)
         for number, batch in enumerate(batches):
+            own, weight = len(batch.labels), 1.0
+            if ranks.size > 1:  # the gradients are averaged over ranks: each counts for its samples
+                whole = loader.size_of(number)
+                own = len(range(whole)[ranks.share(whole)])
+                weight = own * ranks.size / whole
             try:
-                total += self._step(run, batch) * len(batch.labels)
+                total += self._step(run, batch, weight) * own
             except ValueError as error:
                 raise ValueError(f"{place_of(run, number, loader)}: {error}") from error
-            samples += len(batch.labels)
-        if not samples:
+            samples += own
+        total, counted = ranks.total(total, samples)
+        if not counted:
             raise ValueError(f"Phase {run.phase}: expected at least one training sample, got an empty loader")
-        return total / samples, samples
+        return total / counted, int(counted)
 
-    def _step(self, run: PhaseRun, batch: Batch) -> float:
-        """One batch: forward, backward, and the optimiser's step unless something is not finite; the batch's loss."""
+    def _step(self, run: PhaseRun, batch: Batch, weight: float = 1.0) -> float:
+        """One batch: forward, backward, and the optimiser's step unless something is not finite; the batch's loss.
+
+        weight: of this rank's samples among the ranks', 1 on average.
+        """
         lr = run.lr * learning_rate_factor(run.step, run.total_steps, run.warmup_steps)
         set_learning_rate(run.optimizer, lr)
         run.optimizer.zero_grad(set_to_none=True)
@@ -278,7 +296,7 @@ class ThreePhaseTrainer:
             out = self.network(batch.time_series, batch.charts, batch.sector_ids, phase=run.phase)
         loss = self.criterion(out["logits"], batch.labels)
         check_finite("loss", loss)
-        loss.backward()
+        (loss if weight == 1.0 else loss * weight).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.gradient_clip)
         check_finite("gradient norm", norm)
         run.optimizer.step()
@@ -303,9 +321,15 @@ class ThreePhaseTrainer:
             "val_accuracy": float((found.logits.argmax(axis=1) == found.labels).mean()),
         }
 
+    def _evaluated(self, phase: int, val_loader: Any, bar: str) -> dict[str, float]:
+        """As `evaluate`, once for all ranks."""
+        found = self.evaluate(phase, val_loader, bar) if self.ranks.is_first else None
+        metrics: dict[str, float] = self.ranks.told(found)
+        return metrics
+
     def _evaluate_start(self, run: PhaseRun, val_loader: Any, epochs: int) -> None:
         """Make the weights that the phase starts from its first candidate, epoch 0."""
-        run.start = self.evaluate(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
+        run.start = self._evaluated(run.phase, val_loader, f"Phase {run.phase} [0/{epochs}]")
         run.best_state = self.state_dict()
         logger.info(f"Phase{run.phase} [0/{epochs}] val_log_loss={run.start['val_log_loss']:.4f} (its start)")
         self.tracker.log_metrics({f"phase{run.phase}/{name}": value for name, value in run.start.items()}, step=0)
@@ -377,11 +401,34 @@ class ThreePhaseTrainer:
         self.tracker.fill_metric_rows(tracked_rows(run))  # a kill between state and report loses the epoch's metrics
         return True
 
+    def _share_state(self, run: PhaseRun, restored: bool) -> bool:
+        """Bring every rank to where the first one is: weights, optimiser, epoch; whether that was restored."""
+        first = self.ranks.is_first
+        own = {name: getattr(run, name) for name in RESUMED}
+        own |= {"model": self.state_dict(), "optimizer": run.optimizer.state_dict(), "restored": restored}
+        state = self.ranks.told(own if first else None)
+        if not first:
+            self.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
+            for name in RESUMED:
+                setattr(run, name, state[name])
+        return bool(state["restored"])
+
     def _save(self, run: PhaseRun, key: Mapping[str, Any]) -> None:
         if self.resume_dir is not None:
             state = {"model": self.state_dict(), "optimizer": run.optimizer.state_dict()}
             state |= {name: getattr(run, name) for name in RESUMED}
             write_resume_state(resume_path(self.resume_dir, run.phase), key, state)
+
+
+def share_batches(loader: Any, ranks: Ranks, phase: int) -> None:
+    """Make a loader give this rank's share of each batch. Raises ValueError for another kind of loader."""
+    if not isinstance(loader, BatchLoader):
+        raise ValueError(
+            f"Phase {phase}: expected a BatchLoader to share its batches among {ranks.size} processes, got "
+            f"{type(loader).__name__}. Train in one process, without torchrun"
+        )
+    loader.ranks = ranks
 
 
 def tracked_rows(run: PhaseRun) -> dict[int, dict[str, float]]:
