@@ -195,9 +195,9 @@ def _cards(today: Today, stocks: pl.DataFrame) -> list[dict[str, Any]]:
     shown = []
     for row in stocks.iter_rows(named=True):
         shares = {name: 100 * row[column] for name, column in zip(CLASS_NAMES, P_COLUMNS, strict=True)}
-        change = (
-            "new today" if row["class_before"] is None else f"{signed(row['score_change'], 2)} since the day before"
-        )
+        change = "" if today.before is None else "new today"
+        if row["class_before"] is not None:
+            change = f"{signed(row['score_change'], 2)} since the day before"
         if row["class_before"] not in (None, row["class"]):
             change += f", was {row['class_before']}"
         shown.append(

@@ -131,7 +131,8 @@ def test_the_first_evening_says_that_nothing_has_come_due(today, tmp_path, raw) 
     from dataclasses import replace
 
     empty = track_record(Ledger(tmp_path / "l"), Outcomes(tmp_path / "o"), Pull(today.panel))
-    page = today_page(replace(today, before=None, record=empty, about={}), stocks_of(replace(today, before=None)))
+    first = replace(today, before=None, record=empty, about={})
+    page = today_page(first, stocks_of(first))
     assert "Nothing has come due yet" in page and "new today" not in page
     assert not re.search(r"\bnan\b", page.split("<script")[0])
 
