@@ -96,7 +96,22 @@ def run_evening(
         ValueError: no whole day in the bars, inputs that the model cannot use, neither model nor refits, or a ledger
             that does not verify.
         IntegrityError: a fatal finding in the bars that one of the days, or a refit, reads.
+        InUseError: another process is at work in the folder.
     """
+    with live.in_use():
+        return _evening(bars, listing, live, model, refits, waive, dry_run, device)
+
+
+def _evening(
+    bars: pl.DataFrame,
+    listing: pl.DataFrame,
+    live: LiveFolder,
+    model: EveningModel | None,
+    refits: Refits | None,
+    waive: Sequence[str],
+    dry_run: bool,
+    device: str,
+) -> EveningResult:
     if model is None and refits is None:
         raise ValueError("expected a model that forecasts, or a recipe to train one from; got neither")
     inputs = dict(refits.recipe.data if model is None else model.inputs)  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import polars as pl
 
 from lasps.config import clock
 from lasps.data.extension import with_former
-from lasps.files import write_atomically
+from lasps.files import held, write_atomically
 from lasps.live.alarm import Alarm
 from lasps.live.ledger import LEDGER, Ledger
 from lasps.live.model import FILE as MODEL
@@ -62,6 +63,10 @@ class LiveFolder:
     def succession(self) -> Succession:
         """Who is champion."""
         return Succession.read(self.root / FILE)
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Hold the folder for one process. Raises InUseError where another one is at work in it."""
+        return held(self.root / ".lock", f"{self.root}", "Wait for it, or give --live-dir another folder")
 
     def next_evening(self) -> dt.date:
         """The day after the ledger's last evening: from when on a decision that is made now holds."""

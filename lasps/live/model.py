@@ -24,7 +24,7 @@ from lasps.evaluation.baselines import VolatilityBins
 from lasps.evaluation.metrics import class_frequencies
 from lasps.evaluation.trees import probabilities
 from lasps.evaluation.verdict import TWIN
-from lasps.files import write_atomically
+from lasps.files import held, write_atomically
 from lasps.live.ledger import P_COLUMNS
 from lasps.pipeline.forecast import inputs_of
 from lasps.pipeline.recipe import Recipe
@@ -171,10 +171,18 @@ def train(
 
     Raises:
         ValueError: no label has ended by then.
+        InUseError: another process trains in the folder.
     """
     samples = rows.ended_by(as_of, fraction)
     if not len(samples):
         raise ValueError(f"{as_of}: expected labels that have ended by this day to train on, found none")
+    with held(folder / ".lock", f"{folder}", "Wait for it, or train in another folder"):
+        return _train(recipe, samples, as_of, folder, device, fraction)
+
+
+def _train(
+    recipe: Recipe, samples: PanelSamples, as_of: dt.date, folder: Path, device: str, fraction: float
+) -> EveningModel:
     if _stands(folder, recipe, samples, as_of):
         logger.info(f"{folder} is up to date")
         return EveningModel.open(folder, device)

@@ -11,6 +11,7 @@ from lasps.config import clock
 from lasps.config.clock import SEOUL
 from lasps.data.integrity import IntegrityError
 from lasps.data.sources import krx
+from lasps.files import InUseError
 from lasps.live.evening import EveningResult, run_evening
 from lasps.live.folder import LiveFolder
 from lasps.live.ledger import Ledger
@@ -151,3 +152,10 @@ def test_a_download_from_krx_is_brought_up_to_date_first_and_stops_where_it_is_i
     assert asked == [("2019-01-01", None)]
     assert call(monkeypatch, daily, *arguments, *where) != 0
     assert "incomplete" in capsys.readouterr().err
+
+
+def test_two_evenings_at_once_in_one_folder_are_refused(job, bars, champion, tmp_path) -> None:
+    day = days_of(bars)[-10]
+    with LiveFolder(tmp_path).in_use(), pytest.raises(InUseError, match="in use|another"):
+        evening(job, bars, champion, tmp_path, day)
+    assert evening(job, bars, champion, tmp_path, day).is_new
