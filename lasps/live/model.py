@@ -206,7 +206,7 @@ def _train(
         "rows": samples.fingerprint,
         "last_label_end": str(samples.samples["label_end"].max()),
         "class_frequencies": class_frequencies(samples.labels),
-        "stocks": samples.samples.filter(pl.col("date") == pl.col("date").max())["code"].n_unique(),
+        "stocks": len(samples.rows.on(as_of)),
         "volatility": {"edges": bins.edges.tolist(), "table": bins.table.tolist()},
         "networks": [str(path.relative_to(folder)) for path in networks],
         "trees": [str(path.relative_to(folder)) for path in trees],

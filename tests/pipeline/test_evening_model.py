@@ -87,6 +87,9 @@ def test_it_is_trained_on_what_had_ended_that_day_and_knows_no_val(recipe, rows,
     model = train(with_seeds(recipe, 1), rows, day, tmp_path / "m")
     assert seen == [(day, None)] and splits == [(day, None)]
     assert model.about["samples"] == len(rows.ended_by(day)) and model.about["last_label_end"] == str(day)
+    half = train(with_seeds(recipe, 1), rows, day, tmp_path / "half", fraction=0.5)
+    assert half.about["samples"] < 0.6 * model.about["samples"]
+    assert half.about["stocks"] == model.about["stocks"] == len(rows.on(day))
 
 
 def test_the_same_call_again_trains_nothing_and_opens_the_same_model(trained, recipe, rows, day, monkeypatch) -> None:
