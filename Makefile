@@ -24,9 +24,9 @@ each = $(foreach item,$(value $(1)),$(call quote,$(item)))
 output = $(call quote,$(value OUTPUT_DIR)/$(1).pt)
 checkpoint = $(if $(value CHECKPOINT),$(call quoted,CHECKPOINT),$(call output,$(1)))
 # What is exported is expanded first: these are passed on (to a make below this one) as they are.
-unexport BATCH_SIZE BENCH CHECKPOINT DATA_DIR DATE DEEP DEVICE EFFECT END EPOCHS FORCE HOLDOUT HTML JSON LISTING LR \
-  MIN_SAMPLES MODELS OUT OUTPUT_DIR PORT PRESET PROTOCOL REPAIRS RESUME SEED SEEDS SOURCE SPLIT START STORAGE STUDY \
-  TRIALS WAIVE WORKERS
+unexport BATCH_SIZE BENCH CHECKPOINT DATA_DIR DATE DEEP DEVICE EFFECT END EPOCHS EVERY FORCE HOLDOUT HTML JSON LISTING \
+  LIVE LR MIN_SAMPLES MODEL MODELS NPROC OUT OUTPUT_DIR PORT PRESET PROTOCOL REASON RECIPE REPAIRS RESULTS RESUME SEED \
+  SEEDS SOURCE SPLIT START STORAGE STUDY TRIALS WAIVE WORKERS
 DATA = --data-dir $(call quoted,DATA_DIR)
 OUTPUT = --output-dir $(call quoted,OUTPUT_DIR)
 COMMON = $(DATA) $(call flag,--device,DEVICE) $(call flag,--batch-size,BATCH_SIZE) $(call flag,--json,JSON)
@@ -87,13 +87,13 @@ predict: checkpoints-if-missing ## forecast the last day: CHECKPOINT SOURCE=FILE
 	$(PY) experiments/predict.py --checkpoint $(call checkpoint,phase2_best) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--date,DATE) $(call flag,--out,OUT) $(call flag,--device,DEVICE)
 
 daily: $(STAMP) ## one evening: refit if due, forecast the days that the ledger lacks, score: RECIPE or CHECKPOINT, SOURCE LISTING LIVE
-	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--start,START) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
+	$(PY) experiments/daily.py $(call flag,--recipe,RECIPE) $(if $(value RECIPE),$(call flag,--checkpoint,CHECKPOINT),--checkpoint $(call checkpoint,phase2_best)) $(DATA) $(call flag,--source,SOURCE) $(call flag,--listing,LISTING) $(call flag,--start,START) $(call flag,--live-dir,LIVE) $(call flag,--device,DEVICE) $(ARGS)
 
 promote: $(STAMP) ## make another model of the live folder champion: MODEL=2016-03-02 REASON="..." LIVE=live
-	$(PY) experiments/promote.py $(call quoted,MODEL) --reason $(call quoted,REASON) $(call flag,--live-dir,LIVE)
+	$(PY) experiments/promote.py $(call quoted,MODEL) $(call flag,--reason,REASON) $(call flag,--live-dir,LIVE)
 
 rollback: $(STAMP) ## back to the model that the champion replaced: REASON="..." LIVE=live
-	$(PY) experiments/promote.py --rollback --reason $(call quoted,REASON) $(call flag,--live-dir,LIVE)
+	$(PY) experiments/promote.py --rollback $(call flag,--reason,REASON) $(call flag,--live-dir,LIVE)
 
 score: $(STAMP) ## the ledger held to account, beside prior, volatility bins and parts: SOURCE LIVE=live HTML=FILE
 	$(PY) experiments/score.py $(DATA) $(call flag,--source,SOURCE) $(call flag,--live-dir,LIVE) $(call flag,--html,HTML) $(ARGS)

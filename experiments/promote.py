@@ -21,25 +21,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=None, help="a folder of live/models: the evening it was trained on")
     parser.add_argument("--rollback", action="store_true", help="back to the model that the champion replaced")
-    parser.add_argument("--reason", required=True, help="why; it is kept")
+    parser.add_argument("--reason", default="", help="why; it is kept. A rollback needs one")
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="the folder of make daily")
     parser.add_argument("--no-track", action="store_true", help="leave MLflow's registry as it is")
     args = parser.parse_args()
     if (args.model is None) != args.rollback:
         parser.error("expected a model to promote, or --rollback")
+    if args.rollback and not args.reason.strip():
+        parser.error('expected the reason of a rollback, --reason "..."; it is kept with the decision')
     from lasps.live.folder import LiveFolder
-    from lasps.live.registry import as_promoted, publish
 
     live = LiveFolder(args.live_dir)
-    before = live.succession()
-    if args.rollback:
-        after = before.rolled_back(live.next_evening(), args.reason)
-    else:
-        after = as_promoted(live, args.model, args.reason)
-    live.write_succession(after)
-    print(f"Champion from the next evening on: {after.champion}; before: {before.champion}")
+    with live.in_use():
+        before = live.succession()
+        after = live.rolled_back(args.reason) if args.rollback else live.promoted(args.model, args.reason or "by hand")
+        live.write_succession(after)
+    shadow = f"; in its shadow: {after.predecessor}" if after.predecessor else ""
+    print(f"Champion from {after.since} on: {after.champion}{shadow}; before: {before.champion}")
     if not args.no_track:
-        publish(live)
+        from lasps.live.registry import publish
+
+        publish(live, decided=True)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,16 @@ def test_a_make_below_passes_the_same_on(make, value: str) -> None:
     assert "--if-missing" in build and "--if-missing" in again
 
 
+@pytest.mark.parametrize("value", NASTY)
+def test_who_is_promoted_and_why_is_passed_on_literally(make, value: str) -> None:
+    (call,) = make("promote", f"MODEL={value}", f"LIVE={value}")
+    assert call[1] == after(call, "--live-dir") == value and "--reason" not in call
+    for (call,) in (make("rollback", f"REASON={value}"), make("rollback", REASON=value)):
+        assert after(call, "--reason") == value and "--rollback" in call
+    (call,) = make("daily", f"RECIPE={value}", f"LIVE={value}")
+    assert after(call, "--recipe") == after(call, "--live-dir") == value and "--checkpoint" not in call
+
+
 def test_lists_are_words_each_taken_literally(make) -> None:
     *_, compare = make("compare", "MODELS=a=x.pt,y.pt $HOME `touch${IFS}evil` it's", "CHECKPOINT=c")
     assert compare[1:5] == ["a=x.pt,y.pt", "$HOME", "`touch${IFS}evil`", "it's"]

@@ -73,6 +73,32 @@ class LiveFolder:
         days = self.ledger.days()
         return days[-1] + dt.timedelta(days=1) if days else clock.now().date()
 
+    def promoted(self, name: str, reason: str) -> Succession:
+        """The succession with a model made champion by hand, from the next evening on.
+
+        Raises:
+            ValueError: no such model, or it is champion already.
+            ModelError: it is not there whole.
+        """
+        succession, known = self.succession(), sorted(path.parent.name for path in self.models.glob(f"*/{MODEL}"))
+        if name not in known:
+            raise ValueError(f"{self.models}: expected one of {', '.join(known) or 'no model yet'}, got {name!r}")
+        if name == succession.champion:
+            raise ValueError(f"{name} is champion already: expected another one of {', '.join(known)}")
+        self.model(name)
+        return succession.promoted(name, self.next_evening(), reason)
+
+    def rolled_back(self, reason: str) -> Succession:
+        """The succession with the predecessor champion again by hand, from the next evening on.
+
+        Raises:
+            ValueError: there is no predecessor.
+            ModelError: it is not there whole.
+        """
+        found = self.succession().rolled_back(self.next_evening(), reason)
+        self.model(str(found.champion))
+        return found
+
     def write_succession(self, succession: Succession) -> None:
         """Write down who is champion, if it is another than before."""
         if succession != self.succession():

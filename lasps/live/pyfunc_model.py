@@ -31,7 +31,7 @@ class EveningPyfunc(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Open the model's folder among the artifacts."""
-        self.model = EveningModel.open(Path(context.artifacts["model"]))
+        self.model = EveningModel.open(Path(context.artifacts["evening"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """code, name, sector, date, p_sell, p_hold, p_buy, class of every stock, most bullish first.
@@ -56,6 +56,7 @@ def forecast_market(
     rows = pl.from_pandas(table.reset_index(drop=True))
     bars = rows.select(BARS).with_columns(pl.col("date").cast(pl.Date))
     listing = rows.select(name for name in LISTING if name in rows.columns).unique("code", keep="last")
+    listing = listing.filter(~pl.all_horizontal(pl.exclude("code").is_null()))  # a stock that the listing has not
     day = trading_day(bars, date, clock.now())
     _, panel = gated(bars, listing, model.inputs, day, waive)
     samples = PanelRows(Panel(panel), model.inputs).on(day)

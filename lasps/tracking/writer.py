@@ -115,7 +115,7 @@ class Writer:
         runs = sorted({operation["run"] for operation in operations})
         return [{"do": "known_run", "run": run, "run_id": self.run_ids[run]} for run in runs]
 
-    def _experiment(self, name: str) -> str:
+    def experiment_id(self, name: str) -> str:
         """The id of an experiment, made where it is missing (also when two processes make it at once)."""
         from mlflow.exceptions import MlflowException
 
@@ -149,7 +149,7 @@ class Writer:
         tags = {**tags, KEY_TAG: run}
         if parent in self.run_ids:
             tags["mlflow.parentRunId"] = self.run_ids[parent]
-        home = self._experiment(experiment)
+        home = self.experiment_id(experiment)
         found = self._existing(home, run, run_id or resume_id)
         if found is None:
             found = self.client.create_run(home, start_time=start, run_name=name, tags=tags)
@@ -243,7 +243,7 @@ class Writer:
 
     def _log_beside(self, run: str, to: str, experiment: str, metrics: Sequence[list[Any]]) -> None:
         """Metrics into another run, whose state stays as it is; nothing where it is gone."""
-        found = self._existing(self._experiment(experiment), run, to)
+        found = self._existing(self.experiment_id(experiment), run, to)
         if found is not None and found.info.run_id != self.run_ids[run]:
             self._send(found.info.run_id, metrics=metrics)
 
@@ -357,7 +357,7 @@ class Writer:
 
     def _close_dead(self, experiment: str) -> None:
         """Runs that are RUNNING in the store but whose process is gone, or has long been silent, become KILLED."""
-        experiment_key = self._experiment(experiment)
+        experiment_key = self.experiment_id(experiment)
         for run in self.client.search_runs([experiment_key], "attributes.status = 'RUNNING'", max_results=1000):
             if is_dead(run.data.tags):
                 self.client.set_tag(run.info.run_id, CLOSED, "its process was gone at the next start")
