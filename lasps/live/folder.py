@@ -25,7 +25,8 @@ from lasps.live.succession import FILE, Succession
 
 @dataclass(frozen=True)
 class LiveFolder:
-    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet, alarm.json.
+    """forecasts/ (the ledger), outcomes/, models/ (AS_OF each), succession.json, listing.parquet, alarm.json;
+    registry.json of `live.registry`.
 
     kind: of the ledger; a simulation's folder is never a living one's.
     """

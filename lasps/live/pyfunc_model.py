@@ -53,10 +53,7 @@ def forecast_market(
     model: EveningModel, table: pd.DataFrame, date: str = "latest", waive: Sequence[str] = ()
 ) -> pd.DataFrame:
     """As `EveningPyfunc.predict`: a day's ranks need every stock, so a part of the market is refused."""
-    rows = pl.from_pandas(table.reset_index(drop=True))
-    bars = rows.select(BARS).with_columns(pl.col("date").cast(pl.Date))
-    listing = rows.select(name for name in LISTING if name in rows.columns).unique("code", keep="last")
-    listing = listing.filter(~pl.all_horizontal(pl.exclude("code").is_null()))  # a stock that the listing has not
+    bars, listing = bars_and_listing(table)
     day = trading_day(bars, date, clock.now())
     _, panel = gated(bars, listing, model.inputs, day, waive)
     samples = PanelRows(Panel(panel), model.inputs).on(day)
@@ -68,6 +65,14 @@ def forecast_market(
         )
     shown = forecast_table(panel[samples.ends], listing, model.predict(samples)[CHAMPION])
     return shown.to_pandas()
+
+
+def bars_and_listing(table: pd.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The two tables that were joined; a stock with nothing but its bars is none of the listing's."""
+    rows = pl.from_pandas(table.reset_index(drop=True))
+    listing = rows.select(name for name in LISTING if name in rows.columns).unique("code", keep="last")
+    listing = listing.filter(~pl.all_horizontal(pl.exclude("code").is_null()))
+    return rows.select(BARS).with_columns(pl.col("date").cast(pl.Date)), listing
 
 
 mlflow.models.set_model(EveningPyfunc())

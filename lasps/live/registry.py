@@ -86,7 +86,7 @@ class Registry:
         tags = {FOLDER_TAG: folder.name, DIGEST_TAG: about["digest"], VERSION_TAG: about["name"]}
         run = self._run(folder, about, tags)
         return self.client.create_model_version(
-            self.name, f"runs:/{run}/model", run, tags=tags, description=_described(about)
+            self.name, f"runs:/{run}/model", run, tags=tags, description=_described(about), await_creation_for=0
         )
 
     def _run(self, folder: Path, about: dict[str, Any], tags: dict[str, str]) -> str:

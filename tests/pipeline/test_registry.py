@@ -282,12 +282,14 @@ def test_a_part_of_the_market_is_refused(live, job, panel, days) -> None:
 
 
 def test_a_stock_that_the_listing_has_not_is_left_out_as_it_is_of_an_evening(live, job, panel, days) -> None:
-    from lasps.live.pyfunc_model import forecast_market
+    from lasps.live.pyfunc_model import bars_and_listing, forecast_market
 
     day = panel.calendar[-20].item()
     bars, gone = job.market.panel.filter(pl.col("date") <= day), panel.frame.filter(date=day)["code"][0]
     listing, model = job.market.listing.filter(pl.col("code") != gone), live.model(str(days[1]))
-    found = forecast_market(model, market_table(bars, listing)).sort_values("code")
+    table = market_table(bars, listing)
+    assert gone in table["code"].tolist() and gone not in bars_and_listing(table)[1]["code"]
+    found = forecast_market(model, table).sort_values("code")
     _, known = gated(bars, listing, model.inputs, day)
     expected = forecasts_on(model, Panel(known), day)[0].filter(model="champion").sort("code")
     assert found["code"].tolist() == expected["code"].to_list() and gone not in expected["code"]
