@@ -217,6 +217,30 @@ def add_reading_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_source_flags(parser: argparse._ActionsContainer, listing: bool = True) -> None:
+    """--source, --listing and --data-dir, of scripts that read bars without building a dataset; see `source_files`."""
+    from lasps.config.settings import settings
+
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=None,
+        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir",
+    )
+    if listing:
+        parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry; with --source")
+    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
+
+
+def source_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Bars and listing of `add_source_flags`: both as named, or both of the synthetic market."""
+    from lasps.pipeline.datasets import synthetic_source
+
+    if (args.source is None) != (args.listing is None):
+        raise ValueError("--source and --listing belong together: expected both, or neither for the synthetic market")
+    return synthetic_source(args.data_dir) if args.source is None else (args.source, args.listing)
+
+
 def reading_of(args: argparse.Namespace) -> dict[str, Any]:
     """The flags of `add_reading_flags` as lasps.data.sources.files.read_bars takes them."""
     return {name: getattr(args, name) for name in ("pad_codes", "signed_prices", "decimal")}
@@ -243,6 +267,7 @@ def _within(kind: Callable[[str], Number], holds: Callable[[Number], bool], expe
 positive_int = _within(int, lambda n: n >= 1, "an integer above 0")
 nonnegative_float = _within(float, lambda x: 0 <= x < float("inf"), "a finite number of 0 or more")
 positive_float = _within(float, lambda x: 0 < x < float("inf"), "a finite number above 0")
+part = _within(float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 share = _within(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 

@@ -4,8 +4,8 @@
     python experiments/daily.py --recipe recipe.json --source bars.parquet --listing listing.csv
     python experiments/daily.py --checkpoint checkpoints/krx/ensemble.json --source bars.parquet --listing listing.csv
 
-With --recipe (make freeze) the first evening trains a model on every label that has ended, and every 60 market days
-another one takes over; with --checkpoint alone that model forecasts for ever.
+--source krx downloads what is new first. With --recipe (make freeze) the first evening trains a model on every label
+that has ended, and every 60 market days another one takes over; with --checkpoint alone that model forecasts for ever.
 Safe to repeat, to kill, and to miss: a day that is there already is not written again, a missed one is caught up in
 order and marked late, and late days are not scored. A fatal finding of the integrity gate stops before anything is
 written.
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 
 from experiments._cli import (
     add_reading_flags,
+    add_source_flags,
     add_waive_flag,
     names_in,
+    part,
     positive_int,
     reading_of,
     resolve_device,
     run_script,
-    share,
+    source_files,
 )
 from lasps.config.settings import settings
 
@@ -43,15 +45,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--checkpoint", default=None, help="a .pt, several with commas, or an ensemble.json")
     parser.add_argument("--recipe", type=Path, default=None, help="of freeze.py: train again from it on a schedule")
     parser.add_argument("--refit-every", type=positive_int, default=60, help="market days between two refits")
-    parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows of a refit, by a hash")
-    parser.add_argument(
-        "--source",
-        type=Path,
-        default=None,
-        help="bars: parquet, CSV, a folder of CSVs; or krx; default: the synthetic market's in --data-dir",
-    )
-    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
-    parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry")
+    parser.add_argument("--train-fraction", type=part, default=1.0, help="of the rows of a refit, by a hash")
+    add_source_flags(parser)
     parser.add_argument("--start", default="2015-01-01", metavar="DAY", help="with --source krx: its first day")
     parser.add_argument("--folder", type=Path, default=settings.RAW_DIR / "krx", help="with --source krx: its files")
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="ledger, outcomes and models")
@@ -110,14 +105,8 @@ def files_of(args: argparse.Namespace) -> tuple[Path, Path]:
     Raises:
         ValueError: no listing, or a download that is incomplete: an evening without some stocks ranks the others wrong.
     """
-    if args.source is None and args.listing is None:
-        from lasps.pipeline.datasets import synthetic_source
-
-        return synthetic_source(args.data_dir)
     if str(args.source) != "krx":
-        if args.listing is None or args.source is None:
-            raise ValueError("--source and --listing belong together: expected both, or neither for the synthetic one")
-        return args.source, args.listing
+        return source_files(args)
     from lasps.data.sources import krx
 
     result = krx.download(args.start, None, args.folder)

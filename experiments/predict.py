@@ -14,15 +14,16 @@ from pathlib import Path
 
 from experiments._cli import (
     add_reading_flags,
+    add_source_flags,
     add_waive_flag,
     names_in,
     positive_int,
     reading_of,
     resolve_device,
     run_script,
+    source_files,
     write_json,
 )
-from lasps.config.settings import settings
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,14 +34,7 @@ def parse_args() -> argparse.Namespace:
         required=True,
         help="a .pt; or several as one model: A.pt,B.pt or make seeds' ensemble.json",
     )
-    parser.add_argument(
-        "--source",
-        type=Path,
-        default=None,
-        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir",
-    )
-    parser.add_argument("--listing", type=Path, default=None, help="code, name, market, industry; with --source")
-    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
+    add_source_flags(parser)
     parser.add_argument("--date", default="latest", help="latest (the last whole day), or a day like 2025-06-17")
     parser.add_argument("--out", type=Path, default=None, help="write the table here, .csv or .parquet")
     parser.add_argument("--top", type=positive_int, default=10, help="rows printed from either end")
@@ -49,15 +43,6 @@ def parse_args() -> argparse.Namespace:
     add_waive_flag(parser)
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     return parser.parse_args()
-
-
-def files_of(args: argparse.Namespace) -> tuple[Path, Path]:
-    """Bars and listing: both as named, or both of the synthetic market."""
-    from lasps.pipeline.datasets import synthetic_source
-
-    if (args.source is None) != (args.listing is None):
-        raise ValueError("--source and --listing belong together: expected both, or neither for the synthetic market")
-    return synthetic_source(args.data_dir) if args.source is None else (args.source, args.listing)
 
 
 def main() -> None:
@@ -71,7 +56,7 @@ def main() -> None:
     from lasps.pipeline.screens import show_forecast
     from lasps.training.ensembles import open_model
 
-    device, (source, listing) = resolve_device(args.device), files_of(args)
+    device, (source, listing) = resolve_device(args.device), source_files(args)
     checkpoint = open_model(args.checkpoint, device)
     table, report = forecast(
         checkpoint,

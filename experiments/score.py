@@ -12,7 +12,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments._cli import add_reading_flags, add_waive_flag, names_in, reading_of, run_script, write_json
+from experiments._cli import (
+    add_reading_flags,
+    add_source_flags,
+    add_waive_flag,
+    names_in,
+    reading_of,
+    run_script,
+    write_json,
+)
 from lasps.config.settings import settings
 
 
@@ -20,13 +28,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--live-dir", type=Path, default=settings.ROOT / "live", help="the folder of make daily")
-    parser.add_argument(
-        "--source",
-        type=Path,
-        default=None,
-        help="bars: parquet, CSV or a folder of CSVs; default: the synthetic market's in --data-dir",
-    )
-    parser.add_argument("--data-dir", type=Path, default=settings.DATA_DIR, help="a synthetic dataset")
+    add_source_flags(parser, listing=False)
     parser.add_argument("--simulation", action="store_true", help="the folder is one of walk_forward.py --evenings")
     parser.add_argument("--alarm", type=Path, default=None, help="of walk_forward.py; default: LIVE_DIR/alarm.json")
     parser.add_argument("--html", type=Path, default=None, metavar="FILE", help="write the comparison page")
@@ -60,7 +62,8 @@ def main() -> None:
     source = synthetic_source(args.data_dir)[0] if args.source is None else args.source
     seen = look_at(read_bars(source, **reading_of(args)), None, waive=waived)
     seen.report.raise_if_fatal(waived)
-    record = track_record(live.ledger, live.outcomes, Pull(Panel(seen.selected())))
+    with live.in_use():
+        record = track_record(live.ledger, live.outcomes, Pull(Panel(seen.selected())))
     if args.simulation:
         print("A simulation: these forecasts were made afterwards, over history")
     show_lines(record_lines(record))

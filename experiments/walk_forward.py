@@ -7,10 +7,12 @@
 Each refit trains on all labels that had ended by its evening and forecasts every day from then to the end. Its model
 and forecasts stay in --output-dir; the scores of each day go to --results (AS_OF.csv, and AS_OF.json with what they
 were measured with), where a finished refit is found again and not repeated: the run can be stopped, and goes on in
-another checkout from the scores alone. The bars are those of today,
-adjusted for what happened later, and the listing too: an evening of then saw prices before later splits, which move
-the rounding of small prices. --evenings runs the evenings of make daily one after another into a simulation's ledger
-in place of that, on bars and listing as known then with --vintages; --against says how far it is from a real ledger.
+another checkout from the scores alone.
+
+The bars are those of today, adjusted for what happened later, and so is the listing: an evening of then saw prices
+before later splits, which move the rounding of small prices. With --evenings, the evenings of make daily are run one
+after another into a simulation's ledger instead; with --vintages, on bars and listing as they were known then.
+--against says how far that ledger is from a real one.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from experiments._cli import (
     add_reading_flags,
     add_waive_flag,
     names_in,
+    part,
     positive_int,
     reading_of,
     resolve_device,
     run_script,
-    share,
 )
 from experiments._results import machine
 from lasps.config.settings import settings
@@ -50,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--last", type=dt.date.fromisoformat, default=None, help="the last day that is forecast")
     parser.add_argument("--every", type=positive_int, help="market days between refits; default: only one")
     parser.add_argument("--seeds", type=positive_int, default=None, help="the recipe's first so many; default: all")
-    parser.add_argument("--train-fraction", type=share, default=1.0, help="of the rows, by a hash of code and date")
+    parser.add_argument("--train-fraction", type=part, default=1.0, help="of the rows, by a hash of code and date")
     parser.add_argument("--output-dir", type=Path, default=settings.CHECKPOINT_DIR / "walk_forward")
     parser.add_argument("--results", type=Path, default=None, help="folder of the scores; default: --output-dir/scores")
     parser.add_argument("--evenings", action="store_true", help="evening by evening, into the live folder --output-dir")

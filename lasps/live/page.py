@@ -159,7 +159,10 @@ def _made_by(today: Today) -> str:
     if not about:
         return f"Model: {version}."
     age = int((today.panel.calendar > dt.date.fromisoformat(about["as_of"])).sum())
-    parts = f"{len(about['networks'])} networks and LightGBM of {len(about['trees'])} seeds, half each"
+    networks, trees = (
+        f"{len(about[name])} seed{'' if len(about[name]) == 1 else 's'}" for name in ("networks", "trees")
+    )
+    parts = f"network ({networks}) and LightGBM ({trees}), half each"
     part = "" if about["fraction"] == 1 else f" ({100 * about['fraction']:.0f} % of the rows)"
     took_over = today.before is not None and today.before.versions.get(CHAMPION) != version
     since = " It took over this evening: changes since the last one are partly its own." if took_over else ""

@@ -211,7 +211,7 @@ def test_three_evenings_by_script_refit_publish_and_show_the_page(lived, tiny_re
     registered = client.get_registered_model("lasps").aliases
     assert set(registered) == {"champion", "shadow"} and len(client.search_model_versions("name = 'lasps'")) == 2
     page = (tmp_path / "today.html").read_text()
-    assert str(days[2]) in page and "1 networks and LightGBM of 1 seeds" in page
+    assert str(days[2]) in page and "network (1 seed) and LightGBM (1 seed), half each" in page
     assert pl.read_parquet(tmp_path / "today.parquet").height == 38
 
 
