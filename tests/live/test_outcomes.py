@@ -115,3 +115,13 @@ def test_what_ends_later_is_added_and_nothing_that_was_written_changes(raw, tmp_
     )
     for name in VALUES:
         assert found[name].to_list() == expected.sort("code")[name].to_list(), name
+
+
+def test_a_value_stays_as_it_was_first_written_whatever_a_later_part_says(raw, tmp_path: Path) -> None:
+    outcomes, day = Outcomes(tmp_path), days_of(raw)[DAY_ROW]
+    outcomes.record(seen(raw, 6))
+    first = outcomes.read()
+    (part,) = outcomes.parts(day)
+    other = pl.read_parquet(part).with_columns(label=2 - pl.col("label"), forward_return=pl.col("forward_return") + 1)
+    other.write_parquet(tmp_path / f"{day}.1.parquet")
+    assert outcomes.read().equals(first)

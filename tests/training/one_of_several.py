@@ -35,7 +35,8 @@ def train(ranks: Ranks, n=60, batch=16, epochs=2, dropout=0, folder=None, resume
         run = {1: trainer.train_phase1, 3: trainer.train_phase3}[phase]
         history[phase] = run(train_loader, BatchLoader(TinyDataset(50, 1), 32), epochs=epochs, lr=3e-3, patience=epochs)
     logits = predict(trainer.model, TinyDataset(50, 1)).logits
-    return {"history": history, "state": trainer.state_dict(), "logits": logits}
+    seed = torch.initial_seed()  # of the last epoch's noise
+    return {"history": history, "state": trainer.state_dict(), "logits": logits, "seed": seed}
 
 
 def stop_after_first_epoch() -> None:
