@@ -102,7 +102,7 @@ ledger-verify: $(STAMP) ## check the chain of the ledger's days; LIVE=live
 	$(PY) experiments/ledger_verify.py $(call flag,--live-dir,LIVE) $(ARGS)
 
 walk-forward: $(STAMP) ## what a recipe would have earned, refitted over history: RECIPE SOURCE LISTING PROTOCOL EVERY=60 RESULTS
-	$(PY) experiments/walk_forward.py --recipe $(call quoted,RECIPE) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--protocol,PROTOCOL) $(call flag,--every,EVERY) $(call flag,--results,RESULTS) $(call flag,--device,DEVICE) $(ARGS)
+	$(PY) experiments/walk_forward.py --recipe $(call quoted,RECIPE) --source $(call quoted,SOURCE) --listing $(call quoted,LISTING) $(call flag,--protocol,PROTOCOL) $(call flag,--every,EVERY) $(call flag,--results,RESULTS) $(call flag,--device,DEVICE) $(call flag,--workers,WORKERS) $(ARGS)
 
 # HOST counts only where it is given to make: some shells have a variable of that name.
 ui: $(STAMP) ## show the runs in MLflow, on 127.0.0.1; PORT=5000 HOST=127.0.0.1
@@ -126,10 +126,10 @@ lint: $(STAMP) ## check formatting, ruff and mypy
 	$(PY) -m mypy
 
 replicate: $(STAMP) ## repeat the default experiment on several synthetic markets: SEEDS="7 8 9" EFFECT=sector|none
-	$(PY) experiments/replicate.py $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--effect,EFFECT) $(call flag,--device,DEVICE) $(call flag,--json,JSON)
+	$(PY) experiments/replicate.py $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--effect,EFFECT) $(call flag,--device,DEVICE) $(call flag,--workers,WORKERS) $(call flag,--json,JSON)
 
 seeds: data-if-empty ## train on DATA_DIR with several seeds and print the command that compares them: SEEDS="7 8 9" LR BATCH_SIZE
-	$(PY) experiments/seeds.py $(COMMON) $(OUTPUT) $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--lr,LR) $(ARGS)
+	$(PY) experiments/seeds.py $(COMMON) $(OUTPUT) $(if $(value SEEDS),--seeds $(call each,SEEDS)) $(call flag,--lr,LR) $(call flag,--workers,WORKERS) $(ARGS)
 
 freeze: $(STAMP) ## freeze what val decided for the seeds in OUTPUT_DIR, and for LightGBM, into RECIPE=recipe.json
 	$(PY) experiments/freeze.py --seeds-dir $(call quoted,OUTPUT_DIR) $(DATA) $(call flag,--out,RECIPE)
@@ -141,7 +141,7 @@ bench: $(STAMP) ## run every benchmark against its reference; BENCH=charts for o
 	$(PY) experiments/benchmark.py $(if $(value BENCH),$(call quoted,BENCH),all) $(call flag,--json,JSON)
 
 verify: $(STAMP) ## self-test of the statistics: power, false alarms, coverage, leaks (minutes)
-	$(PY) experiments/verify.py
+	$(PY) experiments/verify.py $(call flag,--workers,WORKERS)
 
 tables: $(STAMP) ## build the tables of README.md and docs/ from experiments/results/
 	$(PY) experiments/tables.py

@@ -9,14 +9,17 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loguru import logger
 
 from lasps.config.model_config import TRAINING_CONFIG
+
+if TYPE_CHECKING:
+    from lasps.tasks import Task
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -199,6 +202,24 @@ def add_waive_flag(parser: argparse._ActionsContainer) -> None:
         metavar="CHECK",
         help="fatal findings of the integrity report to accept, by name",
     )
+
+
+def add_workers_flag(parser: argparse._ActionsContainer) -> None:
+    """--workers, of every script that has independent tasks; see `lasps.tasks.run_tasks`."""
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=None,
+        metavar="N",
+        help="run N tasks at a time on Ray: processes here, or on the cluster at RAY_ADDRESS",
+    )
+
+
+def fan_out(tasks: Sequence[Task], workers: int | None) -> list[Any]:
+    """`lasps.tasks.run_tasks`, with the log lines of workers as those of this process."""
+    from lasps.tasks import run_tasks
+
+    return run_tasks(tasks, workers, setup=start_log)
 
 
 def add_reading_flags(parser: argparse._ActionsContainer) -> None:

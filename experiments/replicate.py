@@ -11,7 +11,8 @@ there is nothing to accept:
 
     python experiments/replicate.py --preset tiny --effect none --seeds $(seq 20) --no-longer --no-charts
 
-A market that this commit has finished under --work-dir is not run again: one process per market, then all seeds.
+A market that this commit has finished under --work-dir is not run again. With --workers N, or a Ray cluster at
+RAY_ADDRESS, each market is a task of its own (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from experiments._cli import resolve_device, run_script, write_json
+from experiments._cli import add_workers_flag, fan_out, resolve_device, run_script, write_json
 from experiments._results import differences_of, metrics_of, write_result
 from lasps.config.model_config import THREE_PHASE_CONFIG
 from lasps.config.settings import settings
@@ -51,12 +52,15 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--work-dir", type=Path, default=settings.REPORT_DIR / "replicate")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
+    add_workers_flag(parser)
     args = parser.parse_args()
+    from lasps.tasks import Task, gpus_for
+
     device = resolve_device(args.device)
-    markets = {}
-    for seed in args.seeds:
-        markets[str(seed)] = market_result(seed, device, args)
-        print_market(seed, markets[str(seed)])
+    tasks = [Task(f"market {seed}", market_result, (seed, device, args), gpus_for(device)) for seed in args.seeds]
+    markets = {str(seed): found for seed, found in zip(args.seeds, fan_out(tasks, args.workers), strict=True)}
+    for seed, found in markets.items():
+        print_market(int(seed), found)
     print_acceptance(markets)
     path = args.json or settings.REPORT_DIR / f"replicate_{args.effect}.json"
     data = {f"{args.preset}, effect {args.effect}, seed {seed}": m["fingerprint"] for seed, m in markets.items()}

@@ -6,8 +6,8 @@
 
 The controls: Phase 2's change without sectors, and a longer Phase 3. A seed's files are in OUTPUT_DIR/seedN/, those of
 the longer Phase 3 in OUTPUT_DIR/seedN/longer/; OUTPUT_DIR/ensemble.json is phase2_best of all seeds as one model, for
-validate_model.py, compare.py and predict.py. What is finished is kept, so that the script can be stopped and said
-again.
+validate_model.py, compare.py and predict.py. What is finished is kept, so that the script can be stopped and given
+again. With --workers N, or a Ray cluster at RAY_ADDRESS, each seed is a task of its own (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from experiments._cli import (
     add_data_flags,
     add_holdout_flag,
     add_loss_flag,
+    add_workers_flag,
+    fan_out,
     positive_float,
     positive_int,
     resolve_device,
@@ -54,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     add_loss_flag(parser)
     parser.add_argument("--no-charts", action="store_true", help="a model without the CNN")
     parser.add_argument("--no-longer", action="store_true", help="without the control of a longer Phase 3")
+    add_workers_flag(parser)
     return parser.parse_args()
 
 
@@ -61,6 +64,7 @@ def main() -> None:
     """Train every seed; print the command that compares them."""
     args = parse_args()
     from lasps.pipeline.phase_options import PhaseOptions
+    from lasps.tasks import Task, gpus_for
     from lasps.training.ensembles import write_ensemble
 
     options = PhaseOptions(
@@ -76,16 +80,10 @@ def main() -> None:
     )
     phase1 = {"lr": args.lr, "epochs": args.epochs, "patience": args.patience}
     phase2 = {"min_samples": args.min_samples}
-    done = [
-        train_seed(
-            replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}"),
-            phase1,
-            phase2,
-            not args.no_longer,
-            not args.no_track,
-        )
-        for seed in args.seeds
-    ]
+    done = [replace(options, seed=seed, output_dir=args.output_dir / f"seed{seed}") for seed in args.seeds]
+    settings_of_all = (phase1, phase2, not args.no_longer, not args.no_track)
+    gpus = gpus_for(options.device)
+    fan_out([Task(f"seed {own.seed}", train_seed, (own, *settings_of_all), gpus) for own in done], args.workers)
     names = [name for name in MODELS if name != "phase3_longer" or not args.no_longer]
     models = {name: [str(path_of(seed, name)) for seed in done] for name in names}
     write_json(args.json, models)
@@ -99,7 +97,7 @@ def main() -> None:
     )
 
 
-def train_seed(options: Any, phase1: dict[str, Any], phase2: dict[str, Any], longer: bool, track: bool) -> Any:
+def train_seed(options: Any, phase1: dict[str, Any], phase2: dict[str, Any], longer: bool, track: bool) -> None:
     """Phases 1, 3 and 2 of one seed; Phase 3 again, as many epochs."""
     from lasps.pipeline.phases import run_phases
     from lasps.tracking import open_tracker
@@ -109,7 +107,6 @@ def train_seed(options: Any, phase1: dict[str, Any], phase2: dict[str, Any], lon
     run_phases((2,), replace(options, overrides=phase2), open_tracker(enabled=track))
     if longer:
         train_longer(options, 1.0)
-    return options
 
 
 if __name__ == "__main__":

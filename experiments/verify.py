@@ -4,7 +4,8 @@
     python experiments/verify.py
 
 Simulated forecasts and heads first (minutes), then two whole pipelines on the default market, one with a sector effect
-and one without (--no-pipelines leaves them out). Exit code 1 if a check fails.
+and one without (--no-pipelines leaves them out). Exit code 1 if a check fails. With --workers N, or a Ray cluster at
+RAY_ADDRESS, each check is a task of its own (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments._cli import positive_int, run_script
+from experiments._cli import add_workers_flag, fan_out, positive_int, run_script
 from experiments._results import RESULTS, write_result
 from lasps.config.settings import settings
 
 if TYPE_CHECKING:
     from experiments.verification.known_answers import Finding
+    from lasps.tasks import Task
 
 EXIT_FAILED = 1
 PAGE = """# Verification: known answers
@@ -60,49 +63,59 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-pipelines", action="store_true", help="leave out the two whole pipelines")
     parser.add_argument("--out", type=Path, default=settings.ROOT / "docs" / "verification.md")
     parser.add_argument("--json", type=Path, default=RESULTS / "verification.json", metavar="FILE")
+    add_workers_flag(parser)
     return parser.parse_args()
 
 
-def simulated(runs: int, seeds: int) -> list[Finding]:
-    """The checks on simulated forecasts and on heads."""
+def simulated(runs: int, seeds: int) -> list[Task]:
+    """The checks on simulated forecasts and on heads; each task returns its findings."""
     from experiments.verification import heads, known_answers
+    from lasps.tasks import Task
 
     return [
-        *heads.check_planted_effect(seeds),
-        *heads.check_no_effect(seeds),
-        *known_answers.check_false_claims(runs=max(runs, 500)),
-        *known_answers.check_coverage(runs=runs),
-        *known_answers.check_regime_coverage(runs=runs),
-        *known_answers.check_seed_coverage(runs=runs),
-        *known_answers.check_permuted_labels(
-            {"logistic head": known_answers.fit_logistic, "Phase 1 head": heads.fit_common_head}, runs=seeds
+        Task("planted effect", partial(heads.check_planted_effect, seeds)),
+        Task("no effect", partial(heads.check_no_effect, seeds)),
+        Task("false claims", partial(known_answers.check_false_claims, runs=max(runs, 500))),
+        Task("coverage", partial(known_answers.check_coverage, runs=runs)),
+        Task("coverage over regimes", partial(known_answers.check_regime_coverage, runs=runs)),
+        Task("coverage over seeds", partial(known_answers.check_seed_coverage, runs=runs)),
+        Task(
+            "permuted labels",
+            partial(
+                known_answers.check_permuted_labels,
+                {"logistic head": known_answers.fit_logistic, "Phase 1 head": heads.fit_common_head},
+                runs=seeds,
+            ),
         ),
-        *known_answers.check_leaks(runs=seeds),
+        Task("leaks", partial(known_answers.check_leaks, runs=seeds)),
     ]
 
 
 # ------------------------------------------------------------------------------------------------ whole pipelines
 
 
-def pipeline_findings() -> list[Finding]:
+def pipelines() -> list[Task]:
     """Build, train, compare on the default market, with a sector effect and without."""
+    from lasps.tasks import Task
+
+    expected = (("sector", 'phase2_best "better"'), ("none", 'phase2_best not "better"'))
+    return [Task(f"pipeline, effect {effect}", pipeline_finding, (effect, said)) for effect, said in expected]
+
+
+def pipeline_finding(effect: str, promised: str) -> list[Finding]:
+    """Whether Phase 2 is found better on a market with a sector effect, and not on one without."""
     from experiments.verification.known_answers import Finding
 
-    findings = []
-    for effect, promised in (("sector", 'phase2_best "better"'), ("none", 'phase2_best not "better"')):
-        with tempfile.TemporaryDirectory() as folder:
-            result = run_pipeline(effect, Path(folder))
-        pair = next(
-            p
-            for p in result["pairs"]
-            if p["metric"] == "log_loss" and p["a"] == "phase1_best" and p["b"] == "phase2_best"
-        )
-        interval = pair["interval"]
-        spread = f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else "(the same forecasts)"
-        found = f"log loss {pair['difference']:+.4f} {spread} against phase1_best"
-        passed = (pair["better"] == "b") == (effect == "sector")
-        findings.append(Finding(f"whole pipeline, --effect {effect}", promised, found, passed))
-    return findings
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_pipeline(effect, Path(folder))
+    pair = next(
+        p for p in result["pairs"] if p["metric"] == "log_loss" and p["a"] == "phase1_best" and p["b"] == "phase2_best"
+    )
+    interval = pair["interval"]
+    spread = f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else "(the same forecasts)"
+    found = f"log loss {pair['difference']:+.4f} {spread} against phase1_best"
+    passed = (pair["better"] == "b") == (effect == "sector")
+    return [Finding(f"whole pipeline, --effect {effect}", promised, found, passed)]
 
 
 def run_pipeline(effect: str, folder: Path) -> dict[str, Any]:
@@ -151,7 +164,8 @@ def main() -> int:
     from lasps.reproducibility import write_atomically
 
     started = time.monotonic()
-    findings = simulated(args.runs, args.seeds) + ([] if args.no_pipelines else pipeline_findings())
+    tasks = simulated(args.runs, args.seeds) + ([] if args.no_pipelines else pipelines())
+    findings = [finding for found in fan_out(tasks, args.workers) for finding in found]
     print(as_markdown(findings))
     write_atomically(args.out, page(findings, (time.monotonic() - started) / 60))
     logger.info(f"Saved: {args.out}")

@@ -7,7 +7,8 @@
 Each refit trains on all labels that had ended by its evening and forecasts every day from then to the end. Its model
 and forecasts stay in --output-dir; the scores of each day go to --results (AS_OF.csv, and AS_OF.json with what they
 were measured with), where a finished refit is found again and not repeated: the run can be stopped, and goes on in
-another checkout from the scores alone.
+another checkout from the scores alone. With --workers N, or a Ray cluster at RAY_ADDRESS, each refit is a task of its
+own, which reads the bars by their path (docs/scale.md).
 
 The bars are those of today, adjusted for what happened later, and so is the listing: an evening of then saw prices
 before later splits, which move the rounding of small prices. With --evenings, the evenings of make daily are run one
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 from experiments._cli import (
     add_reading_flags,
     add_waive_flag,
+    add_workers_flag,
+    fan_out,
     names_in,
     part,
     positive_int,
@@ -38,6 +41,9 @@ from lasps.config.settings import settings
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from lasps.data.datasets.panel_samples import PanelRows
+    from lasps.pipeline.recipe import Recipe
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,6 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", default=None)
     add_reading_flags(parser)
     add_waive_flag(parser)
+    add_workers_flag(parser)
     args = parser.parse_args()
     if args.protocol is not None:
         from lasps.data.splits import PROTOCOLS
@@ -80,40 +87,26 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Every refit that has no scores yet; then the schedule's scores beside the first refit's."""
     args = parse_args()
-    from lasps.data.datasets.panel_samples import PanelRows
     from lasps.data.datasets.scan import frame_digest
-    from lasps.data.panel import Panel
-    from lasps.data.sources.files import read_bars, read_listing
-    from lasps.data.universe import stored_markets
     from lasps.live.alarm import MIN_DAYS, calibrated
     from lasps.live.evening import Refits
-    from lasps.live.model import with_seeds
     from lasps.live.succession import ROLLBACK
     from lasps.live.walk_forward import (
         edge_of,
-        is_done,
         origins,
         read_scores,
-        run_origin,
         scheduled,
         simulate,
         with_succession,
-        write_scores,
     )
-    from lasps.pipeline.datasets import look_at
-    from lasps.pipeline.recipe import Recipe
+    from lasps.tasks import Task, gpus_for
 
-    recipe = Recipe.read(args.recipe)
-    recipe = recipe if args.seeds is None else with_seeds(recipe, args.seeds)
-    listing = read_listing(args.listing, pad_codes=args.pad_codes)
-    bars, universe = read_bars(args.source, **reading_of(args)), recipe.data["universe"]
-    seen = look_at(bars, listing, universe["name"], names_in(args.waive), stored_markets(universe))
-    seen.report.raise_if_fatal(names_in(args.waive))
-    rows, device = PanelRows(Panel(seen.selected()), recipe.data), resolve_device(args.device)
+    args.device = resolve_device(args.device)
+    bars, listing, recipe, rows = asked_for(args)
     if args.evenings:
         every_day = origins(rows.panel.calendar, args.first, args.last, 1)
         refits = Refits(recipe, args.every or len(every_day), args.train_fraction)
-        simulate(every_day, served_by(args, bars, listing), args.output_dir, refits, device)
+        simulate(every_day, served_by(args, bars, listing), args.output_dir, refits, args.device)
         show_simulation(args)
         return
     key = {
@@ -123,12 +116,8 @@ def main() -> None:
         "bars": frame_digest(rows.panel.frame),
     }
     evenings = origins(rows.panel.calendar, args.first, args.last, args.every)
-    for as_of in evenings:
-        if is_done(args.results, as_of, key):
-            continue
-        folder = args.output_dir / as_of.isoformat()
-        model, scores = run_origin(recipe, rows, as_of, args.last, folder, device, args.train_fraction)
-        write_scores(args.results, as_of, scores, key | about(model.about))
+    gpus = gpus_for(args.device)
+    fan_out([Task(f"refit of {as_of}", refit_of, (args, as_of, key), gpus) for as_of in evenings], args.workers)
     done = read_scores(args.results)
     lived, succession = with_succession(done, evenings, rows.panel.calendar)
     show_schedule(lived, scheduled(done, evenings[:1]), evenings)
@@ -140,6 +129,45 @@ def main() -> None:
         path = args.results / "alarm.json"
         calibrated(daily, f"{len(evenings)} refits, {evenings[0]} to {lived['date'].max()!s}").write(path)
         print(f"Alarm of champion minus prior, calibrated on {len(daily)} days: {path}")
+
+
+_asked: dict[str, Any] = {}
+"""What the process has read last: its refits, here or on a worker, read the bars once."""
+
+
+def asked_for(args: argparse.Namespace) -> tuple[pl.DataFrame, pl.DataFrame, Recipe, PanelRows]:
+    """Bars, listing, recipe, and the rows of the market that the gate let pass."""
+    from lasps.data.datasets.panel_samples import PanelRows
+    from lasps.data.panel import Panel
+    from lasps.data.sources.files import read_bars, read_listing
+    from lasps.data.universe import stored_markets
+    from lasps.live.model import with_seeds
+    from lasps.pipeline.datasets import look_at
+    from lasps.pipeline.recipe import Recipe
+
+    if _asked.get("args") != args:
+        recipe = Recipe.read(args.recipe)
+        recipe = recipe if args.seeds is None else with_seeds(recipe, args.seeds)
+        listing = read_listing(args.listing, pad_codes=args.pad_codes)
+        bars, universe = read_bars(args.source, **reading_of(args)), recipe.data["universe"]
+        seen = look_at(bars, listing, universe["name"], names_in(args.waive), stored_markets(universe))
+        seen.report.raise_if_fatal(names_in(args.waive))
+        rows = PanelRows(Panel(seen.selected()), recipe.data)
+        _asked.update(args=args, found=(bars, listing, recipe, rows))
+    found: tuple[pl.DataFrame, pl.DataFrame, Recipe, PanelRows] = _asked["found"]
+    return found
+
+
+def refit_of(args: argparse.Namespace, as_of: dt.date, key: dict[str, Any]) -> None:
+    """One refit and the scores of its forecasts, unless they stand in --results."""
+    from lasps.live.walk_forward import is_done, run_origin, write_scores
+
+    if is_done(args.results, as_of, key):
+        return
+    _, _, recipe, rows = asked_for(args)
+    folder = args.output_dir / as_of.isoformat()
+    model, scores = run_origin(recipe, rows, as_of, args.last, folder, args.device, args.train_fraction)
+    write_scores(args.results, as_of, scores, key | about(model.about))
 
 
 def served_by(

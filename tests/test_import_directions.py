@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "terminal": set(),
     "numbers": set(),
     "window_parts": set(),
+    "tasks": set(),
     "reproducibility": {"files"},
     "plots": {"config"},
     "pages": {"config", "plots", "terminal", "numbers"},

@@ -30,6 +30,7 @@ def test_pyproject_gives_torch_a_range_that_holds_the_locked_version() -> None:
 def test_every_direct_dependency_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    wanted += [text for name in ("cluster", "postgres") for text in project["project"]["optional-dependencies"][name]]
     locked = {normal(line.split("==")[0]) for line in LINES}
     missing = [name for name in (normal(re.split(r"[=<>\[; ]", w)[0]) for w in wanted) if name not in locked]
     assert missing == []
