@@ -1,6 +1,6 @@
 # lasps: every target works from a fresh clone. Overrides are given as VARIABLE=value, see `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily promote rollback score ledger-verify walk-forward ui sync tune notebooks test lint bench verify tables torture clean
+.PHONY: help screenshots seeds setup data data-if-empty checkpoints-if-missing replicate freeze refit check-data train train-phase2 validate compare predict daily promote rollback score ledger-verify walk-forward ui services services-stop sync tune notebooks test lint bench verify tables torture clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -107,6 +107,12 @@ walk-forward: $(STAMP) ## what a recipe would have earned, refitted over history
 # HOST counts only where it is given to make: some shells have a variable of that name.
 ui: $(STAMP) ## show the runs in MLflow, on 127.0.0.1; PORT=5000 HOST=127.0.0.1
 	$(PY) experiments/ui.py $(call flag,--port,PORT) $(if $(filter command,$(origin HOST)),$(call flag,--host,HOST))
+
+services: $(STAMP) ## start PostgreSQL and an MLflow server on it for a team, on 127.0.0.1; ARGS="--dir services --port 5433"
+	@$(PY) experiments/services.py start $(ARGS)
+
+services-stop: $(STAMP) ## stop what make services started
+	@$(PY) experiments/services.py stop $(ARGS)
 
 sync: $(STAMP) ## upload runs recorded while the tracking server was down; TO=URI LIST=1
 	$(PY) experiments/sync.py $(call flag,--to,TO) $(if $(LIST),--list)

@@ -12,16 +12,22 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 from filelock import FileLock
 from loguru import logger
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 
 from lasps.config.settings import settings
-from lasps.tracking.error_messages import without_password
+from lasps.tracking.error_messages import chain_of, without_password
 
 SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
+RESTART_SECONDS = 60.0
+"""For a PostgreSQL server to come back, at each new connection of a study that runs."""
 SQLITE_START = b"SQLite format 3\0"
 
 
@@ -105,6 +111,8 @@ def storage_of(name: str, storage: str | None) -> optuna.storages.BaseStorage | 
     Raises:
         ValueError: the file is of another kind.
     """
+    if storage is not None and storage.startswith("postgresql"):
+        return server_storage(storage)
     if storage is not None and "://" in storage:
         return storage
     path = file_of(name, storage)
@@ -112,6 +120,30 @@ def storage_of(name: str, storage: str | None) -> optuna.storages.BaseStorage | 
     path.parent.mkdir(parents=True, exist_ok=True)
     mend(path)
     return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=KernelLock(str(path))))  # type: ignore[arg-type]
+
+
+def server_storage(url: str) -> optuna.storages.RDBStorage:
+    """A study in PostgreSQL: connections are tested before use, and waited for while the server restarts."""
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+    @event.listens_for(storage.engine, "do_connect")
+    def wait_for_server(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
+        deadline = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                return dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning(f"{without_password(url)}: waiting for the database ({str(error).strip()})")
+                time.sleep(1.0)
+
+    return storage
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Whether a database's server went away while it was asked; the next question connects anew."""
+    return any(isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in chain_of(error))
 
 
 def mend(path: Path) -> None:

@@ -19,6 +19,7 @@ from lasps.training.heads.data import HeadData, HeadResult
 from lasps.training.heads.nested import accepted_gains, train_head
 from lasps.training.heads.settings import HeadSettings
 from lasps.tuning.liveness import claim, mark_alive, queue_again, requeue_dead, tell
+from lasps.tuning.storage import is_cut_off
 from lasps.tuning.study import suggest
 
 REPLACED = "queued again"
@@ -46,8 +47,38 @@ def run_trials(
             bar.update(taken - bar.n)
             if taken >= n_trials:
                 return done
-            TrialRun(study, claim(study), data, tracker, torch.device(device)).run()
-            done += 1
+            done += _one_trial(study, data, tracker, torch.device(device))
+
+
+def _one_trial(study: optuna.Study, data: HeadData, tracker: Tracker, device: torch.device) -> int:
+    """Claim a trial and run it; 1, or 0 where the database was cut off and the trial's values wait anew."""
+    trial: optuna.Trial | None = None
+    try:
+        trial = claim(study)
+        TrialRun(study, trial, data, tracker, device).run()
+    except Exception as error:
+        if not is_cut_off(error):
+            raise
+        logger.warning("the study's database was cut off and is asked again")
+        if trial is not None:
+            end_cut_off(study, trial.number)
+        return 0
+    return 1
+
+
+def end_cut_off(study: optuna.Study, number: int) -> None:
+    """Fail a trial during which the database went away, and queue its values anew, unless it had ended already."""
+    while True:
+        try:
+            trial = study.get_trials(deepcopy=False)[number]
+            if not trial.state.is_finished():
+                with suppress(UpdateFinishedTrialError):
+                    study.tell(number, state=TrialState.FAIL)
+                    queue_again(study, trial)
+            return
+        except Exception as error:
+            if not is_cut_off(error):
+                raise
 
 
 def count_taken(study: optuna.Study) -> int:

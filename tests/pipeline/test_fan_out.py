@@ -45,7 +45,6 @@ def test_a_study_of_which_a_worker_is_killed_ends_with_the_same_numbers(tmp_path
     assert study.returncode == 0
     for seed in (7, 8):
         own, other = (
-            torch.load(folder / f"seed{seed}" / "phase2_best.pt", weights_only=True)["model_state_dict"]
-            for folder in (plain, fanned)
+            torch.load(folder / f"seed{seed}" / "phase2_best.pt", weights_only=True) for folder in (plain, fanned)
         )
         assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
