@@ -189,17 +189,18 @@ def make_databases(own: Services) -> None:
     """The databases of DATABASES that are not there yet."""
     import psycopg
 
-    os.environ["PGPASSFILE"] = str(own.passwords)
+    where = f"host={LOOPBACK} port={own.port} user={USER} dbname=postgres"
     try:
-        with psycopg.connect(host=LOOPBACK, port=own.port, user=USER, dbname="postgres", autocommit=True) as connection:
+        with psycopg.connect(where, passfile=str(own.passwords), autocommit=True) as connection:
             there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
             for name in DATABASES:
                 if name not in there:
                     connection.execute(f"CREATE DATABASE {name}")
     except psycopg.OperationalError as error:
+        said = " ".join(str(error).split())
         raise ValueError(
-            f"PostgreSQL of {own.cluster} does not let {USER} in at port {own.port}: {str(error).strip()}. It was "
-            "started with another --port, or pgpass was changed: make services-stop, then start it again"
+            f"PostgreSQL of {own.cluster} does not let {USER} in at port {own.port}: {said}. It was started with "
+            "another --port, or pgpass was changed: make services-stop, then start it again"
         ) from error
 
 

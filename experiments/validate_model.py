@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="a .pt; or several as one model: A.pt,B.pt or make seeds' ensemble.json",
+        help="a .pt; the id of the run that made one; or several as one model: A.pt,B.pt or make seeds' ensemble.json",
     )
     add_data_flags(parser, batch_size=64)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")

@@ -15,9 +15,9 @@ from lasps.data.splits import SPLITS
 from lasps.evaluation.forecast import Forecast
 from lasps.pipeline.validation import keep_predictions, predictions_path, validate_checkpoint
 from lasps.tracking import download_predictions
+from lasps.tracking.queries import RUN_ID
 from lasps.training.ensembles import open_model
 
-RUN_ID = "[0-9a-f]{32}"
 TABLE_SUFFIXES = (".parquet", ".csv")
 PHASE1 = "phase1_best"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lasps.tracking.location import Location, connect, default_location, local_path
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 PIPELINE = "pipeline"
 """The name of the parent run that `make train` makes."""
+
+RUN_ID = "[0-9a-f]{32}"
+"""A run's id, as MLflow makes them."""
 
 
 def runs(experiment: str = "lasps", location: Location | None = None, parent_id: str | None = None) -> pd.DataFrame:
@@ -147,6 +152,43 @@ def download_artifact(run_id: str, path: str, location: Location | None = None) 
             "removed? If the folder was moved: make ui."
         )
     return local
+
+
+def download_checkpoint(run_id: str, folder: Path, location: Location | None = None) -> Path:
+    """The checkpoint that a run made: FOLDER/RUN_ID/NAME.pt with its NAME.json, downloaded unless it is there.
+
+    Raises:
+        ValueError: there is no such run, or it made no checkpoint, or several.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    place = location or default_location()
+    try:
+        client = connect(place)
+        outputs = client.get_run(run_id).outputs
+    except Exception as error:
+        raise ValueError(f"expected a run {run_id} in {place.shown_uri}, MLflow says: {error}") from error
+    models = sorted({output.model_id for output in (outputs.model_outputs if outputs else ())})
+    if len(models) != 1:
+        raise ValueError(f"expected one checkpoint in run {run_id}, found {len(models)}: name the run of one phase")
+    own = folder / run_id
+    if not list(own.glob("*.pt")):
+        with TemporaryDirectory(dir=_made(folder)) as scratch:
+            files = client.get_logged_model(models[0]).artifact_location
+            there = local_path(files) or download_artifacts(
+                artifact_uri=files, dst_path=scratch, tracking_uri=place.uri
+            )
+            shutil.rmtree(own, ignore_errors=True)
+            shutil.copytree(there, own)
+    found = list(own.glob("*.pt"))
+    if len(found) != 1:
+        raise ValueError(f"expected one .pt in the checkpoint of run {run_id}, found {len(found)} in {own}")
+    return found[0]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def download_predictions(run_id: str, split: str, location: Location | None = None) -> Path:

@@ -6,6 +6,7 @@ An ensemble is a list of checkpoints, or a .json that names them relative to its
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lasps.config.settings import settings
 from lasps.evaluation.combined import mean_of
 from lasps.evaluation.forecast import Forecast
 from lasps.files import write_atomically
 from lasps.models.sector_aware_model import SectorAwareFusionModel
 from lasps.reproducibility import sha256_of
+from lasps.tracking.queries import RUN_ID, download_checkpoint
 from lasps.training.checkpoints import Card, Checkpoint
 
 KIND = "lasps ensemble"
@@ -112,8 +115,10 @@ def write_ensemble(path: Path, members: Sequence[Path], name: str = "ensemble") 
 
 
 def open_model(where: str | Path, device: str = "cpu") -> Checkpoint | Ensemble:
-    """A checkpoint; or several, by commas or in an ensemble's .json, as one model."""
+    """A checkpoint, also by the id of the run that made it; or several, by commas or in an ensemble's .json, as one."""
     text = str(where)
+    if re.fullmatch(RUN_ID, text) and not Path(text).exists():
+        return Checkpoint.open(download_checkpoint(text, settings.CHECKPOINT_DIR / "runs"), device)
     if text.endswith(".json"):
         return Ensemble.open(text, device)
     if "," in text and not Path(text).exists():

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import optuna
 from filelock import FileLock
 from loguru import logger
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from lasps.config.settings import settings
 from lasps.tracking.error_messages import chain_of, without_password
@@ -77,16 +79,23 @@ def conclusion_path(name: str, storage: str | None = None) -> Path:
     return default.with_name(f"{name}.{digest}.json")
 
 
-def study_lock(name: str, storage: str | None, purpose: str) -> FileLock:
-    """A lock that all workers of a study on this machine share, beside its conclusion.
+def study_lock(name: str, storage: str | None, purpose: str) -> FileLock | ServerLock:
+    """A lock that all workers of a study share: in PostgreSQL, or else on this machine, beside its conclusion.
 
     Args:
         purpose: "start": held while a study and its run are created, or joined; "claim": held from asking for a trial
             until its owner is recorded.
     """
+    if storage is not None and is_server(storage):
+        return ServerLock(storage, f"{name}.{purpose}")
     beside = conclusion_path(name, storage)
     beside.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(beside.with_suffix(f".{purpose}.lock"))
+
+
+def is_server(storage: str) -> bool:
+    """Whether it is a PostgreSQL server, whose locks cover workers on all machines."""
+    return storage.startswith("postgresql")
 
 
 class KernelLock:
@@ -111,7 +120,7 @@ def storage_of(name: str, storage: str | None) -> optuna.storages.BaseStorage | 
     Raises:
         ValueError: the file is of another kind.
     """
-    if storage is not None and storage.startswith("postgresql"):
+    if storage is not None and is_server(storage):
         return server_storage(storage)
     if storage is not None and "://" in storage:
         return storage
@@ -123,22 +132,54 @@ def storage_of(name: str, storage: str | None) -> optuna.storages.BaseStorage | 
 
 
 def server_storage(url: str) -> optuna.storages.RDBStorage:
-    """A study in PostgreSQL: connections are tested before use, and waited for while the server restarts."""
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    """A study in PostgreSQL: connections are tested before use, and waited for while the server restarts.
 
-    @event.listens_for(storage.engine, "do_connect")
-    def wait_for_server(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
+    Its tables are made under a lock: several workers may be the first.
+    """
+    with ServerLock(url, "tables"):
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    wait_for_restarts(storage.engine, url)
+    return storage
+
+
+def wait_for_restarts(engine: Engine, url: str) -> None:
+    """Let every new connection of `engine` try for RESTART_SECONDS."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
         deadline = time.monotonic() + RESTART_SECONDS
         while True:
             try:
                 return dialect.connect(*args, **options)
             except dialect.loaded_dbapi.OperationalError as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or "authentication" in str(error) or "password" in str(error):
                     raise
-                logger.warning(f"{without_password(url)}: waiting for the database ({str(error).strip()})")
+                logger.warning(f"{without_password(url)}: waiting for the database ({' '.join(str(error).split())})")
                 time.sleep(1.0)
 
-    return storage
+
+class ServerLock:
+    """A lock of PostgreSQL, which lets go of it when its holder is gone; can be taken again by the one that has it."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._engine = create_engine(url, poolclass=NullPool)
+        wait_for_restarts(self._engine, url)
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        self._held: list[Connection] = []
+
+    def __enter__(self) -> ServerLock:
+        connection = self._held[-1] if self._held else self._engine.connect()
+        if not self._held:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(select(func.pg_advisory_lock(self._key)))
+        self._held.append(connection)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        connection = self._held.pop()
+        if not self._held:
+            with suppress(DBAPIError):  # a server that died has let go of it
+                connection.close()
 
 
 def is_cut_off(error: BaseException) -> bool:

@@ -6,18 +6,18 @@ JournalStorage by default: an append-only file that several workers may share an
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lasps.tracking.error_messages import reason_of
 from lasps.training.heads.data import HeadData
 from lasps.training.heads.settings import HeadSettings
-from lasps.tuning.storage import file_of, shown, storage_of, study_lock
+from lasps.tuning.storage import file_of, is_server, shown, storage_of, study_lock
 
 DEFAULT = HeadSettings()
 TUNED = ("lr", "epochs", "min_samples", "rank", "penalty")
@@ -51,7 +51,9 @@ def open_study(
     if there is not None:
         check_identity(there, shown(name, storage), made_on, space)
     sampler = SeededSampler(
-        seed, study_lock(name, storage, "claim"), lock_covers_all=file_of(name, storage) is not None
+        seed,
+        study_lock(name, storage, "claim"),
+        lock_covers_all=file_of(name, storage) is not None or (storage is not None and is_server(storage)),
     )
     study = optuna.create_study(
         storage=kept,
@@ -150,7 +152,7 @@ class SeededSampler(optuna.samplers.TPESampler):
         lock_covers_all: whether all workers of the study share that lock.
     """
 
-    def __init__(self, seed: int, claim_lock: FileLock, lock_covers_all: bool) -> None:
+    def __init__(self, seed: int, claim_lock: AbstractContextManager[Any], lock_covers_all: bool) -> None:
         super().__init__(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True)
         self._seed = seed
         self.claim_lock, self.lock_covers_all = claim_lock, lock_covers_all

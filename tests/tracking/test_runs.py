@@ -27,6 +27,7 @@ from lasps.tracking import MlflowTracker, NullTracker
 from lasps.tracking.environment import is_dead, process_tags
 from lasps.tracking.location import Location, connect, default_location, local_location
 from lasps.tracking.outbox import Outbox
+from lasps.tracking.queries import download_checkpoint
 
 
 def client_of(location: Location):
@@ -396,3 +397,23 @@ def test_the_folders_of_killed_runs_are_removed_by_the_next_one(tmp_path, monkey
     assert first.parent.stat().st_mode & 0o777 == 0o700
     outbox.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_is_found_by_the_id_of_its_run_alone(tracker, location, tmp_path: Path) -> None:
+    weights = tmp_path / "made" / "phase2_best.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    weights.with_suffix(".json").write_text("{}")
+    with tracker.run("phase2") as run:
+        run.log_checkpoint(weights)
+    with tracker.run("nothing") as empty:
+        empty.log_metrics({"loss": 1.0}, step=0)
+    assert run.run_id and empty.run_id
+    found = download_checkpoint(run.run_id, tmp_path / "elsewhere", location)
+    assert found == tmp_path / "elsewhere" / run.run_id / "phase2_best.pt"
+    assert found.read_bytes() == b"weights" and found.with_suffix(".json").read_text() == "{}"
+    assert download_checkpoint(run.run_id, tmp_path / "elsewhere", location) == found, "not downloaded again"
+    with pytest.raises(ValueError, match="expected one checkpoint in run .*, found 0"):
+        download_checkpoint(empty.run_id, tmp_path / "elsewhere", location)
+    with pytest.raises(ValueError, match="expected a run 0{32}"):
+        download_checkpoint("0" * 32, tmp_path / "elsewhere", location)
