@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lasps.evaluation.significance import Difference
 
 ROOT = settings.ROOT
-PAGES = ("README.md", "docs/results.md", "docs/model_card.md")
+PAGES = ("README.md", "docs/results.md", "docs/model_card.md", "docs/scale.md")
 BLOCK = re.compile(r"(<!-- table ([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LABELS = {
     "majority": "majority (always HOLD)",
@@ -357,6 +357,21 @@ def fold_differences() -> str:
     return markdown(["", *head], rows)
 
 
+def growth() -> str:
+    """What a build costs by size of the market."""
+    rows = [
+        [
+            f"{row['stocks']:,} x {row['days']:,}",
+            f"{row['rows'] / 1e6:.2f} million",
+            f"{row['seconds']:.0f} s",
+            f"{row['peak_gb']:.1f} GB",
+            f"{row['disk_gb']:.2f} GB",
+        ]
+        for row in result_of("growth")["rows"]
+    ]
+    return markdown(["stocks x days", "rows of bars", "build", "peak memory", "on disk"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
     "default_market_full": default_market_full,
@@ -371,6 +386,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "krx_2010s_walk_forward": lambda: walk_forward("krx_2010s"),
     "krx_2010s_folds": folds,
     "krx_2010s_fold_differences": fold_differences,
+    "growth": growth,
 }
 
 

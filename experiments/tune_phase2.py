@@ -3,35 +3,37 @@
 
     python experiments/tune_phase2.py --checkpoint checkpoints/phase3_final.pt --trials 100
 
-Run it again to continue after a stop; run it in several terminals (or with --workers 3) to share the work.
+Run it again to continue after a stop. To share the work, run it in several terminals, or with --workers 3, or on the
+Ray cluster at RAY_ADDRESS, with a --storage that all its machines reach (docs/scale.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from loguru import logger
 
-from experiments._cli import add_data_flags, positive_int, resolve_device, run_script, write_json
+from experiments._cli import (
+    add_data_flags,
+    add_workers_flag,
+    fan_out,
+    positive_int,
+    resolve_device,
+    run_script,
+    write_json,
+)
 from lasps.config.model_config import TRAINING_CONFIG
 from lasps.config.settings import settings
 
-STOP_SECONDS = 20.0
-"""For a worker to end its epoch and queue its trial again."""
+if TYPE_CHECKING:
+    from lasps.tracking import Tracker
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,8 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--study", default="phase2", help="its name; its file is checkpoints/studies/NAME.journal")
     parser.add_argument("--storage", default=None, help="any Optuna storage URL, or a .journal file")
     parser.add_argument("--seed", type=int, default=TRAINING_CONFIG["seed"])
-    parser.add_argument("--workers", type=positive_int, default=1, help="processes that share the study")
-    parser.add_argument("--helper", type=int, default=None, metavar="PID", help=argparse.SUPPRESS)
+    add_workers_flag(parser)
     return parser.parse_args()
 
 
@@ -88,45 +89,6 @@ def digest_of(data: Any) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def with_others(workers: int) -> Iterator[None]:
-    """Further worker processes for the block, which share the cores and leave the report to this one.
-
-    They are waited for at its end, and stopped where it fails, so that none outlives this process.
-    """
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    if workers > 1:
-        torch.set_num_threads(threads)
-    command = [sys.executable, *sys.argv, "--workers", "1", "--helper", str(os.getpid())]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    others = [subprocess.Popen(command, env=environment) for _ in range(workers - 1)]
-    try:
-        yield
-        for other in others:
-            if other.wait():
-                logger.warning(f"a worker ended with exit code {other.returncode}; its trial is queued again")
-    finally:
-        for other in others:
-            other.terminate()
-        for other in others:
-            try:
-                other.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                other.kill()
-                other.wait()
-
-
-def end_with(parent: int) -> None:
-    """In a helper: stop as by Ctrl-C when the process that started it is gone, however that came about."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="lasps-parent", daemon=True).start()
-
-
 def make_variables(args: argparse.Namespace) -> str:
     """The variables that `make train-phase2` needs besides STUDY, because they are not the default."""
     from lasps.tuning.storage import absolute, file_of, shown
@@ -145,18 +107,13 @@ def make_variables(args: argparse.Namespace) -> str:
     return "".join(f" {name}={shlex.quote(value)}" for name, value in given.items())
 
 
-def main() -> None:
-    """Run trials, then print the conclusion."""
-    args = parse_args()
-    if args.helper is not None:
-        end_with(args.helper)
-    from lasps.tracking import Tracker, open_tracker
-    from lasps.tuning import conclude, open_study, run_trials, space_of
-    from lasps.tuning.storage import absolute, study_lock
-    from lasps.tuning.trials import running_elsewhere
+@contextmanager
+def joined(args: argparse.Namespace, device: str) -> Iterator[tuple[Any, Any, Any, Tracker]]:
+    """The study and its run for the block, made by the first worker: study, its data, unseen half of val, run."""
+    from lasps.tracking import open_tracker
+    from lasps.tuning import open_study, space_of
+    from lasps.tuning.storage import study_lock
 
-    args.storage = absolute(args.storage)
-    device = resolve_device(args.device)
     data, unseen = load_data(args, device)
     tags = {
         "optuna.study": args.study,
@@ -170,13 +127,40 @@ def main() -> None:
         with study_lock(args.study, args.storage, "start"):  # one worker creates the study and its run
             study = open_study(args.study, args.storage, made_on=digest_of(data), space=space_of(data), seed=args.seed)
             known_run = study.user_attrs.get("mlflow_run_id")
-            opened: AbstractContextManager[Tracker] = tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run)
-            run = stack.enter_context(opened)
+            run = stack.enter_context(tracker.run(f"study_{args.study}", tags=tags, resume_id=known_run))
             if run.run_id is not None:
                 study.set_user_attr("mlflow_run_id", run.run_id)
-        with with_others(args.workers):
-            run_trials(study, data, args.trials, run, device)
-        if args.helper is not None or running_elsewhere(study):
+        yield study, data, unseen, run
+
+
+def share_study(args: argparse.Namespace, device: str) -> int:
+    """A worker's task: trials until the study has all of them; a worker that takes its place takes up its trial."""
+    from lasps.tuning import run_trials
+
+    with joined(args, device) as (study, data, _, run):
+        return run_trials(study, data, args.trials, run, device)
+
+
+def main() -> None:
+    """Run trials, then print the conclusion."""
+    args = parse_args()
+    from lasps.tasks import Task, gpus_for, is_fanned_out
+    from lasps.tuning import conclude, run_trials
+    from lasps.tuning.storage import absolute
+    from lasps.tuning.trials import running_elsewhere
+
+    args.storage, args.checkpoint, args.data_dir = (
+        absolute(args.storage),
+        args.checkpoint.absolute(),
+        args.data_dir.absolute(),
+    )
+    device = resolve_device(args.device)
+    with joined(args, device) as (study, data, unseen, run):
+        if is_fanned_out(args.workers):
+            names = [f"worker {number}" for number in range(args.workers or 1)]
+            fan_out([Task(name, share_study, (args, device), gpus_for(device)) for name in names], args.workers)
+        run_trials(study, data, args.trials, run, device)  # none where the workers have run them
+        if running_elsewhere(study):
             logger.info(f"Study {args.study}: another worker prints the conclusion")
         else:
             report(conclude(study, data, unseen, device, make_variables(args)), study, run, args)

@@ -52,8 +52,7 @@ def run_tasks(tasks: Sequence[Task], workers: int | None = None, setup: Callable
         ValueError: Ray is not installed or there is no cluster at RAY_ADDRESS; a worker died RETRIES times.
         Exception: what a task raised; the others are stopped.
     """
-    at_cluster = bool(os.environ.get(ADDRESS))
-    if not at_cluster and (workers or 1) == 1:
+    if not is_fanned_out(workers):
         return [task.function(*task.arguments) for task in tasks]
     try:
         import ray
@@ -62,11 +61,17 @@ def run_tasks(tasks: Sequence[Task], workers: int | None = None, setup: Callable
             "expected Ray, which runs tasks on several workers: it is not installed. pip install 'lasps[cluster]', or "
             f"leave out WORKERS and {ADDRESS}"
         ) from error
+    at_cluster = bool(os.environ.get(ADDRESS))
     cpus = _connect(ray, workers, at_cluster)
     try:
         return _collect(ray, tasks, cpus, workers if at_cluster else None, setup)
     finally:
         ray.shutdown()
+
+
+def is_fanned_out(workers: int | None) -> bool:
+    """Whether tasks go to Ray: several workers here, or a cluster."""
+    return bool(os.environ.get(ADDRESS)) or (workers or 1) > 1
 
 
 def gpus_for(device: str) -> float:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
@@ -310,38 +307,6 @@ def test_a_worker_whose_trial_was_taken_drops_it_and_goes_on(data, tmp_path, mon
     run_trials(study, data, 3, NullTracker())
     assert [t.state.is_finished() for t in study.trials] == [True] * 3
     assert study.trials[0].state == TrialState.FAIL and study.trials[0].value is None
-
-
-HELPER = """
-import os, subprocess, sys, time
-from experiments.tune_phase2 import end_with
-if len(sys.argv) == 1:
-    child = subprocess.Popen([sys.executable, "-c", os.environ["CODE"], str(os.getpid())])
-    print(child.pid, flush=True)
-    time.sleep(60)
-end_with(int(sys.argv[1]))
-time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-def test_a_helper_ends_when_its_parent_is_killed():
-    import psutil
-
-    parent = subprocess.Popen(
-        [sys.executable, "-c", HELPER],
-        cwd=settings.ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"CODE": HELPER},
-    )
-    assert parent.stdout is not None
-    helper = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(1.0)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    helper.wait(60)
 
 
 def test_the_study_s_start_is_one_worker_s_at_a_time(tmp_path):
