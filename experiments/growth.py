@@ -59,7 +59,7 @@ def measured(stocks: int, days: int) -> dict[str, Any]:
         del market
         script = Path(__file__).parent / "build_dataset.py"
         source = ["--source", folder / "bars.parquet", "--listing", folder / "listing.csv", "--fractions", ".7,.15"]
-        command = [sys.executable, script, *source, "--data-dir", folder / "data"]
+        command = [str(word) for word in (sys.executable, script, *source, "--data-dir", folder / "data")]
         start = time.perf_counter()
         build = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert build.stderr is not None

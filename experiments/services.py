@@ -136,7 +136,9 @@ def run(command: Sequence[str | Path], user: str | None) -> None:
         check=False,
     )
     if done.returncode:
-        raise ValueError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
+        said = " ".join((done.stderr or done.stdout).split())[-1000:]
+        closed = f". {user} must be able to enter that folder: name another with --dir" if "Permission" in said else ""
+        raise ValueError(f"{Path(command[0]).name} failed: {said}{closed}")
 
 
 def _group_of(user: str | None) -> int | None:

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,17 @@ import psutil
 import pytest
 import torch
 
-from experiments.services import PASSWORD, Services, is_running, make_databases, start_postgres, stop_postgres, tool
+from experiments.services import (
+    PASSWORD,
+    Services,
+    is_running,
+    make_cluster,
+    make_databases,
+    owner,
+    start_postgres,
+    stop_postgres,
+    tool,
+)
 from lasps.tracking import NullTracker
 from lasps.training.heads.data import HeadData, as_samples
 from lasps.tuning import open_study, run_trials, space_of, study
@@ -48,15 +59,18 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def open_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user can enter, which pytest's own are not."""
     if not has_postgres():
         pytest.skip("no initdb on this machine")
-    folder = tmp_path_factory.mktemp("services")
-    for parent in [folder, *folder.parents][
-        :3
-    ]:  # pytest's folders are its user's alone; PostgreSQL's user passes through
-        parent.chmod(0o755)
-    own = Services(folder, free_port(), free_port())
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def services(open_folder: Path) -> Iterator[Services]:
+    own = Services(open_folder / "services", free_port(), free_port())
     start_postgres(own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGPASSFILE", str(own.passwords))
@@ -180,19 +194,21 @@ def test_a_study_goes_on_when_its_database_is_killed_and_comes_back(services: Se
     assert left == [], "every trial ended; one that was cut off was queued again and run"
 
 
-def test_the_password_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_postgres():
-        pytest.skip("no initdb on this machine")
-    from experiments.services import make_cluster
-
+def test_the_password_comes_from_the_environment(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PASSWORD, "a:b\\c")
-    for parent in [tmp_path, *tmp_path.parents][:3]:
-        parent.chmod(0o755)
-    from experiments.services import owner
-
-    own = Services(tmp_path / "s")
+    own = Services(open_folder / "second")
     make_cluster(own, owner())
     assert own.passwords.read_text() == "127.0.0.1:*:*:lasps:a\\:b\\\\c\n"
+
+
+def test_a_folder_that_postgres_cannot_enter_is_told_and_nothing_is_left(open_folder: Path) -> None:
+    if owner() is None:
+        pytest.skip("PostgreSQL runs as whoever calls")
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(ValueError, match="initdb failed: .*Permission denied.* must be able to enter .*--dir"):
+        make_cluster(Services(closed), owner())
+    assert not (closed / "postgres").exists() and not list(closed.glob("password*"))
 
 
 TRAINING = """
