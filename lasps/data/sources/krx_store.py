@@ -112,8 +112,14 @@ class Store:
         return self._path(pull, code).exists()
 
     def asked_after(self, code: str, day: date, start: date) -> bool:
-        """Whether a pull later than `day` had an answer about the stock's days from `start` on."""
-        later = (pull for pull in reversed(self.pulls) if pull.day > day and pull.start <= start)
+        """Whether there was an answer about its days from `start` on since the first listing after `day`.
+
+        Args:
+            day: of the last listing that has the stock; it may have traded on until the next one was read.
+        """
+        listed = sorted(date.fromisoformat(path.stem[:10]) for path in (self.folder / "listing").glob("[0-9]*.csv"))
+        without = next((other for other in listed if other > day), date.max)
+        later = (pull for pull in reversed(self.pulls) if pull.day >= without and pull.start <= start)
         return any(code in pull.ended or self.has(pull, code) for pull in later)
 
     def covered_until(self, code: str, start: date) -> date | None:

@@ -165,6 +165,14 @@ def run(wait: int, **more: object) -> dict[str, object]:
 @given(runs=st.lists(RUN, min_size=1, max_size=5))
 @example(runs=[run(wait=110, kill_at=1), run(wait=5, start=DAYS[12]), run(wait=8)])  # a pull begun before the newest
 @example(runs=[run(wait=98, start=DAYS[5]), run(wait=97, start=DAYS[12])])  # then an earlier start, with one stock gone
+@example(  # its last day comes after a pull that had no listing, and the next request fails: it is asked for again
+    runs=[
+        run(wait=6, start=DAYS[12], failing=("000050",)),
+        run(wait=55, failing=("000020",), listing=lambda market: pd.DataFrame()),
+        run(wait=66, start=DAYS[5], failing=("000030",)),
+        run(wait=12, start=DAYS[5]),
+    ]
+)
 def test_any_pulls_at_any_time_killed_anywhere_keep_no_unfinished_bar_and_lose_no_row(
     runs: list[dict], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
