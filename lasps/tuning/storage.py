@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def server_storage(url: str) -> optuna.storages.RDBStorage:
     with ServerLock(url, "tables"):
         storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     wait_for_restarts(storage.engine, url)
+    weakref.finalize(storage, storage.engine.dispose)
     return storage
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import socket
 import stat
@@ -76,6 +77,12 @@ def services(open_folder: Path) -> Iterator[Services]:
         patch.setenv("PGPASSFILE", str(own.passwords))
         yield own
     stop_postgres(own)
+
+
+@pytest.fixture(autouse=True)
+def _no_connection_is_left_for_another_test() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 def kill_postgres(own: Services) -> None:
