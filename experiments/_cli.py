@@ -215,11 +215,11 @@ def add_workers_flag(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def fan_out(tasks: Sequence[Task], workers: int | None) -> list[Any]:
+def fan_out(tasks: Sequence[Task], workers: int | None, done: Callable[[Task, Any], None] | None = None) -> list[Any]:
     """`lasps.tasks.run_tasks`, with the log lines of workers as those of this process."""
     from lasps.tasks import run_tasks
 
-    return run_tasks(tasks, workers, setup=start_log)
+    return run_tasks(tasks, workers, start_log, done)
 
 
 def add_reading_flags(parser: argparse._ActionsContainer) -> None:

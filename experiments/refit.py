@@ -4,7 +4,7 @@
     python experiments/refit.py --recipe recipe.json --data-dir data/krx --output-dir checkpoints/krx_refitted
 
 Writes OUTPUT_DIR/seedN/refitted.pt, ensemble.json, and the forecasts of network, LightGBM and blend, which compare.py
-takes. What is finished is kept, so that the script can be stopped and said again.
+takes. What is finished is kept, so that the script can be stopped and rerun.
 """
 
 from __future__ import annotations

@@ -58,9 +58,8 @@ def main() -> None:
 
     device = resolve_device(args.device)
     tasks = [Task(f"market {seed}", market_result, (seed, device, args), gpus_for(device)) for seed in args.seeds]
-    markets = {str(seed): found for seed, found in zip(args.seeds, fan_out(tasks, args.workers), strict=True)}
-    for seed, found in markets.items():
-        print_market(int(seed), found)
+    results = fan_out(tasks, args.workers, done=lambda task, market: print_market(task.arguments[0], market))
+    markets = dict(zip(map(str, args.seeds), results, strict=True))
     print_acceptance(markets)
     path = args.json or settings.REPORT_DIR / f"replicate_{args.effect}.json"
     data = {f"{args.preset}, effect {args.effect}, seed {seed}": m["fingerprint"] for seed, m in markets.items()}
@@ -68,45 +67,45 @@ def main() -> None:
     logger.info(f"Saved: {path}")
 
 
-def market_result(seed: int, device: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """What one market says: kept from this commit's run of the same market, or run now."""
+def market_result(seed: int, device: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The result of one market: read where this commit has run it with the same options, else run now."""
     from lasps.reproducibility import git_commit
 
-    folder = asked.work_dir / f"{asked.preset}_{asked.effect}_{seed}"
-    asks = {"commit": git_commit(), "device": device, "charts": not asked.no_charts, "longer": not asked.no_longer}
-    kept = folder / "result.json"
-    content = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    if content.get("of") != asks:
-        content = {"of": asks, "market": run_market(folder, seed, device, asked)}
-        write_json(kept, content)
+    folder = args.work_dir / f"{args.preset}_{args.effect}_{seed}"
+    options = {"commit": git_commit(), "device": device, "charts": not args.no_charts, "longer": not args.no_longer}
+    path = folder / "result.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if content.get("of") != options:
+        content = {"of": options, "market": run_market(folder, seed, device, args)}
+        write_json(path, content)
     return dict(content["market"])
 
 
-def run_market(folder: Path, seed: int, device: str, asked: argparse.Namespace) -> dict[str, Any]:
+def run_market(folder: Path, seed: int, device: str, args: argparse.Namespace) -> dict[str, Any]:
     """One market from bars to its comparison on test."""
     from lasps.pipeline.datasets import build_synthetic
     from lasps.pipeline.phase_options import PhaseOptions
     from lasps.pipeline.phases import run_phases
 
-    data = build_synthetic(folder / "data", asked.preset, seed, asked.effect, materialize=False, force=True)
+    data = build_synthetic(folder / "data", args.preset, seed, args.effect, materialize=False, force=True)
     options = PhaseOptions(
-        folder / "data", folder / "checkpoints", device, seed=seed, cache=False, charts=not asked.no_charts
+        folder / "data", folder / "checkpoints", device, seed=seed, cache=False, charts=not args.no_charts
     )
     run_phases((1,), options)
     seconds_3 = timed(lambda: run_phases((3,), options))
     seconds_2 = timed(lambda: run_phases((2,), options))
     train_independent(options)
     names = ["phase1_best", "phase3_final", "common_change", "independent_heads", "phase2_best"]
-    if not asked.no_longer:
+    if not args.no_longer:
         train_longer(options, seconds_2 / seconds_3)
         names.insert(2, "phase3_longer")
-    told = compared(folder / "data", {name: path_of(options, name) for name in names}, device)
-    models = metrics_of(told)
+    comparison = compared(folder / "data", {name: path_of(options, name) for name in names}, device)
+    models = metrics_of(comparison)
     return {
         "fingerprint": data["fingerprint"],
         "models": models,
-        "differences": {k: v for k, v in differences_of(told).items() if k.startswith("phase2_best minus")},
-        "verdict": told["verdict"],
+        "differences": {k: v for k, v in differences_of(comparison).items() if k.startswith("phase2_best minus")},
+        "verdict": comparison["verdict"],
         "accepted": accepted_of(path_of(options, "phase2_best")),
         "gap_closed": {name: gap_closed(models, name) for name in ("independent_heads", "phase2_best")},
         "seconds": {"phase3": seconds_3, "phase2": seconds_2},

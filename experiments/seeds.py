@@ -6,8 +6,8 @@
 
 The controls: Phase 2's change without sectors, and a longer Phase 3. A seed's files are in OUTPUT_DIR/seedN/, those of
 the longer Phase 3 in OUTPUT_DIR/seedN/longer/; OUTPUT_DIR/ensemble.json is phase2_best of all seeds as one model, for
-validate_model.py, compare.py and predict.py. What is finished is kept, so that the script can be stopped and given
-again. With --workers N, or a Ray cluster at RAY_ADDRESS, each seed is a task of its own (docs/scale.md).
+validate_model.py, compare.py and predict.py. What is finished is found again, so the script can be stopped and
+rerun. With --workers N, or a Ray cluster at RAY_ADDRESS, each seed is a task of its own (docs/scale.md).
 """
 
 from __future__ import annotations

@@ -164,27 +164,32 @@ def start_postgres(own: Services) -> None:
 
 
 def make_cluster(own: Services, user: str | None) -> None:
-    """initdb, with a password for every connection."""
+    """initdb, with a password for every connection; the cluster is there whole or not at all."""
     own.folder.mkdir(parents=True, exist_ok=True)
     password = os.environ.get(PASSWORD) or secrets.token_urlsafe(24)
-    with os.fdopen(os.open(own.passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        escaped = password.replace("\\", "\\\\").replace(":", "\\:")
-        file.write(f"{LOOPBACK}:*:*:{USER}:{escaped}\n")
-    own.cluster.mkdir(mode=0o700)
-    once = own.folder / "password.once"
-    with os.fdopen(os.open(once, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(password)
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    write_secret(own.passwords, f"{LOOPBACK}:*:*:{USER}:{escaped}\n")
+    half_made, once = own.folder / "postgres.half", own.folder / "password.once"
+    shutil.rmtree(half_made, ignore_errors=True)
+    half_made.mkdir(mode=0o700)
+    write_secret(once, password)
     try:
         if user is not None:
-            shutil.chown(own.cluster, user)
+            shutil.chown(half_made, user)
             shutil.chown(once, user)
-        asked = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={once}", "--encoding=UTF8", "--locale=C.UTF-8"]
-        run([tool("initdb"), "-D", own.cluster, *asked], user)
-    except BaseException:
-        shutil.rmtree(own.cluster)
-        raise
+        options = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={once}", "--encoding=UTF8", "--locale=C.UTF-8"]
+        run([tool("initdb"), "-D", half_made, *options], user)
+        half_made.rename(own.cluster)
     finally:
         once.unlink()
+        shutil.rmtree(half_made, ignore_errors=True)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner reads."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def make_databases(own: Services) -> None:

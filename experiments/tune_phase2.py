@@ -157,8 +157,10 @@ def main() -> None:
     device = resolve_device(args.device)
     with joined(args, device) as (study, data, unseen, run):
         if is_fanned_out(args.workers):
-            names = [f"worker {number}" for number in range(args.workers or 1)]
-            fan_out([Task(name, share_study, (args, device), gpus_for(device)) for name in names], args.workers)
+            workers = args.workers or 1
+            gpus = gpus_for(device) / workers  # heads are small: the workers share a card
+            names = [f"worker {number}" for number in range(workers)]
+            fan_out([Task(name, share_study, (args, device), gpus) for name in names], args.workers)
         run_trials(study, data, args.trials, run, device)  # none where the workers have run them
         if running_elsewhere(study):
             logger.info(f"Study {args.study}: another worker prints the conclusion")

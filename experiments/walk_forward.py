@@ -42,8 +42,7 @@ from lasps.config.settings import settings
 if TYPE_CHECKING:
     import polars as pl
 
-    from lasps.data.datasets.panel_samples import PanelRows
-    from lasps.pipeline.recipe import Recipe
+    from lasps.live.walk_forward import Inputs, Market
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,6 +93,7 @@ def main() -> None:
     from lasps.live.walk_forward import (
         edge_of,
         origins,
+        read_inputs,
         read_scores,
         scheduled,
         simulate,
@@ -102,11 +102,12 @@ def main() -> None:
     from lasps.tasks import Task, gpus_for
 
     args.device = resolve_device(args.device)
-    bars, listing, recipe, rows = asked_for(args)
+    market = read_inputs(inputs_of(args))
+    rows, recipe = market.rows, market.recipe
     if args.evenings:
         every_day = origins(rows.panel.calendar, args.first, args.last, 1)
         refits = Refits(recipe, args.every or len(every_day), args.train_fraction)
-        simulate(every_day, served_by(args, bars, listing), args.output_dir, refits, args.device)
+        simulate(every_day, served_by(args, market), args.output_dir, refits, args.device)
         show_simulation(args)
         return
     key = {
@@ -131,48 +132,26 @@ def main() -> None:
         print(f"Alarm of champion minus prior, calibrated on {len(daily)} days: {path}")
 
 
-_asked: dict[str, Any] = {}
-"""What the process has read last: its refits, here or on a worker, read the bars once."""
+def inputs_of(args: argparse.Namespace) -> Inputs:
+    """The files of the command line."""
+    from lasps.live.walk_forward import Inputs
 
-
-def asked_for(args: argparse.Namespace) -> tuple[pl.DataFrame, pl.DataFrame, Recipe, PanelRows]:
-    """Bars, listing, recipe, and the rows of the market that the gate let pass."""
-    from lasps.data.datasets.panel_samples import PanelRows
-    from lasps.data.panel import Panel
-    from lasps.data.sources.files import read_bars, read_listing
-    from lasps.data.universe import stored_markets
-    from lasps.live.model import with_seeds
-    from lasps.pipeline.datasets import look_at
-    from lasps.pipeline.recipe import Recipe
-
-    if _asked.get("args") != args:
-        recipe = Recipe.read(args.recipe)
-        recipe = recipe if args.seeds is None else with_seeds(recipe, args.seeds)
-        listing = read_listing(args.listing, pad_codes=args.pad_codes)
-        bars, universe = read_bars(args.source, **reading_of(args)), recipe.data["universe"]
-        seen = look_at(bars, listing, universe["name"], names_in(args.waive), stored_markets(universe))
-        seen.report.raise_if_fatal(names_in(args.waive))
-        rows = PanelRows(Panel(seen.selected()), recipe.data)
-        _asked.update(args=args, found=(bars, listing, recipe, rows))
-    found: tuple[pl.DataFrame, pl.DataFrame, Recipe, PanelRows] = _asked["found"]
-    return found
+    files = args.source, args.listing, args.recipe
+    return Inputs(*files, seeds=args.seeds, waived=names_in(args.waive), **reading_of(args))
 
 
 def refit_of(args: argparse.Namespace, as_of: dt.date, key: dict[str, Any]) -> None:
     """One refit and the scores of its forecasts, unless they stand in --results."""
-    from lasps.live.walk_forward import is_done, run_origin, write_scores
+    from lasps.live.walk_forward import is_done, read_inputs, run_origin, write_scores
 
     if is_done(args.results, as_of, key):
         return
-    _, _, recipe, rows = asked_for(args)
-    folder = args.output_dir / as_of.isoformat()
-    model, scores = run_origin(recipe, rows, as_of, args.last, folder, args.device, args.train_fraction)
+    market, folder = read_inputs(inputs_of(args)), args.output_dir / as_of.isoformat()
+    model, scores = run_origin(market.recipe, market.rows, as_of, args.last, folder, args.device, args.train_fraction)
     write_scores(args.results, as_of, scores, key | about(model.about))
 
 
-def served_by(
-    args: argparse.Namespace, bars: pl.DataFrame, listing: pl.DataFrame
-) -> Callable[[dt.date], tuple[pl.DataFrame, pl.DataFrame]]:
+def served_by(args: argparse.Namespace, market: Market) -> Callable[[dt.date], tuple[pl.DataFrame, pl.DataFrame]]:
     """What an evening knows: its own files, or today's bars until then and today's listing."""
     import polars as pl
 
@@ -180,7 +159,7 @@ def served_by(
 
     if args.vintages is None:
         print("Today's bars and listing: adjusted for what happened later, and without who has left since")
-        return lambda day: (bars.filter(pl.col("date").cast(pl.Date) <= day), listing)
+        return lambda day: (market.bars.filter(pl.col("date").cast(pl.Date) <= day), market.listing)
     own: Path = args.vintages
     return lambda day: (
         read_bars(own / f"{day}.parquet", **reading_of(args)),

@@ -28,7 +28,7 @@ class Task:
 
     Args:
         name: shown in messages.
-        function: found by its module's name on every worker; it and its arguments must pickle.
+        function: of a module that every worker can import, or of the script itself, whose globals travel with it.
         gpus: graphics cards that it needs, for instance .5 for two tasks on one card.
     """
 
@@ -38,7 +38,12 @@ class Task:
     gpus: float = 0.0
 
 
-def run_tasks(tasks: Sequence[Task], workers: int | None = None, setup: Callable[[], None] | None = None) -> list[Any]:
+def run_tasks(
+    tasks: Sequence[Task],
+    workers: int | None = None,
+    setup: Callable[[], None] | None = None,
+    done: Callable[[Task, Any], None] | None = None,
+) -> list[Any]:
     """The results of the tasks, in their order.
 
     Without `workers` above 1 and without RAY_ADDRESS they run here, one after another, and Ray is not imported.
@@ -47,13 +52,19 @@ def run_tasks(tasks: Sequence[Task], workers: int | None = None, setup: Callable
         workers: processes on this machine, which share its cores; with RAY_ADDRESS, tasks at a time on that cluster,
             as many as fit if not given.
         setup: called on a worker before each task, for instance to format its log.
+        done: called here with each task and its result as soon as it has ended.
 
     Raises:
-        ValueError: Ray is not installed or there is no cluster at RAY_ADDRESS; a worker died RETRIES times.
+        ValueError: Ray is not installed or there is no cluster at RAY_ADDRESS; a task's worker died RETRIES + 1 times.
         Exception: what a task raised; the others are stopped.
     """
     if not is_fanned_out(workers):
-        return [task.function(*task.arguments) for task in tasks]
+        results = []
+        for task in tasks:
+            results.append(task.function(*task.arguments))
+            if done is not None:
+                done(task, results[-1])
+        return results
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -64,7 +75,7 @@ def run_tasks(tasks: Sequence[Task], workers: int | None = None, setup: Callable
     at_cluster = bool(os.environ.get(ADDRESS))
     cpus = _connect(ray, workers, at_cluster)
     try:
-        return _collect(ray, tasks, cpus, workers if at_cluster else None, setup)
+        return _collect(ray, tasks, cpus, workers if at_cluster else None, setup, done)
     finally:
         ray.shutdown()
 
@@ -83,7 +94,7 @@ def _connect(ray: Any, workers: int | None, at_cluster: bool) -> int:
     """Start a cluster here, or join the one at RAY_ADDRESS; the cores that a task gets."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # tasks without a card see what this process sees
-    options: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": True}
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}
     if at_cluster:
         try:
             _reach(os.environ[ADDRESS])
@@ -114,10 +125,15 @@ def _reach(address: str) -> None:
 
 
 def _collect(
-    ray: Any, tasks: Sequence[Task], cpus: int, at_most: int | None, setup: Callable[[], None] | None
+    ray: Any,
+    tasks: Sequence[Task],
+    cpus: int,
+    at_most: int | None,
+    setup: Callable[[], None] | None,
+    done: Callable[[Task, Any], None] | None,
 ) -> list[Any]:
     """Hand out the tasks, `at_most` at a time; wait for all of them, or stop the others at the first that fails."""
-    remote = ray.remote(_run_on_worker)
+    remote = ray.remote(num_cpus=cpus, max_retries=RETRIES, retry_exceptions=False)(_run_on_worker)
     waiting = list(enumerate(tasks))[::-1]
     running: dict[Any, int] = {}
     results: dict[int, Any] = {}
@@ -125,14 +141,15 @@ def _collect(
         while waiting or running:
             while waiting and (at_most is None or len(running) < at_most):
                 place, task = waiting.pop()
-                asked = remote.options(
-                    name=task.name, num_cpus=cpus, num_gpus=task.gpus, max_retries=RETRIES, retry_exceptions=False
-                )
+                asked = remote.options(name=task.name, num_gpus=task.gpus)
                 running[asked.remote(task.function, task.arguments, cpus, setup)] = place
             ready, _ = ray.wait(list(running))
             place = running.pop(ready[0])
-            results[place] = _result_of(ray, ready[0], tasks[place])
-            logger.info(f"{tasks[place].name}: done, {len(results)} of {len(tasks)}")
+            task = tasks[place]
+            results[place] = _result_of(ray, ready[0], task)
+            logger.info(f"{task.name}: done, {len(results)} of {len(tasks)}")
+            if done is not None:
+                done(task, results[place])
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

@@ -37,7 +37,10 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("workers", [None, 1])
 def test_without_workers_tasks_run_in_this_process_one_after_another(workers: int | None, tmp_path: Path) -> None:
-    found = run_tasks([Task(f"{n}", square, (n, tmp_path)) for n in (3, 1, 2)], workers)
+    ended: list[tuple[str, int]] = []
+    tasks = [Task(f"{n}", square, (n, tmp_path)) for n in (3, 1, 2)]
+    found = run_tasks(tasks, workers, done=lambda task, result: ended.append((task.name, result[0])))
+    assert ended == [("3", 9), ("1", 1), ("2", 4)]
     assert found == [(9, os.getpid()), (1, os.getpid()), (4, os.getpid())]
 
 
@@ -48,7 +51,9 @@ def test_an_error_of_a_task_here_is_raised_as_it_is() -> None:
 
 def test_a_worker_killed_in_the_middle_is_replaced_and_the_order_stays(tmp_path: Path) -> None:
     tasks = [Task(f"{n}", square, (n, tmp_path, n == 2)) for n in (4, 2, 3)] + [Task("threads", threads)]
-    *found, used = run_tasks(tasks, workers=2)
+    ended: list[str] = []
+    *found, used = run_tasks(tasks, workers=2, done=lambda task, result: ended.append(task.name))
+    assert sorted(ended) == ["2", "3", "4", "threads"]
     assert [result for result, _ in found] == [16, 4, 9]
     assert os.getpid() not in [process for _, process in found]
     assert (tmp_path / "2.tried").exists(), "its first worker was killed"
@@ -56,6 +61,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_order_stays(tmp_path:
     assert used == max(1, cores // 2), "the workers share the cores"
 
 
+@pytest.mark.slow
 def test_an_error_on_a_worker_is_the_same_error_and_stops_the_rest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^expected an even number, got 3$"):
         run_tasks([Task("3", refuse, (3,)), Task("2", square, (2, tmp_path))], workers=2)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -18,15 +20,62 @@ from loguru import logger
 
 from lasps.config.dataset_config import HORIZON
 from lasps.data.datasets.panel_samples import PanelRows, PanelSamples
+from lasps.data.panel import Panel
+from lasps.data.sources.files import read_bars, read_listing
+from lasps.data.universe import stored_markets
 from lasps.evaluation.forecast import Forecast
 from lasps.files import write_atomically
 from lasps.live.day_scores import SCORES, day_scores
 from lasps.live.evening import Refits, run_evening
 from lasps.live.folder import LiveFolder
 from lasps.live.ledger import P_COLUMNS, SIMULATION, Ledger
-from lasps.live.model import CHAMPION, PRIOR, Array, EveningModel, train
+from lasps.live.model import CHAMPION, PRIOR, Array, EveningModel, train, with_seeds
 from lasps.live.succession import Succession, after_probation
+from lasps.pipeline.datasets import look_at
 from lasps.pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a study, and how bars and listing are read (`lasps.data.sources.files`)."""
+
+    source: Path
+    listing: Path
+    recipe: Path
+    seeds: int | None = None
+    waived: tuple[str, ...] = ()
+    pad_codes: bool = False
+    signed_prices: bool = False
+    decimal: Literal["point", "comma"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Market:
+    """What the files of a study hold: bars and listing as they were read, the rows that passed the gate, the recipe."""
+
+    bars: pl.DataFrame
+    listing: pl.DataFrame
+    rows: PanelRows
+    recipe: Recipe
+
+
+@lru_cache(maxsize=1)
+def read_inputs(inputs: Inputs) -> Market:
+    """Read the files of a study, once in a process for all of its refits.
+
+    Raises:
+        ValueError: a file that cannot be read, or a fatal finding of the gate that is not waived.
+    """
+    recipe = Recipe.read(inputs.recipe)
+    recipe = recipe if inputs.seeds is None else with_seeds(recipe, inputs.seeds)
+    listing = read_listing(inputs.listing, pad_codes=inputs.pad_codes)
+    bars = read_bars(
+        inputs.source, pad_codes=inputs.pad_codes, signed_prices=inputs.signed_prices, decimal=inputs.decimal
+    )
+    universe = recipe.data["universe"]
+    seen = look_at(bars, listing, universe["name"], inputs.waived, stored_markets(universe))
+    seen.report.raise_if_fatal(inputs.waived)
+    return Market(bars, listing, PanelRows(Panel(seen.selected()), recipe.data), recipe)
 
 
 def origins(calendar: np.ndarray, first: dt.date, last: dt.date, every: int | None) -> list[dt.date]:

@@ -172,23 +172,19 @@ def download_checkpoint(run_id: str, folder: Path, location: Location | None = N
     if len(models) != 1:
         raise ValueError(f"expected one checkpoint in run {run_id}, found {len(models)}: name the run of one phase")
     own = folder / run_id
-    if not list(own.glob("*.pt")):
-        with TemporaryDirectory(dir=_made(folder)) as scratch:
-            files = client.get_logged_model(models[0]).artifact_location
+    if not own.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        files = client.get_logged_model(models[0]).artifact_location
+        with TemporaryDirectory(dir=folder) as scratch:
             there = local_path(files) or download_artifacts(
                 artifact_uri=files, dst_path=scratch, tracking_uri=place.uri
             )
-            shutil.rmtree(own, ignore_errors=True)
-            shutil.copytree(there, own)
+            shutil.copytree(there, Path(scratch) / "whole", ignore=shutil.ignore_patterns("whole"))
+            (Path(scratch) / "whole").rename(own)
     found = list(own.glob("*.pt"))
     if len(found) != 1:
         raise ValueError(f"expected one .pt in the checkpoint of run {run_id}, found {len(found)} in {own}")
     return found[0]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def download_predictions(run_id: str, split: str, location: Location | None = None) -> Path:

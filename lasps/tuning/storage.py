@@ -11,26 +11,18 @@ import json
 import os
 import re
 import time
-import weakref
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import FileLock
 from loguru import logger
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
-from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from lasps.config.settings import settings
-from lasps.tracking.error_messages import chain_of, without_password
+from lasps.tracking.error_messages import without_password
+from lasps.tuning.postgres import ServerLock, is_server, server_storage
 
 SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
-RESTART_SECONDS = 60.0
-"""For a PostgreSQL server to come back, at each new connection of a study that runs."""
 SQLITE_START = b"SQLite format 3\0"
 
 
@@ -94,11 +86,6 @@ def study_lock(name: str, storage: str | None, purpose: str) -> FileLock | Serve
     return FileLock(beside.with_suffix(f".{purpose}.lock"))
 
 
-def is_server(storage: str) -> bool:
-    """Whether it is a PostgreSQL server, whose locks cover workers on all machines."""
-    return storage.startswith("postgresql")
-
-
 class KernelLock:
     """A journal's lock that the kernel lets go of when its holder is killed (Optuna's own waits 30 s then)."""
 
@@ -130,63 +117,6 @@ def storage_of(name: str, storage: str | None) -> optuna.storages.BaseStorage | 
     path.parent.mkdir(parents=True, exist_ok=True)
     mend(path)
     return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=KernelLock(str(path))))  # type: ignore[arg-type]
-
-
-def server_storage(url: str) -> optuna.storages.RDBStorage:
-    """A study in PostgreSQL: connections are tested before use, and waited for while the server restarts.
-
-    Its tables are made under a lock: several workers may be the first.
-    """
-    with ServerLock(url, "tables"):
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    wait_for_restarts(storage.engine, url)
-    weakref.finalize(storage, storage.engine.dispose)
-    return storage
-
-
-def wait_for_restarts(engine: Engine, url: str) -> None:
-    """Let every new connection of `engine` try for RESTART_SECONDS."""
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
-        deadline = time.monotonic() + RESTART_SECONDS
-        while True:
-            try:
-                return dialect.connect(*args, **options)
-            except dialect.loaded_dbapi.OperationalError as error:
-                if time.monotonic() > deadline or "authentication" in str(error) or "password" in str(error):
-                    raise
-                logger.warning(f"{without_password(url)}: waiting for the database ({' '.join(str(error).split())})")
-                time.sleep(1.0)
-
-
-class ServerLock:
-    """A lock of PostgreSQL, which lets go of it when its holder is gone; can be taken again by the one that has it."""
-
-    def __init__(self, url: str, name: str) -> None:
-        self._engine = create_engine(url, poolclass=NullPool)
-        wait_for_restarts(self._engine, url)
-        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-        self._held: list[Connection] = []
-
-    def __enter__(self) -> ServerLock:
-        connection = self._held[-1] if self._held else self._engine.connect()
-        if not self._held:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(select(func.pg_advisory_lock(self._key)))
-        self._held.append(connection)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        connection = self._held.pop()
-        if not self._held:
-            with suppress(DBAPIError):  # a server that died has let go of it
-                connection.close()
-
-
-def is_cut_off(error: BaseException) -> bool:
-    """Whether a database's server went away while it was asked; the next question connects anew."""
-    return any(isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in chain_of(error))
 
 
 def mend(path: Path) -> None:

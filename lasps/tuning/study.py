@@ -13,11 +13,13 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from lasps.tracking.error_messages import reason_of
 from lasps.training.heads.data import HeadData
 from lasps.training.heads.settings import HeadSettings
-from lasps.tuning.storage import file_of, is_server, shown, storage_of, study_lock
+from lasps.tuning.postgres import is_server
+from lasps.tuning.storage import file_of, shown, storage_of, study_lock
 
 DEFAULT = HeadSettings()
 TUNED = ("lr", "epochs", "min_samples", "rank", "penalty")
@@ -46,7 +48,7 @@ def open_study(
             its storage cannot be opened; nothing was written.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kept = storage_of(name, storage)
+    kept = opened(name, storage)
     there = existing(name, storage, kept)
     if there is not None:
         check_identity(there, shown(name, storage), made_on, space)
@@ -82,10 +84,27 @@ def existing(name: str, storage: str | None, kept: Any) -> optuna.Study | None:
     except KeyError:
         return None
     except Exception as error:
-        raise ValueError(
-            f"the storage {shown(name, storage)} cannot be opened: {reason_of(error)}. Expected a "
-            ".journal file or an Optuna storage URL, e.g. sqlite:///studies.db"
-        ) from error
+        raise cannot_open(name, storage, error) from error
+
+
+def opened(name: str, storage: str | None) -> optuna.storages.BaseStorage | str:
+    """As `storage_of`.
+
+    Raises:
+        ValueError: it cannot be opened; says why.
+    """
+    try:
+        return storage_of(name, storage)
+    except SQLAlchemyError as error:
+        raise cannot_open(name, storage, error) from error
+
+
+def cannot_open(name: str, storage: str | None, error: Exception) -> ValueError:
+    """What to say where a storage cannot be opened."""
+    return ValueError(
+        f"the storage {shown(name, storage)} cannot be opened: {reason_of(error)}. Expected a "
+        ".journal file or an Optuna storage URL, e.g. sqlite:///studies.db"
+    )
 
 
 def check_identity(study: optuna.Study, place: str, made_on: str, space: dict[str, Any]) -> None:
@@ -122,7 +141,7 @@ def load_study(name: str, storage: str | None = None) -> optuna.Study:
         ValueError: there is none, or its storage cannot be opened.
     """
     file = file_of(name, storage)
-    study = existing(name, storage, storage_of(name, storage)) if file is None or file.is_file() else None
+    study = existing(name, storage, opened(name, storage)) if file is None or file.is_file() else None
     if study is None:
         flags = "" if storage is None else f" STORAGE={shown(name, storage)}"
         raise ValueError(

@@ -19,7 +19,7 @@ from lasps.training.heads.data import HeadData, HeadResult
 from lasps.training.heads.nested import accepted_gains, train_head
 from lasps.training.heads.settings import HeadSettings
 from lasps.tuning.liveness import claim, mark_alive, queue_again, requeue_dead, tell
-from lasps.tuning.storage import is_cut_off
+from lasps.tuning.postgres import is_cut_off
 from lasps.tuning.study import suggest
 
 REPLACED = "queued again"

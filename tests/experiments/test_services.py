@@ -160,6 +160,7 @@ def test_a_taken_port_is_told_before_the_server_starts(tmp_path: Path, services:
         start_postgres(second)
 
 
+@pytest.mark.slow
 def test_four_workers_share_one_study_and_no_trial_is_lost_or_run_twice(services: Services, heads: HeadData) -> None:
     space, url = space_of(heads), services.url("optuna")
     context = multiprocessing.get_context("spawn")
@@ -215,7 +216,23 @@ def test_a_folder_that_postgres_cannot_enter_is_told_and_nothing_is_left(open_fo
     closed.mkdir(mode=0o700)
     with pytest.raises(ValueError, match="initdb failed: .*Permission denied.* must be able to enter .*--dir"):
         make_cluster(Services(closed), owner())
-    assert not (closed / "postgres").exists() and not list(closed.glob("password*"))
+    assert [path.name for path in closed.iterdir()] == ["pgpass"]
+
+
+def test_what_a_kill_left_of_a_cluster_is_made_again(open_folder: Path) -> None:
+    own = Services(open_folder / "third")
+    left = own.folder / "postgres.half"
+    left.mkdir(parents=True)
+    (left / "PG_VERSION").write_text("15\n")
+    make_cluster(own, owner())
+    assert (own.cluster / "base").is_dir() and not left.exists()
+
+
+def test_a_server_that_was_never_reached_is_told_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="cannot be opened"):
+        open_study("none", f"postgresql+psycopg://lasps@127.0.0.1:{free_port()}/optuna", made_on="abc", space={})
+    assert time.monotonic() - started < 10
 
 
 TRAINING = """
