@@ -180,7 +180,14 @@ def test_four_workers_share_one_study_and_no_trial_is_lost_or_run_twice(services
     assert len(set(draws)) == len(draws), "workers never draw alike"
 
 
-@pytest.mark.parametrize("statement", ["INSERT INTO trials", "INSERT INTO trial_intermediate", "UPDATE trials"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO trial_intermediate",
+        pytest.param("INSERT INTO trials", marks=pytest.mark.slow),
+        pytest.param("UPDATE trials", marks=pytest.mark.slow),
+    ],
+)
 def test_a_study_goes_on_when_its_database_is_killed_in_the_middle_of_a_statement(
     services: Services, heads: HeadData, statement: str
 ) -> None:
